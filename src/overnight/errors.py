@@ -1,0 +1,334 @@
+"""The one exception tree. Each class has a stable `code`, the HTTP status a server answers with, and a short title."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class OvernightError(Exception):
+    """Base of every error that Overnight raises on purpose.
+
+    `detail` says what was wrong and where, `mend` how to put it right, `extra` holds members for the problem document.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong inside Overnight"
+
+    def __init__(self, detail: str = "", *, mend: str = "", extra: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.mend = mend
+        self.extra = dict(extra or {})
+
+
+class InvalidInput(OvernightError):
+    """A request that cannot be carried out as it stands."""
+
+    code = "invalid_request"
+    status = 422
+    title = "The request is not valid"
+
+
+class InvalidId(InvalidInput):
+    """Text that is not an id of the expected kind."""
+
+    code = "invalid_id"
+    title = "Not a valid id"
+
+
+class InvalidCursor(InvalidInput):
+    """A page cursor or stream position that this server did not give out."""
+
+    code = "invalid_cursor"
+    title = "Not a valid cursor"
+
+
+class InvalidPattern(InvalidInput):
+    """A completion pattern that is no linear-time regular expression (RE2 syntax)."""
+
+    code = "invalid_pattern"
+    title = "The pattern is not a valid regular expression"
+
+
+class EnvironmentRefused(InvalidInput):
+    """An environment variable that a request may not set."""
+
+    code = "environment_refused"
+    title = "That environment variable may not be set"
+
+
+class WorkspaceRefused(InvalidInput):
+    """A workspace outside the configured roots, missing, not a directory, or not writable."""
+
+    code = "workspace_refused"
+    title = "That workspace cannot be used"
+
+
+class StopFilePresent(InvalidInput):
+    """The stop file is there before the run has begun, so it could only complete by mistake."""
+
+    code = "stop_file_present"
+    title = "The stop file is already there"
+
+
+class ModeUnavailable(InvalidInput):
+    """A mode that this server does not offer."""
+
+    code = "mode_unavailable"
+    title = "That mode is not available"
+
+
+class PolicyUnsupported(InvalidInput):
+    """An approval policy that the chosen backend cannot ask for."""
+
+    code = "policy_unsupported"
+    title = "The backend cannot ask for approvals"
+
+
+class SandboxUnavailable(InvalidInput):
+    """The sandbox asked for cannot be had on this host, and the operator requires it."""
+
+    code = "sandbox_unavailable"
+    title = "The sandbox cannot be had on this host"
+
+
+class UnknownBackend(InvalidInput):
+    """No backend of that name is configured."""
+
+    code = "unknown_backend"
+    title = "No such backend"
+
+
+class BackendNotReady(InvalidInput):
+    """The preflight of the backend is known to fail."""
+
+    code = "backend_not_ready"
+    title = "The backend is not ready"
+
+
+class IdempotencyKeyReused(InvalidInput):
+    """The same Idempotency-Key came with another body."""
+
+    code = "idempotency_key_reused"
+    title = "That Idempotency-Key was used for another request"
+
+
+class CountMismatch(InvalidInput):
+    """A bulk action met another number of runs than the caller expected; nothing was done."""
+
+    code = "count_mismatch"
+    title = "The number of runs is not the expected one"
+
+
+class Unauthorized(OvernightError):
+    """No credential, or one that is not valid."""
+
+    code = "unauthorized"
+    status = 401
+    title = "A valid token is needed"
+
+
+class Forbidden(OvernightError):
+    """A valid credential that may not do this."""
+
+    code = "forbidden"
+    status = 403
+    title = "That is not allowed"
+
+
+class AboveCeiling(Forbidden):
+    """The request asks for more than the operator's ceilings."""
+
+    code = "above_ceiling"
+    title = "Above the operator's ceiling"
+
+
+class OriginRefused(Forbidden):
+    """A Host or Origin that is not on the allow-list."""
+
+    code = "origin_refused"
+    title = "That host or origin is not allowed"
+
+
+class NotFound(OvernightError):
+    """No such thing, or not one that the caller may see."""
+
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class MethodNotAllowed(OvernightError):
+    """The path is known, the method is not."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "Method not allowed"
+
+
+class Conflict(OvernightError):
+    """The thing is not in a state that allows this."""
+
+    code = "conflict"
+    status = 409
+    title = "Not possible in this state"
+
+
+class InvalidTransition(Conflict):
+    """A state machine was given an input that its state does not accept."""
+
+    code = "invalid_transition"
+    title = "Not possible in this state"
+
+    def __init__(self, state: str, input: str) -> None:
+        super().__init__(
+            f"a run that is {state} does not accept {input!r}", extra={"state": state, "input": input}
+        )
+        self.state = state
+        self.input = input
+
+
+class ApprovalPending(Conflict):
+    """The run waits for a decision, which `resume` alone does not give."""
+
+    code = "approval_pending"
+    title = "The run waits for a decision"
+
+
+class RunNotFinal(Conflict):
+    """Only a run that has ended can be deleted or retried."""
+
+    code = "run_not_final"
+    title = "The run has not ended"
+
+
+class LeaseLost(Conflict):
+    """The caller no longer holds the run: wrong token, or a lease that has run out."""
+
+    code = "lease_lost"
+    title = "The lease is lost"
+
+
+class Gone(OvernightError):
+    """It was there and is no longer."""
+
+    code = "gone"
+    status = 410
+    title = "No longer there"
+
+
+class StreamTrimmed(Gone):
+    """The events after the given cursor have been trimmed."""
+
+    code = "stream_trimmed"
+    title = "Those events have been trimmed"
+
+
+class BodyTooLarge(OvernightError):
+    """A request body over the limit."""
+
+    code = "body_too_large"
+    status = 413
+    title = "The body is too large"
+
+
+class TooManyRequests(OvernightError):
+    """A rate or connection limit was reached."""
+
+    code = "too_many_requests"
+    status = 429
+    title = "Too many requests"
+
+
+class Unavailable(OvernightError):
+    """Not now: the server is draining, or a part that it needs is away."""
+
+    code = "unavailable"
+    status = 503
+    title = "Not available now"
+
+
+class Draining(Unavailable):
+    """The server is shutting down and takes no new work."""
+
+    code = "draining"
+    title = "The server is shutting down"
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit failed in such a way that nobody knows whether it took place: read again before trying again."""
+
+    code = "outcome_unknown"
+    title = "Whether this was stored is not known"
+
+
+class DiskFull(OvernightError):
+    """Too little disk is left to accept new work; reads and cancels go on."""
+
+    code = "disk_full"
+    status = 507
+    title = "The disk is too full"
+
+
+class StartRefused(OvernightError):
+    """The server will not start like this."""
+
+    code = "start_refused"
+    title = "The server cannot start"
+
+
+class DataInUse(StartRefused):
+    """Another server holds the data directory (exit code 3)."""
+
+    code = "data_in_use"
+    title = "Another server holds the data"
+
+
+class UnsafeDatabase(StartRefused):
+    """A SQLite library or database file that could corrupt or has been made by a newer Overnight."""
+
+    code = "unsafe_database"
+    title = "The database cannot be used safely"
+
+
+class ConfigInvalid(StartRefused):
+    """A setting that makes no sense; says which and where it came from."""
+
+    code = "config_invalid"
+    title = "The configuration is not valid"
+
+
+class BackendFailure(OvernightError):
+    """An agent program could not be started or talked to; `retryable` says whether trying again may help."""
+
+    code = "backend_failure"
+    title = "The backend failed"
+
+    def __init__(self, detail: str, *, code: str, retryable: bool, mend: str = "") -> None:
+        super().__init__(detail, mend=mend)
+        self.failure_code = code
+        self.retryable = retryable
+
+
+class KeeperGone(OvernightError):
+    """The keeper of a turn does not answer any more."""
+
+    code = "keeper_gone"
+    title = "The keeper is gone"
+
+
+class Unreachable(OvernightError):
+    """The client found no server (exit code 4)."""
+
+    code = "unreachable"
+    title = "No server answers"
+
+
+def tree() -> list[type[OvernightError]]:
+    """Every class of the tree, parents before children; the reference page is made from it."""
+    found: list[type[OvernightError]] = [OvernightError]
+    for kind in found:
+        found.extend(kind.__subclasses__())
+    return found

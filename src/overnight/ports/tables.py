@@ -1,0 +1,341 @@
+"""What a transaction offers, one small Protocol per aggregate. All calls are synchronous and plain SQL beneath.
+
+`pk` is always the integer key; text ids occur only where a caller from outside names something. Queries that serve a
+caller take the owner (None: every owner, for the server's own duties and for admins).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overnight.domain.backend import BackendCheck
+from overnight.domain.event import Draft, Recorded
+from overnight.domain.lease import Lease
+from overnight.domain.request import Principal, Request, RequestKind
+from overnight.domain.run import Position, Run, Turn
+from overnight.domain.session import Session, SessionMessage
+from overnight.domain.states import State
+from overnight.domain.token import AccessToken
+from overnight.domain.worker import Offer, Worker
+from overnight.ids import HostId, RunId, SessionId, WorkerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs; every field that is set must match. `text` is looked for in the goal, case-insensitively."""
+
+    owner: str | None = None
+    states: tuple[State, ...] = ()
+    mode: str | None = None
+    backend: str | None = None
+    session_id: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since: int | None = None
+    """Created at or after; wall milliseconds."""
+    text: str | None = None
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """A page of runs, newest first, and the cursor of the next one."""
+
+    runs: tuple[Run, ...]
+    next: tuple[int, int] | None
+    """(created_at, pk) of the last run here, when there are more."""
+
+
+class RunTable(Protocol):
+    """Runs. Every `save` of a non-hot field raises the run's `change` and wakes `CHANGES` after commit."""
+
+    def add(self, run: Run, *, secret_environment: Mapping[str, str], idempotency: Idempotency | None) -> Run:
+        """Store a new run with its stream; `run.pk` is ignored, the stored run comes back. Wakes `QUEUE`."""
+        ...
+
+    def lock(self, pk: int) -> Run:
+        """The run as it is now, held against other writers until the transaction ends. Raises NotFound."""
+        ...
+
+    def save(self, run: Run) -> Run:
+        """Write all that can change (never spec, owner or ids); comes back with its new `change`."""
+        ...
+
+    def get(self, run_id: RunId, owner: str | None) -> Run:
+        """By id. Raises NotFound, also for another owner's run."""
+        ...
+
+    def page(self, filter: RunFilter, *, limit: int, after: tuple[int, int] | None = None) -> RunPage:
+        """Newest first by (created_at, pk)."""
+        ...
+
+    def counts(self, filter: RunFilter) -> dict[State, int]:
+        """How many, by state; states without any are left out."""
+        ...
+
+    def changed_after(self, change: int, owner: str | None, limit: int) -> tuple[Run, ...]:
+        """Runs whose last change is later, in order of change."""
+        ...
+
+    def secret_environment(self, pk: int) -> dict[str, str]:
+        """The environment values as they were given."""
+        ...
+
+    def same_request(self, owner: str, route: str, key: str) -> tuple[Idempotency, Run] | None:
+        """The run that an earlier request with this Idempotency-Key made."""
+        ...
+
+    def delete(self, pk: int) -> str:
+        """Remove a final run, its turns, requests and events; its id comes back. The caller removes its files."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """An Idempotency-Key with the route and the hash of the body that it came with."""
+
+    route: str
+    key: str
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A run that is held by somebody: what adoption and rescue look at."""
+
+    run: Run
+    worker_pk: int | None
+    renewal: int
+
+
+class LeaseTable(Protocol):
+    """Exclusive rights to advance runs. Claim and take raise the token."""
+
+    def claim(self, offer: Offer, now_ms: int) -> tuple[Run, ...]:
+        """Take up to `offer.free` due runs: highest priority, then oldest; of the offered backends and this host.
+
+        Leaves out runs with a later `not_before`, whose session has another non-final run before them, or whose
+        workspace (also nested) is locked by a held run; these get their `waiting_for` set. The claimed runs come back
+        with a new token, still in the state they were in: the caller moves them in the same transaction.
+        """
+        ...
+
+    def take(self, pk: int, worker_pk: int, expected_token: int) -> Run:
+        """Adopt a held run: raise its token, if it is still `expected_token`. Raises LeaseLost otherwise."""
+        ...
+
+    def renew(self, worker_pk: int, tokens: Mapping[int, int]) -> frozenset[int]:
+        """Renew all these {run pk: token} in one statement; the pks that are lost come back."""
+        ...
+
+    def check(self, lease: Lease) -> Run:
+        """Lock the run and raise LeaseLost unless `lease` holds its current token and has not run out."""
+        ...
+
+    def drop(self, pk: int) -> None:
+        """End the hold of a run that is being handed back or has ended."""
+        ...
+
+    def held(self, host_id: HostId | None = None) -> tuple[Held, ...]:
+        """All held runs (of one host)."""
+        ...
+
+
+class TurnTable(Protocol):
+    """Turns, their stdin messages and the backends' session states."""
+
+    def open(self, turn: Turn) -> None:
+        """A new attempt at a turn."""
+        ...
+
+    def save(self, turn: Turn) -> None:
+        """Everything that can change."""
+        ...
+
+    def last(self, run_pk: int) -> Turn | None:
+        """The latest attempt of the latest turn."""
+        ...
+
+    def get(self, run_pk: int, number: int) -> Turn:
+        """The latest attempt of that turn. Raises NotFound."""
+        ...
+
+    def page(self, run_pk: int) -> tuple[Turn, ...]:
+        """All turns and attempts, in order."""
+        ...
+
+    def advance(self, run_pk: int, number: int, attempt: int, position: Position, items: int) -> None:
+        """Hot path: the position recorded so far, and how many items more."""
+        ...
+
+    def add_input(self, run_pk: int, number: int, attempt: int, n: int, data: bytes) -> None:
+        """Stdin message n (from 1, without holes); raises Conflict when it is not the next one."""
+        ...
+
+    def inputs(self, run_pk: int, number: int, attempt: int, after: int) -> tuple[tuple[int, bytes], ...]:
+        """Stdin messages after number `after`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMark:
+    """The ends of a stream: `first` is the earliest seq still there (1 while nothing was trimmed), `last` the newest."""
+
+    first: int
+    last: int
+
+
+class EventLog(Protocol):
+    """The append-only log of every stream. A stream's pk is the pk of its run or session."""
+
+    def append(self, stream_pk: int, drafts: Sequence[Draft], at: int) -> tuple[Recorded, ...]:
+        """Number, stamp (never backwards within the stream), encode once and store. Wakes the stream after commit."""
+        ...
+
+    def mark(self, stream_pk: int) -> StreamMark:
+        """Both ends now. Raises NotFound for an unknown stream."""
+        ...
+
+    def after(self, stream_pk: int, seq: int, limit: int) -> tuple[Recorded, ...]:
+        """The events after `seq` in order, upcast, at most `limit`."""
+        ...
+
+    def select(
+        self, stream_pk: int, *, after: int | None, before: int | None, descending: bool,
+        types: tuple[str, ...], turn: int | None, limit: int,
+    ) -> tuple[Recorded, ...]:
+        """For the JSON log: exclusive bounds, filters, either order."""
+        ...
+
+    def trim(self, stream_pk: int, before: int, limit: int) -> int:
+        """Remove at most `limit` events below seq `before`; how many were removed."""
+        ...
+
+
+class RequestTable(Protocol):
+    """Requests to runs."""
+
+    def add(self, run_pk: int, kind: RequestKind, body: Mapping[str, object], by: Principal, at: int) -> Request:
+        """Store one and wake the holder."""
+        ...
+
+    def pending(self, run_pk: int) -> tuple[Request, ...]:
+        """Oldest first."""
+        ...
+
+    def settle(self, pk: int, outcome: str, at: int) -> None:
+        """The holder has acted on it (or it has become pointless); idempotent."""
+        ...
+
+
+class SessionTable(Protocol):
+    """Sessions, their messages, and the backends' own session states."""
+
+    def add(self, session: Session) -> Session:
+        """Store a new session with its stream; `session.pk` is ignored."""
+        ...
+
+    def get(self, session_id: SessionId, owner: str | None) -> Session:
+        """Raises NotFound."""
+        ...
+
+    def lock(self, pk: int) -> Session:
+        """As it is now, held until the transaction ends."""
+        ...
+
+    def save(self, session: Session) -> None:
+        """Write all that can change."""
+        ...
+
+    def add_message(self, pk: int, message: SessionMessage) -> None:
+        """Append to the history."""
+        ...
+
+    def messages(self, pk: int, last: int) -> tuple[SessionMessage, ...]:
+        """The last messages, oldest first."""
+        ...
+
+    def backend_state(self, pk: int, backend: str) -> dict[str, object]:
+        """What `SessionKnown` last said for (session, backend); empty if nothing."""
+        ...
+
+    def save_backend_state(self, pk: int, backend: str, state: Mapping[str, object]) -> None:
+        """Replace it."""
+        ...
+
+
+class TokenTable(Protocol):
+    """Access tokens, by the hash of their secret."""
+
+    def add(self, token: AccessToken) -> AccessToken:
+        """Store; `token.pk` is ignored. Raises Conflict when an unrevoked one has that name."""
+        ...
+
+    def by_digest(self, digest: str) -> AccessToken | None:
+        """The token with that hash, usable or not."""
+        ...
+
+    def all(self, owner: str | None) -> tuple[AccessToken, ...]:
+        """Oldest first."""
+        ...
+
+    def revoke(self, name: str, owner: str | None, at: int) -> AccessToken:
+        """By name or id; idempotent. Raises NotFound."""
+        ...
+
+    def used(self, pk: int, at: int) -> None:
+        """Last use; callers do this at most once a minute per token."""
+        ...
+
+
+class WorkerTable(Protocol):
+    """Workers and cached backend checks."""
+
+    def add(self, worker: Worker) -> Worker:
+        """Register; `worker.pk` is ignored."""
+        ...
+
+    def beat(self, pk: int, at: int) -> None:
+        """Heartbeat."""
+        ...
+
+    def set_state(self, worker_id: WorkerId, state: str, at: int) -> None:
+        """Active, draining or gone."""
+        ...
+
+    def all(self) -> tuple[Worker, ...]:
+        """Those not gone, oldest first, and those gone within the last hour of `seen_at`."""
+        ...
+
+    def save_check(self, host_id: HostId, check: BackendCheck) -> None:
+        """Cache a preflight of this host."""
+        ...
+
+    def checks(self, host_id: HostId | None) -> tuple[BackendCheck, ...]:
+        """Cached preflights."""
+        ...
+
+
+class Installation(Protocol):
+    """Single facts about this installation (host id, first-start time, login codes), and housekeeping."""
+
+    def get(self, key: str) -> str | None:
+        """The value, or None."""
+        ...
+
+    def put(self, key: str, value: str | None) -> None:
+        """Set, or remove with None."""
+        ...
+
+    def size_bytes(self) -> int:
+        """How much the database holds."""
+        ...
+
+    def expired_runs(self, ended_before: int, limit: int) -> tuple[int, ...]:
+        """Final runs that ended before, oldest first."""
+        ...
+
+    def overdue(self, now_ms: int, limit: int) -> tuple[int, ...]:
+        """Waiting runs whose `waiting_until` has passed."""
+        ...

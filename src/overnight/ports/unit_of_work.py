@@ -1,0 +1,71 @@
+"""The port to the one database: units of work are plain synchronous functions of a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from overnight.ports.tables import (
+    EventLog,
+    Installation,
+    LeaseTable,
+    RequestTable,
+    RunTable,
+    SessionTable,
+    TokenTable,
+    TurnTable,
+    WorkerTable,
+)
+
+T = TypeVar("T")
+
+
+class Transaction(Protocol):
+    """One consistent view. Valid only inside the unit that it was given to; never keep it."""
+
+    @property
+    def runs(self) -> RunTable: ...
+    @property
+    def leases(self) -> LeaseTable: ...
+    @property
+    def turns(self) -> TurnTable: ...
+    @property
+    def events(self) -> EventLog: ...
+    @property
+    def requests(self) -> RequestTable: ...
+    @property
+    def sessions(self) -> SessionTable: ...
+    @property
+    def tokens(self) -> TokenTable: ...
+    @property
+    def workers(self) -> WorkerTable: ...
+    @property
+    def installation(self) -> Installation: ...
+
+    def notify(self, topic: str) -> None:
+        """Wake the listeners of `topic` once this transaction is committed."""
+        ...
+
+
+Unit = Callable[[Transaction], T]
+
+
+class UnitOfWork(Protocol):
+    """Runs units against the database.
+
+    A writing unit runs in a savepoint of a shared transaction: its failure rolls back only itself. Its result and
+    its notices are released only after COMMIT. It contains SQL and domain code only, takes at most about 5 ms, and
+    may be run again. A failed COMMIT fails all its units with `OutcomeUnknown`.
+    """
+
+    async def write(self, unit: Unit[T], *, urgent: bool = False) -> T:
+        """Run `unit` durably; `urgent` ones (renewals) go before all that wait.
+
+        Raises what the unit raises, `OutcomeUnknown`, or `DiskFull`. If the caller is cancelled meanwhile, the unit
+        may still take place.
+        """
+        ...
+
+    async def read(self, query: Unit[T]) -> T:
+        """Run a reading `query` on a snapshot of its own, beside the writer."""
+        ...
