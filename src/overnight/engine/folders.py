@@ -1,0 +1,31 @@
+"""Where things lie beneath the data directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Names of folders; `make` creates one, readable by its user alone."""
+
+    data_dir: Path
+
+    def run(self, run_id: str) -> Path:
+        """Everything of one run: turns, prompts, shadow repository."""
+        return self.data_dir / "runs" / run_id
+
+    def turn(self, run_id: str, number: int, attempt: int) -> Path:
+        """One attempt at one turn: prompt.md, stdout, stderr, the keeper's files."""
+        return self.run(run_id) / "turns" / f"{number}-{attempt}"
+
+    def home(self, session_id: str, backend: str) -> Path:
+        """HOME of an agent program: it belongs to (session, backend)."""
+        return self.data_dir / "homes" / session_id / backend
+
+    @staticmethod
+    def make(folder: Path) -> Path:
+        """Create `folder` and its parents with mode 0700; idempotent."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder

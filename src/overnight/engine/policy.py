@@ -1,0 +1,51 @@
+"""What the operator has decided: defaults, ceilings, clocks. Made by configuration, never by a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPolicy:
+    """Defaults and ceilings for runs."""
+
+    default_backend: str = "echo"
+    max_sandbox: Sandbox = "full_access"
+    min_policy: ApprovalPolicy = "autonomous"
+    max_limits: LimitsSpec | None = None
+    """A run's limit above this one is refused; a limit of None in a run is above any number here."""
+    require_sandbox: bool = False
+    allow_environment: tuple[str, ...] = ("OVERNIGHT_VAR_*",)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Values that the operator holds, by name; a run names them in `secrets`."""
+    budget_expires_s: float = 86_400.0
+    """A spent budget that nobody raises is finished after this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Clocks of a worker. Seconds."""
+
+    lease_s: float = 15.0
+    renew_s: float = 3.0
+    grace_s: float = 5.0
+    poll_s: float = 1.0
+    """The slow poll behind every notification: a lost notice costs at most this."""
+    heartbeat_s: float = 10.0
+    backoff_s: float = 2.0
+    """First wait after a retryable backend failure; doubles, at most 300."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """How long and how much is kept."""
+
+    data_dir: Path
+    retention_days: float = 30.0
+    max_bytes: int | None = None
+    reserve_bytes: int = 256 * 1024 * 1024
+    """Below this much free disk new work is refused with 507."""
