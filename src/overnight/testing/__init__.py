@@ -1,0 +1,1 @@
+"""The public testing kit: clocks, signals, sample and scripted agents, a scripted model server."""

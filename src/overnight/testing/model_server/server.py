@@ -1,0 +1,111 @@
+"""Runs the scripted model server: in a thread of a test, or in the foreground of a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+from overnight.testing.model_server.app import ModelApp, RecordedRequest
+from overnight.testing.model_server.script import Play, Script, parse_script
+
+__all__ = ["ModelServer", "RecordedRequest"]
+
+
+class ModelServer:
+    """A model at `url` that plays a script. Use as a context manager; it listens on the loopback interface only.
+
+    `keys`: the API keys that are let in; None lets everything in. `port` 0 takes a free one.
+    """
+
+    def __init__(
+        self,
+        script: Script | str | bytes | list[Any] | dict[str, Any],
+        *,
+        keys: Iterable[str] | None = None,
+        port: int = 0,
+    ) -> None:
+        self._script = script if isinstance(script, Script) else parse_script(script)
+        self._keys = None if keys is None else frozenset(keys)
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self._app: ModelApp | None = None
+        self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="model-server", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The base, without `/v1` and without a closing slash."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The calls of the model so far, in order; a copy."""
+        return [] if self._app is None else list(self._app.requests)
+
+    @property
+    def probes(self) -> list[str]:
+        """`METHOD PATH` of everything asked that was no call of the model; a copy."""
+        return [] if self._app is None else list(self._app.probes)
+
+    def play(self, script: Script | list[Any] | dict[str, Any]) -> None:
+        """Go on with another script from the next request."""
+        chosen = script if isinstance(script, Script) else parse_script(script)
+        if self._app is None:
+            self._script = chosen
+        else:
+            self._app.play = Play(chosen)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening and cut whatever hangs. Idempotent."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._begin_to_close)
+            self._thread.join(10)
+        self._socket.close()
+
+    def serve_forever(self) -> None:
+        """Serve in this thread until SIGINT or SIGTERM."""
+        self._run()
+
+    def _begin_to_close(self) -> None:
+        if self._app is not None and self._server is not None:
+            self._app.closing.set()
+            self._server.should_exit = True
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._app = ModelApp(Play(self._script), self._keys)
+        config = uvicorn.Config(
+            self._app,
+            loop="asyncio",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            # Cut connections are thrown on purpose; their tracebacks would only be noise.
+            log_level="critical",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        # The socket listens already: whoever connects from here on is served.
+        self._ready.set()
+        await self._server.serve(sockets=[self._socket])
