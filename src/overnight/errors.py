@@ -101,6 +101,20 @@ class UnknownBackend(InvalidInput):
     title = "No such backend"
 
 
+class UnknownAgent(InvalidInput):
+    """No agent profile of that name is configured."""
+
+    code = "unknown_agent"
+    title = "No such agent profile"
+
+
+class UnknownSecret(InvalidInput):
+    """The operator holds no secret of that name."""
+
+    code = "unknown_secret"
+    title = "No such secret"
+
+
 class BackendNotReady(InvalidInput):
     """The preflight of the backend is known to fail."""
 

@@ -25,11 +25,14 @@ class Capabilities:
     """The sandbox levels that the program enforces by itself."""
     workspace: bool = True
     """Whether it works in the workspace at all: without, there is no watcher and no diff."""
+    reserved_environment: tuple[str, ...] = ()
+    """Glob patterns of variables that steer the program itself; no run may set them."""
 
     def to_json(self) -> dict[str, object]:
         """The wire's `capabilities` object."""
         found = asdict(self)
         found["sandbox"] = list(self.sandbox)
+        found["reserved_environment"] = list(self.reserved_environment)
         return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from overnight.domain.spec import RunSpec
+from overnight.domain.spec import LimitsSpec, RunSpec
 from overnight.domain.states import FINAL, Input, State, TurnState, advance
 from overnight.domain.values import (
     Cancellation,
@@ -65,6 +65,8 @@ class Run:
     cancellation: Cancellation | None = None
     not_before: int | None = None
     """Not claimed earlier: the caller's `not_before`, a loop delay, or a back-off."""
+    raised_limits: LimitsSpec | None = None
+    """The limits in force once somebody raised a spent budget; the spec itself stays frozen."""
     sandbox_effective: str = "none"
     now: Now | None = None
     last_seq: int = 0
@@ -75,6 +77,11 @@ class Run:
     def final(self) -> bool:
         """Whether nothing can happen to it any more."""
         return self.state in FINAL
+
+    @property
+    def limits(self) -> LimitsSpec:
+        """The limits in force: those raised by a decision, else those of the spec."""
+        return self.raised_limits or self.spec.limits
 
     @property
     def backend(self) -> str:
