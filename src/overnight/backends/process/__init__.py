@@ -1,0 +1,1 @@
+"""What backends with a process of their own share: the command to run, the keeper client, tailing, framing."""
