@@ -1,4 +1,4 @@
-"""Requests: what an authorised person (or the server itself) asks of a run. The holder of the lease carries them out."""
+"""Requests: what somebody authorised (or the server itself) asks of a run; the lease holder carries them out."""
 
 from __future__ import annotations
 

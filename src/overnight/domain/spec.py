@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 MAX_GOAL = 200_000
 """Characters of a goal."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")
+]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]

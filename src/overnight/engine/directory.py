@@ -10,6 +10,8 @@ import structlog
 
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck
+from overnight.domain.request import SteerHow, When
+from overnight.domain.run import Run
 from overnight.errors import UnknownBackend
 from overnight.ids import HostId
 from overnight.ports.backend import Backend
@@ -24,7 +26,9 @@ log = structlog.get_logger(__name__)
 class Backends:
     """Backends by name. A preflight is cached until it is ten minutes old or program or configuration change."""
 
-    def __init__(self, backends: Iterable[Backend], *, uow: UnitOfWork, clock: Clock, host_id: HostId) -> None:
+    def __init__(
+        self, backends: Iterable[Backend], *, uow: UnitOfWork, clock: Clock, host_id: HostId
+    ) -> None:
         self._backends = {backend.name: backend for backend in backends}
         self._uow = uow
         self._clock = clock
@@ -69,6 +73,15 @@ class Backends:
             self._running[name] = task
             task.add_done_callback(lambda _: self._running.pop(name, None))
         return await asyncio.shield(task)
+
+    def steer_how(self, run: Run, when: When | None) -> SteerHow:
+        """How a text would reach this run's agent: into the turn, by ending it early, or with the next turn."""
+        capabilities = self.get(run.backend).capabilities
+        if when == "after_turn":
+            return "queue"
+        if capabilities.inject:
+            return "inject"
+        return "interrupt" if capabilities.interrupt else "queue"
 
     def refresh(self, name: str) -> None:
         """Run the preflight in the background when no fresh answer is known."""

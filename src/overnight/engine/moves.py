@@ -17,7 +17,13 @@ from overnight.ports.unit_of_work import Transaction
 
 
 def move(
-    tx: Transaction, run: Run, input: Input, type: str, now_ms: int, data: Mapping[str, object], **changes: object
+    tx: Transaction,
+    run: Run,
+    input: Input,
+    type: str,
+    now_ms: int,
+    data: Mapping[str, object],
+    **changes: object,
 ) -> Run:
     """Advance the state, record the event, save. Final and unheld states end the hold. Raises InvalidTransition."""
     moved = run.moved(input, now_ms, **changes)
@@ -35,11 +41,15 @@ def note(tx: Transaction, run: Run, now_ms: int, *drafts: Draft) -> None:
     turn = run.turn or None
     attempt = run.attempt if run.turn else None
     tx.events.append(
-        run.pk, [replace(draft, turn=draft.turn or turn, attempt=draft.attempt or attempt) for draft in drafts], now_ms
+        run.pk,
+        [replace(draft, turn=draft.turn or turn, attempt=draft.attempt or attempt) for draft in drafts],
+        now_ms,
     )
 
 
-def complete(tx: Transaction, run: Run, completion: Completion, now_ms: int, input: Input = Input.COMPLETE) -> Run:
+def complete(
+    tx: Transaction, run: Run, completion: Completion, now_ms: int, input: Input = Input.COMPLETE
+) -> Run:
     """The run is done."""
     data = {**completion.to_json(), "stats": run.stats.to_json()}
     return move(tx, run, input, "run.completed", now_ms, data, completion=completion)
@@ -59,20 +69,36 @@ def cancelled(tx: Transaction, run: Run, cancellation: Cancellation, now_ms: int
 
 
 def paused(
-    tx: Transaction, run: Run, reason: PauseReason, now_ms: int, *, input: Input = Input.TURN_SETTLED,
+    tx: Transaction,
+    run: Run,
+    reason: PauseReason,
+    now_ms: int,
+    *,
+    input: Input = Input.TURN_SETTLED,
     extra: Mapping[str, object] | None = None,
 ) -> Run:
     """The run stands still; what it waited for, if anything, stays open."""
     data = {"reason": reason, **(extra or {})}
-    return move(tx, run, input, "run.paused", now_ms, data, pause_reason=reason, worker=None, pid=None, now=None)
+    return move(
+        tx, run, input, "run.paused", now_ms, data, pause_reason=reason, worker=None, pid=None, now=None
+    )
 
 
 def waiting(tx: Transaction, run: Run, what: WaitingFor, until: int | None, now_ms: int) -> Run:
     """The run waits for a person; no process lives."""
     data = {"waiting_for": what.to_json()}
     return move(
-        tx, run, Input.WAIT, "run.waiting", now_ms, data,
-        waiting_for=what, waiting_until=until, worker=None, pid=None, now=None,
+        tx,
+        run,
+        Input.WAIT,
+        "run.waiting",
+        now_ms,
+        data,
+        waiting_for=what,
+        waiting_until=until,
+        worker=None,
+        pid=None,
+        now=None,
     )
 
 
@@ -80,7 +106,9 @@ def handed_back(
     tx: Transaction, run: Run, reason: Literal["shutdown", "lease_lost", "worker_gone"], now_ms: int
 ) -> Run:
     """The hold ends in order, or is lost for good; another worker may take the run (a pending pause: it is paused)."""
-    type = {State.RUNNING: "run.requeued", State.PAUSING: "run.paused", State.BLOCKED: "run.waiting"}[run.state]
+    type = {State.RUNNING: "run.requeued", State.PAUSING: "run.paused", State.BLOCKED: "run.waiting"}[
+        run.state
+    ]
     changes: dict[str, object] = {"worker": None, "pid": None, "now": None}
     if run.state is State.PAUSING:
         changes["pause_reason"] = run.pause_reason or "manual"
@@ -94,7 +122,9 @@ def _settle_session(tx: Transaction, run: Run, now_ms: int) -> None:
     session = tx.sessions.lock(run.session_pk)
     drafts = [Draft(type="run.settled", data={"run_id": run.id, "state": run.state.value})]
     if session.made_for_run and session.state == "active":
-        state: Literal["completed", "suspended"] = "completed" if run.state is State.COMPLETED else "suspended"
+        state: Literal["completed", "suspended"] = (
+            "completed" if run.state is State.COMPLETED else "suspended"
+        )
         tx.sessions.save(replace(session, state=state, updated_at=now_ms))
         drafts.append(Draft(type=f"session.{state}", data={"by": run.id}))
     tx.events.append(session.pk, drafts, now_ms)

@@ -62,6 +62,10 @@ class RunTable(Protocol):
         """Write all that can change (never spec, owner or ids); comes back with its new `change`."""
         ...
 
+    def set_workspace(self, pk: int, path: str, chain: tuple[str, ...]) -> None:
+        """Where the run works: the path and the "device:inode" chain that the workspace lock is keyed by."""
+        ...
+
     def get(self, run_id: RunId, owner: str | None) -> Run:
         """By id. Raises NotFound, also for another owner's run."""
         ...
@@ -180,7 +184,7 @@ class TurnTable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamMark:
-    """The ends of a stream: `first` is the earliest seq still there (1 while nothing was trimmed), `last` the newest."""
+    """The ends of a stream: `first` is the earliest seq still there (1 if nothing was trimmed), `last` the newest."""
 
     first: int
     last: int
@@ -202,8 +206,15 @@ class EventLog(Protocol):
         ...
 
     def select(
-        self, stream_pk: int, *, after: int | None, before: int | None, descending: bool,
-        types: tuple[str, ...], turn: int | None, limit: int,
+        self,
+        stream_pk: int,
+        *,
+        after: int | None,
+        before: int | None,
+        descending: bool,
+        types: tuple[str, ...],
+        turn: int | None,
+        limit: int,
     ) -> tuple[Recorded, ...]:
         """For the JSON log: exclusive bounds, filters, either order."""
         ...
@@ -216,7 +227,9 @@ class EventLog(Protocol):
 class RequestTable(Protocol):
     """Requests to runs."""
 
-    def add(self, run_pk: int, kind: RequestKind, body: Mapping[str, object], by: Principal, at: int) -> Request:
+    def add(
+        self, run_pk: int, kind: RequestKind, body: Mapping[str, object], by: Principal, at: int
+    ) -> Request:
         """Store one and wake the holder."""
         ...
 

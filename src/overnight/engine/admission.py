@@ -1,0 +1,211 @@
+"""From what a caller asks for to a run's frozen configuration: defaults filled in, ceilings kept, nonsense refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final, get_args
+
+from overnight.clock import from_rfc3339
+from overnight.domain.backend import Capabilities
+from overnight.domain.completion import Pattern
+from overnight.domain.spec import ApprovalPolicy, GitWorkspace, LimitsSpec, RunSpec, Sandbox
+from overnight.engine.directory import Backends
+from overnight.engine.policy import RunPolicy
+from overnight.errors import (
+    AboveCeiling,
+    BackendNotReady,
+    EnvironmentRefused,
+    InvalidInput,
+    ModeUnavailable,
+    PolicyUnsupported,
+    SandboxUnavailable,
+    StopFilePresent,
+    UnknownAgent,
+    UnknownSecret,
+)
+from overnight.ports.workspace import Workspaces
+
+MODES: Final = ("oneshot", "continuous")
+"""The modes that can be carried out today."""
+MASK: Final = "***"
+NEVER: Final = (
+    "LD_*", "DYLD_*", "GLIBC_*", "MALLOC_*", "PATH", "HOME", "SHELL", "ENV", "BASH_ENV", "BASH_FUNC_*", "SHELLOPTS",
+    "PS4", "IFS", "PROMPT_COMMAND", "CDPATH", "PYTHON*", "NODE_*", "NPM_*", "PERL*", "RUBY*", "JAVA_*", "JDK_*",
+    "_JAVA_*", "GIT_*", "SSH_*", "XDG_*", "TMPDIR", "*_PROXY", "*_proxy", "SSL_*", "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE", "OVERNIGHT_*",
+)  # fmt: skip
+"""Variables that steer loaders, interpreters, proxies or Overnight itself: no allow-list opens them to a run."""
+ALWAYS_OPEN: Final = "OVERNIGHT_VAR_*"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A resolved spec and what could not go into it."""
+
+    spec: RunSpec
+    """Environment values are masked; the backend and the workspace (where it is a directory) are set."""
+    environment: Mapping[str, str]
+    workspace: str | None
+    chain: tuple[str, ...]
+    not_before: int | None
+    sandbox_effective: str
+
+
+class Admission:
+    """Decides whether a run may be accepted."""
+
+    def __init__(self, *, policy: RunPolicy, backends: Backends, workspaces: Workspaces) -> None:
+        self._policy = policy
+        self._backends = backends
+        self._workspaces = workspaces
+
+    async def admit(self, spec: RunSpec) -> Admitted:
+        """Resolve and check `spec`. Raises an `InvalidInput` or `AboveCeiling` that says what to change."""
+        backend = self._backends.get(spec.backend or self._policy.default_backend)
+        self._check_mode(spec)
+        for entry in spec.fallback:
+            self._backends.get(entry.partition("/")[0])
+        effective = self._check_sandbox(spec, backend.capabilities)
+        self._check_policy(spec, backend.capabilities)
+        check_limits(spec.limits, self._policy.max_limits)
+        check_environment(
+            spec.environment, self._policy.allow_environment, backend.capabilities.reserved_environment
+        )
+        self._check_secrets(spec)
+        if spec.completion.pattern is not None:
+            Pattern(spec.completion.pattern)
+        not_before = _moment(spec.not_before)
+        self._check_ready(backend.name)
+        workspace, chain = await asyncio.to_thread(self._check_workspace, spec)
+        resolved = spec.model_copy(
+            update={
+                "backend": backend.name,
+                "workspace": workspace if isinstance(spec.workspace, str) else spec.workspace,
+                "environment": dict.fromkeys(spec.environment, MASK),
+            }
+        )
+        return Admitted(
+            spec=resolved, environment=dict(spec.environment), workspace=workspace, chain=chain,
+            not_before=not_before, sandbox_effective=effective,
+        )  # fmt: skip
+
+    def _check_mode(self, spec: RunSpec) -> None:
+        if spec.mode not in MODES:
+            raise ModeUnavailable(
+                f"mode {spec.mode!r} is not offered", mend=f"use one of: {', '.join(MODES)}"
+            )
+        if spec.agent is not None:
+            raise UnknownAgent(f"no agent profile is named {spec.agent!r}", mend="leave `agent` out")
+
+    def _check_sandbox(self, spec: RunSpec, capabilities: Capabilities) -> str:
+        _ceiling("sandbox", spec.sandbox, self._policy.max_sandbox, get_args(Sandbox))
+        if spec.sandbox == "full_access" or spec.sandbox in capabilities.sandbox:
+            return spec.sandbox
+        if self._policy.require_sandbox:
+            raise SandboxUnavailable(
+                f"this backend gives no {spec.sandbox} sandbox and the operator requires one",
+                mend="choose a backend with a sandbox of its own, or ask the operator to drop runs.require_sandbox",
+            )
+        return "none"
+
+    def _check_policy(self, spec: RunSpec, capabilities: Capabilities) -> None:
+        order = get_args(ApprovalPolicy)
+        asked, least = spec.approval_policy, self._policy.min_policy
+        if least != "autonomous" and (asked == "autonomous" or order.index(asked) > order.index(least)):
+            raise AboveCeiling(f"approval_policy {asked!r} asks less often than the operator's {least!r}")
+        if asked != "autonomous" and not capabilities.approvals:
+            able = [
+                name for name in self._backends.names() if self._backends.get(name).capabilities.approvals
+            ]
+            mend = f"use one of: {', '.join(able)}" if able else "use approval_policy `autonomous`"
+            raise PolicyUnsupported(f"this backend cannot ask, so {asked!r} would mean nothing", mend=mend)
+
+    def _check_secrets(self, spec: RunSpec) -> None:
+        for name in spec.secrets:
+            if name not in self._policy.secrets:
+                raise UnknownSecret(f"the operator holds no secret named {name!r}")
+
+    def _check_ready(self, name: str) -> None:
+        check = self._backends.known(name)
+        if check is None:
+            self._backends.refresh(name)
+        elif check.status == "fail":
+            problems = [problem.to_json() for problem in check.problems]
+            first = check.problems[0] if check.problems else None
+            raise BackendNotReady(
+                f"{name}: {first.message if first else 'its preflight fails'}",
+                mend=first.mend if first else "", extra={"problems": problems},
+            )  # fmt: skip
+
+    def _check_workspace(self, spec: RunSpec) -> tuple[str | None, tuple[str, ...]]:
+        if spec.workspace is None or isinstance(spec.workspace, GitWorkspace):
+            return None, ()
+        identity = self._workspaces.check(spec.workspace)
+        stop_file = spec.completion.stop_file
+        if stop_file is not None and self._stop_file_is_there(identity.path, stop_file):
+            raise StopFilePresent(
+                f"{stop_file} is in the workspace already, so the run would end before it began",
+                mend=f"remove {stop_file}, or name another completion.stop_file",
+            )
+        return str(identity.path), identity.chain
+
+    def _stop_file_is_there(self, workspace: Path, relative: str) -> bool:
+        return self._workspaces.read_text(workspace, relative, limit=1) is not None
+
+
+def check_limits(limits: LimitsSpec, ceiling: LimitsSpec | None) -> None:
+    """Raise `AboveCeiling` naming the first limit that is above the operator's."""
+    if ceiling is None:
+        return
+    for name in LimitsSpec.model_fields:
+        most, asked = getattr(ceiling, name), getattr(limits, name)
+        if name != "on_spent" and most is not None and (asked is None or asked > most):
+            raise AboveCeiling(
+                f"limits.{name} is {asked}, the operator allows {most}", mend=f"ask for at most {most}"
+            )
+
+
+def check_environment(
+    environment: Mapping[str, str], allowed: tuple[str, ...], reserved: tuple[str, ...]
+) -> None:
+    """Raise `EnvironmentRefused` for the first variable that may not be set by a run."""
+    for name, value in environment.items():
+        if not _NAME.fullmatch(name) or "\x00" in value:
+            raise EnvironmentRefused(f"{name[:80]!r} cannot be an environment variable")
+        if any(fnmatchcase(name, pattern) for pattern in reserved):
+            raise EnvironmentRefused(f"{name} steers the agent program and is the operator's to set")
+        if fnmatchcase(name, ALWAYS_OPEN) and ALWAYS_OPEN in allowed:
+            continue
+        if any(fnmatchcase(name.upper(), pattern.upper()) for pattern in NEVER):
+            raise EnvironmentRefused(
+                f"{name} steers loaders, interpreters, proxies or Overnight and is always refused"
+            )
+        if not any(fnmatchcase(name, pattern) for pattern in allowed):
+            raise EnvironmentRefused(
+                f"{name} is not on the allow-list", mend=f"allowed: {', '.join(allowed) or 'none'}"
+            )
+
+
+def _ceiling(what: str, asked: str, most: str, order: tuple[str, ...]) -> None:
+    if order.index(asked) > order.index(most):
+        raise AboveCeiling(
+            f"{what} {asked!r} is above the operator's {most!r}", mend=f"ask for {most!r} or less"
+        )
+
+
+def _moment(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return from_rfc3339(text)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(
+            f"not_before: {error}", mend="use RFC 3339 with an offset: 2026-01-31T12:00:00Z"
+        ) from None
