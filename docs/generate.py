@@ -1,0 +1,143 @@
+"""Writes the reference pages under docs/reference from the code, or checks that they are up to date.
+
+python docs/generate.py            write every page
+python docs/generate.py --check    exit 1 and name each page that differs from the code
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from overnight.domain.event import FINAL_TYPES, SCHEMA_VERSION, TYPES
+from overnight.domain.states import FINAL, HELD, MEANINGS, TRANSITIONS, TURN_TRANSITIONS
+from overnight.errors import tree
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+NOTE = "<!-- Written by docs/generate.py from the code; edit the code, then run `make docs`. -->\n"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; pipes and line ends inside a cell are made harmless."""
+    titles = list(head)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def states_page() -> str:
+    """Every state of a run, every move between them, and what each input means."""
+    kinds = {
+        state: "final" if state in FINAL else "held" if state in HELD else "open" for state in TRANSITIONS
+    }
+    moves = [
+        (f"`{state}`", f"`{input}`", f"`{target}`", MEANINGS[input])
+        for state, row in TRANSITIONS.items()
+        for input, target in row.items()
+    ]
+    turns = [
+        (f"`{state}`", ", ".join(f"`{target}`" for target in sorted(targets)) or "nothing: final")
+        for state, targets in TURN_TRANSITIONS.items()
+    ]
+    return (
+        "# States\n\n"
+        "A run is in one of these states. *Held* states have a worker with a lease; *final* states accept nothing.\n\n"
+        + table(("state", "kind"), ((f"`{state}`", kind) for state, kind in kinds.items()))
+        + "\n## Moves of a run\n\nAny other pair is refused: `invalid_transition`, over HTTP a 409 that names both.\n\n"
+        + table(("from", "input", "to", "when"), moves)
+        + "\n## Moves of a turn\n\n"
+        + table(("from", "to"), turns)
+    )
+
+
+def events_page() -> str:
+    """Every type of event with its meaning, by family."""
+    families: dict[str, list[tuple[str, str]]] = {}
+    for name, text in TYPES.items():
+        families.setdefault(name.split(".")[0], []).append((f"`{name}`", text))
+    return (
+        "# Events\n\n"
+        "An event is a recorded fact: `{seq, type, run_id, session_id, at, turn, attempt, data}`. Its `seq` has\n"
+        "no gap within a stream, and its bytes never change. A reader skips types that it does not know.\n"
+        f"The shape of `data` is at version {SCHEMA_VERSION}.\n"
+        f"A run's stream ends with one of {', '.join(f'`{name}`' for name in sorted(FINAL_TYPES))}.\n\n"
+        + "\n".join(f"## {family}\n\n" + table(("type", "says"), rows) for family, rows in families.items())
+    )
+
+
+def errors_page() -> str:
+    """Every error of the tree with its code and HTTP status."""
+
+    def depth(kind: type) -> int:
+        return len(kind.__mro__) - 4
+
+    def first_paragraph(kind: type) -> str:
+        return (kind.__doc__ or "").split("\n\n")[0]
+
+    kinds = sorted(tree(), key=lambda kind: [base.__name__ for base in reversed(kind.__mro__)])
+    return (
+        "# Errors\n\n"
+        "Every error that Overnight raises on purpose has a code that does not change. Over HTTP it is the `code`\n"
+        "of an `application/problem+json` document (RFC 9457); in Python it is a class of `overnight.errors`.\n"
+        "Errors with status 500 are met by the operator or in logs, seldom by a client.\n\n"
+        + table(
+            ("code", "status", "class", "means"),
+            (
+                (
+                    f"`{kind.code}`",
+                    str(kind.status),
+                    "· " * depth(kind) + kind.__name__,
+                    first_paragraph(kind),
+                )
+                for kind in kinds
+            ),
+        )
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "states": states_page,
+    "events": events_page,
+    "errors": errors_page,
+}
+
+
+def pages() -> dict[Path, str]:
+    """Every page's place and the content that it should have."""
+    return {REFERENCE / f"{name}.md": NOTE + "\n" + make().rstrip() + "\n" for name, make in PAGES.items()}
+
+
+def stale() -> list[str]:
+    """What is wrong with the pages on disk: those that differ, and those that nothing makes."""
+    wanted = pages()
+    differs = [
+        f"{path.name} is not what the code says" for path, text in wanted.items() if _read(path) != text
+    ]
+    strays = [f"{path.name} is made by nothing" for path in sorted(REFERENCE.glob("*")) if path not in wanted]
+    return differs + strays
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def main() -> int:
+    """Run from the command line; the exit status is 1 when --check finds a difference."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only compare, and exit 1 if a page is stale")
+    if parser.parse_args().check:
+        found = stale()
+        for line in found:
+            print(f"docs/reference/{line}; run `make docs`", file=sys.stderr)
+        return 1 if found else 0
+    REFERENCE.mkdir(exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
