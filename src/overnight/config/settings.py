@@ -1,0 +1,267 @@
+"""All settings together, checked against each other: what `compose` builds the program from."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from pydantic import ValidationError
+
+from overnight.config.backends import BackendSettings, backends, default_backend
+from overnight.config.parse import Value
+from overnight.config.secrets import secrets
+from overnight.config.sources import Sources, read
+from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
+from overnight.engine.policy import RunPolicy, Storage, Timing
+from overnight.errors import ConfigInvalid
+
+SWEEP_S = 2.0
+"""What the last sweep of the control ladder may take after the grace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the server can be reached. Seconds."""
+
+    host: str
+    port: int
+    token: str | None
+    behind_proxy: bool
+    tls_certificate: Path | None
+    tls_key: Path | None
+    allowed_hosts: tuple[str, ...]
+    keepalive_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What is logged, how, and where; no file means standard error."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["auto", "console", "json"]
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the operator decided."""
+
+    data_dir: Path
+    database_url: str
+    server: ServerSettings
+    log: LogSettings
+    workspace_roots: tuple[Path, ...]
+    slots: int
+    runs: RunPolicy
+    timing: Timing
+    storage: Storage
+    synchronous: Literal["FULL", "NORMAL"]
+    backends: tuple[BackendSettings, ...]
+    sources: Sources
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    def shown(self) -> Iterator[dict[str, object]]:
+        """One row a setting for `config show` and `GET /config`: key, value, origin; secrets are masked."""
+        for found in self.sources.found.values():
+            value, origin = self._effective(found.setting.key, found.value, found.origin)
+            yield {"key": found.setting.key, "value": _shown(found.setting.kind, value), "origin": origin}
+
+    def _effective(self, key: str, value: Value, origin: str) -> tuple[Value, str]:
+        match key:
+            case "database_url":
+                return self.database_url, origin
+            case "runs.default_backend":
+                return default_backend(self.sources, self.backends)
+            case "secrets":
+                return cast("Value", dict.fromkeys(self.runs.secrets, "***")), origin
+            case "backends":
+                return {backend.name: backend.shown() for backend in self.backends}, origin
+            case _:
+                return value, origin
+
+
+def load(
+    environment: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of this process: `overrides` (by dotted key, from the command line) go before the environment.
+
+    Raises ConfigInvalid naming the setting, its value, its origin and how to mend it.
+    """
+    sources = read(environment, cwd=cwd, overrides=overrides)
+    known = backends(sources)
+    return Settings(
+        data_dir=_path(sources, "data_dir"),
+        database_url=_database_url(sources),
+        server=_server(sources),
+        log=_log(sources),
+        workspace_roots=cast("tuple[Path, ...]", sources["workspace_roots"]),
+        slots=cast("int", sources["worker.slots"]),
+        runs=_run_policy(sources, default_backend(sources, known)[0]),
+        timing=_timing(sources),
+        storage=_storage(sources),
+        synchronous="NORMAL" if sources["storage.synchronous"] == "normal" else "FULL",
+        backends=known,
+        sources=sources,
+    )
+
+
+def _database_url(sources: Sources) -> str:
+    if sources["redis_url"] is not None:
+        raise sources.refuse("redis_url", "is set, but this version uses no Redis", mend="unset it")
+    url = cast("str | None", sources["database_url"])
+    if url is None:
+        return f"sqlite:///{_path(sources, 'data_dir') / 'overnight.db'}"
+    if not url.startswith("sqlite:////"):
+        raise sources.refuse(
+            "database_url",
+            "must be sqlite:/// and an absolute path",
+            mend="this version works on SQLite alone",
+        )
+    return url
+
+
+def _server(sources: Sources) -> ServerSettings:
+    host, port = cast("tuple[str, int]", sources["server.listen"])
+    certificate = cast("Path | None", sources["server.tls_certificate"])
+    key = cast("Path | None", sources["server.tls_key"])
+    behind_proxy = cast("bool", sources["server.behind_proxy"])
+    if (certificate is None) != (key is None):
+        missing = "server.tls_key" if key is None else "server.tls_certificate"
+        raise ConfigInvalid("a TLS certificate and its key go together", mend=f"set {missing} too")
+    for name, file in (("server.tls_certificate", certificate), ("server.tls_key", key)):
+        if file is not None and not file.is_file():
+            raise sources.refuse(name, f"names {file}, which is no file")
+    if not (_loopback(host) or certificate or behind_proxy):
+        raise sources.refuse(
+            "server.listen",
+            f"would let other machines in at {host} without encryption",
+            mend="listen on 127.0.0.1, set server.tls_certificate and server.tls_key, or say --behind-proxy",
+        )
+    return ServerSettings(
+        host=host,
+        port=port,
+        token=_token(sources),
+        behind_proxy=behind_proxy,
+        tls_certificate=certificate,
+        tls_key=key,
+        allowed_hosts=cast("tuple[str, ...]", sources["server.allowed_hosts"]),
+        keepalive_s=cast("float", sources["server.keepalive_s"]),
+    )
+
+
+def _loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _token(sources: Sources) -> str | None:
+    token = cast("str | None", sources["server.token"])
+    if token is not None and (len(token) < 20 or not token.isascii() or " " in token):
+        raise sources.refuse(
+            "server.token",
+            "must be at least 20 ASCII characters without spaces",
+            mend="try: openssl rand -hex 32",
+        )
+    return token
+
+
+def _log(sources: Sources) -> LogSettings:
+    return LogSettings(
+        level=cast('Literal["debug", "info", "warning", "error"]', sources["log.level"]),
+        format=cast('Literal["auto", "console", "json"]', sources["log.format"]),
+        file=cast("Path | None", sources["log.file"]),
+    )
+
+
+def _timing(sources: Sources) -> Timing:
+    lease_s, grace_s = cast("float", sources["worker.lease_s"]), cast("float", sources["worker.grace_s"])
+    if lease_s <= grace_s + SWEEP_S:
+        raise sources.refuse(
+            "worker.lease_s",
+            f"is {lease_s:g}, too short for a grace of {grace_s:g} s and a sweep of {SWEEP_S:g} s",
+            mend=f"make the lease longer than {grace_s + SWEEP_S:g} s, or worker.grace_s shorter",
+        )
+    return Timing(
+        lease_s=lease_s,
+        renew_s=lease_s / 5,
+        grace_s=grace_s,
+        poll_s=cast("float", sources["worker.poll_s"]),
+        backoff_s=cast("float", sources["worker.backoff_s"]),
+    )
+
+
+def _storage(sources: Sources) -> Storage:
+    return Storage(
+        data_dir=_path(sources, "data_dir"),
+        retention_days=cast("float", sources["storage.retention_days"]),
+        max_bytes=cast("int | None", sources["storage.max_bytes"]),
+        reserve_bytes=cast("int", sources["storage.reserve_bytes"]),
+    )
+
+
+def _run_policy(sources: Sources, backend: str) -> RunPolicy:
+    return RunPolicy(
+        default_backend=backend,
+        max_sandbox=cast("Sandbox", sources["runs.max_sandbox"]),
+        min_policy=cast("ApprovalPolicy", sources["runs.min_policy"]),
+        max_limits=_max_limits(sources),
+        require_sandbox=cast("bool", sources["runs.require_sandbox"]),
+        allow_environment=cast("tuple[str, ...]", sources["runs.allow_environment"]),
+        secrets=secrets(sources),
+        budget_expires_s=cast("float", sources["runs.budget_expires_s"]),
+    )
+
+
+def _max_limits(sources: Sources) -> LimitsSpec | None:
+    table = cast("dict[str, object]", sources["runs.max_limits"])
+    if not table:
+        return None
+    try:
+        return LimitsSpec.model_validate(_LOOSE | table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        raise sources.in_table("runs.max_limits", path, f"does not fit: {first['msg']}") from None
+
+
+# A ceiling that the operator does not name is as wide as a limit can be.
+_LOOSE: dict[str, object] = {
+    "turns": None,
+    "turn_timeout_s": 604_800,
+    "output_bytes": 1 << 40,
+    "children": 100_000,
+    "events": 100_000_000,
+    "attempts": 100,
+}
+
+
+def _path(sources: Sources, key: str) -> Path:
+    return cast("Path", sources[key])
+
+
+def _shown(kind: str, value: Value) -> object:
+    if kind == "secret" and value is not None:
+        return "***"
+    if kind == "address":
+        host, port = cast("tuple[str, int]", value)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if kind == "table":
+        return json.loads(json.dumps(value, default=str))
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,292 @@
+"""Every setting as data: its name, where it may come from, its kind, its default and what it is for.
+
+The loader, `overnight config show` and the reference page are all made from `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal[
+    "text", "secret", "choice", "count", "seconds", "days", "bytes", "switch",
+    "path", "paths", "names", "address", "table",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting: `key` is its dotted place in `overnight.toml`, `variable` its environment variable, if any."""
+
+    key: str
+    kind: Kind
+    default: str | None
+    """As it would be written in the environment; None: no value."""
+    description: str
+    variable: str | None = None
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(
+        key="data_dir",
+        variable="OVERNIGHT_DATA_DIR",
+        kind="path",
+        default="$XDG_DATA_HOME/overnight",
+        description="Where the database, run folders and agent homes lie.",
+    ),
+    Setting(
+        key="database_url",
+        variable="OVERNIGHT_DATABASE_URL",
+        kind="text",
+        default="sqlite:///{data_dir}/overnight.db",
+        description="The database. This version works on SQLite alone.",
+    ),
+    Setting(
+        key="redis_url",
+        variable="OVERNIGHT_REDIS_URL",
+        kind="text",
+        default=None,
+        description="Not used by this version: a value is refused, so that nobody believes that it works.",
+    ),
+    Setting(
+        key="url",
+        variable="OVERNIGHT_URL",
+        kind="text",
+        default=None,
+        description="The server that the commands talk to; without it, the one that serves the data directory.",
+    ),
+    Setting(
+        key="server.listen",
+        variable="OVERNIGHT_LISTEN",
+        kind="address",
+        default="127.0.0.1:4010",
+        description="Address and port to listen on. Another machine can be let in only with TLS or behind a proxy.",
+    ),
+    Setting(
+        key="server.token",
+        variable="OVERNIGHT_TOKEN",
+        kind="secret",
+        default=None,
+        description="A fixed token for the server and for the commands; without it one is made at the first start.",
+    ),
+    Setting(
+        key="server.behind_proxy",
+        variable="OVERNIGHT_BEHIND_PROXY",
+        kind="switch",
+        default="false",
+        description="A reverse proxy with TLS stands in front, so listening beyond loopback is meant.",
+    ),
+    Setting(
+        key="server.tls_certificate",
+        variable="OVERNIGHT_TLS_CERTIFICATE",
+        kind="path",
+        default=None,
+        description="PEM file of the certificate chain to serve HTTPS with.",
+    ),
+    Setting(
+        key="server.tls_key",
+        variable="OVERNIGHT_TLS_KEY",
+        kind="path",
+        default=None,
+        description="PEM file of the private key that belongs to the certificate.",
+    ),
+    Setting(
+        key="server.allowed_hosts",
+        variable="OVERNIGHT_ALLOWED_HOSTS",
+        kind="names",
+        default="",
+        description="Further host names by which browsers and clients may call the server.",
+    ),
+    Setting(
+        key="server.keepalive_s",
+        variable="OVERNIGHT_KEEPALIVE_S",
+        kind="seconds",
+        default="15",
+        least=0.05,
+        most=300,
+        description="Pause after which a quiet stream gets a keep-alive comment.",
+    ),
+    Setting(
+        key="workspace_roots",
+        variable="OVERNIGHT_WORKSPACE_ROOTS",
+        kind="paths",
+        default="{home}:{cwd}",
+        description="Directories beneath which workspaces may lie: by default the home directory (not itself, not its "
+        "dot-directories) and the directory in which the server was started. A root that is named counts itself.",
+    ),
+    Setting(
+        key="worker.slots",
+        variable="OVERNIGHT_SLOTS",
+        kind="count",
+        default="8",
+        least=1,
+        most=10_000,
+        description="Turns that may be under way at once.",
+    ),
+    Setting(
+        key="worker.lease_s",
+        variable="OVERNIGHT_LEASE_S",
+        kind="seconds",
+        default="15",
+        least=0.5,
+        most=3600,
+        description="How long a worker holds a run without renewing; it renews five times as often.",
+    ),
+    Setting(
+        key="worker.grace_s",
+        variable="OVERNIGHT_GRACE_S",
+        kind="seconds",
+        default="5",
+        least=0.05,
+        most=600,
+        description="Time between the polite end of an agent and the hard one.",
+    ),
+    Setting(
+        key="worker.poll_s",
+        variable="OVERNIGHT_POLL_S",
+        kind="seconds",
+        default="1",
+        least=0.01,
+        most=60,
+        description="The slow poll behind every notice: a lost notice costs at most this.",
+    ),
+    Setting(
+        key="worker.backoff_s",
+        variable="OVERNIGHT_BACKOFF_S",
+        kind="seconds",
+        default="2",
+        least=0,
+        most=300,
+        description="First wait after a backend failure that may pass; it doubles, to at most five minutes.",
+    ),
+    Setting(
+        key="storage.retention_days",
+        variable="OVERNIGHT_RETENTION_DAYS",
+        kind="days",
+        default="30",
+        least=0,
+        most=36_500,
+        description="How long runs that have ended are kept.",
+    ),
+    Setting(
+        key="storage.max_bytes",
+        variable="OVERNIGHT_MAX_BYTES",
+        kind="bytes",
+        default=None,
+        least=1_048_576,
+        description="Size of all data from whose 80 % on the oldest ended runs are removed.",
+    ),
+    Setting(
+        key="storage.reserve_bytes",
+        variable="OVERNIGHT_RESERVE_BYTES",
+        kind="bytes",
+        default="256MiB",
+        least=0,
+        description="Free disk below which new work is refused.",
+    ),
+    Setting(
+        key="storage.synchronous",
+        variable="OVERNIGHT_SYNCHRONOUS",
+        kind="choice",
+        choices=("full", "normal"),
+        default="full",
+        description="SQLite's durability: `normal` is quicker, and a power cut may cost the last moments.",
+    ),
+    Setting(
+        key="runs.default_backend",
+        variable="OVERNIGHT_DEFAULT_BACKEND",
+        kind="text",
+        default="{first_found}",
+        description="Backend of a run that names none: without a value codex or claude, whichever is on PATH first, "
+        "then the first that the file configures, then echo.",
+    ),
+    Setting(
+        key="runs.max_sandbox",
+        variable="OVERNIGHT_MAX_SANDBOX",
+        kind="choice",
+        choices=("read_only", "workspace_write", "full_access"),
+        default="full_access",
+        description="The widest sandbox that a run may ask for.",
+    ),
+    Setting(
+        key="runs.min_policy",
+        variable="OVERNIGHT_MIN_POLICY",
+        kind="choice",
+        choices=("autonomous", "ask_all", "ask_writes", "ask_outside_workspace", "plan_review"),
+        default="autonomous",
+        description="The approval policy below which no run may go.",
+    ),
+    Setting(
+        key="runs.require_sandbox",
+        variable="OVERNIGHT_REQUIRE_SANDBOX",
+        kind="switch",
+        default="false",
+        description="Refuse runs whose sandbox this host cannot give.",
+    ),
+    Setting(
+        key="runs.allow_environment",
+        variable="OVERNIGHT_ALLOW_ENVIRONMENT",
+        kind="names",
+        default="OVERNIGHT_VAR_*",
+        description="Patterns of the environment variables that a run may set.",
+    ),
+    Setting(
+        key="runs.budget_expires_s",
+        variable="OVERNIGHT_BUDGET_EXPIRES_S",
+        kind="seconds",
+        default="86400",
+        least=1,
+        most=31_536_000,
+        description="After this a spent budget that nobody raised ends the run.",
+    ),
+    Setting(
+        key="runs.max_limits",
+        kind="table",
+        default=None,
+        description="Ceilings for the limits of a run, by the names that a run uses.",
+    ),
+    Setting(
+        key="secrets",
+        kind="table",
+        default=None,
+        description='Values that runs may name: NAME = { env = "VARIABLE" } or NAME = { file = "/absolute/path" }.',
+    ),
+    Setting(
+        key="backends",
+        kind="table",
+        default=None,
+        description="One table for each backend: kind, program, command, args, environment, login, model, home.",
+    ),
+    Setting(
+        key="log.level",
+        variable="OVERNIGHT_LOG_LEVEL",
+        kind="choice",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        description="The least important log lines that are written.",
+    ),
+    Setting(
+        key="log.format",
+        variable="OVERNIGHT_LOG_FORMAT",
+        kind="choice",
+        choices=("auto", "console", "json"),
+        default="auto",
+        description="How log lines look; auto is console on a terminal and JSON otherwise.",
+    ),
+    Setting(
+        key="log.file",
+        variable="OVERNIGHT_LOG_FILE",
+        kind="path",
+        default=None,
+        description="File for log lines (always JSON) instead of standard error.",
+    ),
+)
+
+CONFIG_VARIABLE: Final = "OVERNIGHT_CONFIG"
+"""Names another configuration file than `overnight.toml` in the user's configuration folder."""
+
+VAR_PREFIX: Final = "OVERNIGHT_VAR_"
+"""Variables that are meant for agents, not for us."""
