@@ -82,6 +82,10 @@ class RunTable(Protocol):
         """Runs whose last change is later, in order of change."""
         ...
 
+    def last_change(self) -> int:
+        """The newest `change` of any run; 0 while there is none. Where a new reader of summaries begins."""
+        ...
+
     def secret_environment(self, pk: int) -> dict[str, str]:
         """The environment values as they were given."""
         ...
