@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from overnight.config.table import CONFIG_VARIABLE, SETTINGS, Setting
 from overnight.domain.event import FINAL_TYPES, SCHEMA_VERSION, TYPES
 from overnight.domain.states import FINAL, HELD, MEANINGS, TRANSITIONS, TURN_TRANSITIONS
 from overnight.errors import tree
@@ -98,10 +99,49 @@ def errors_page() -> str:
     )
 
 
+def settings_page() -> str:
+    """Every setting: where it may be set, what it takes, its default."""
+
+    def takes(setting: Setting) -> str:
+        if setting.choices:
+            return " or ".join(f"`{choice}`" for choice in setting.choices)
+        bounds = (setting.least is not None, setting.most is not None)
+        least, most = f"{setting.least or 0:,.12g}", f"{setting.most or 0:,.12g}"
+        limits = {
+            (True, True): f" {least} to {most}",
+            (True, False): f" from {least}",
+            (False, True): f" to {most}",
+        }
+        return setting.kind + limits.get(bounds, "")
+
+    return (
+        "# Settings\n\n"
+        "A setting comes from the command line where a command offers it, else from the environment, else from the\n"
+        "operator's `overnight.toml` in the user's configuration folder, else it has its default.\n"
+        f"`{CONFIG_VARIABLE}` names another file. `overnight config show` says where each value came from.\n"
+        "Nothing in a workspace changes a setting.\n\n"
+        "In the file, `worker.slots` is the key `slots` of the table `[worker]`.\n\n"
+        + table(
+            ("key", "environment", "takes", "default", "is for"),
+            (
+                (
+                    f"`{setting.key}`",
+                    f"`{setting.variable}`" if setting.variable else "",
+                    takes(setting),
+                    f"`{setting.default}`" if setting.default else "none",
+                    setting.description,
+                )
+                for setting in SETTINGS
+            ),
+        )
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "states": states_page,
     "events": events_page,
     "errors": errors_page,
+    "settings": settings_page,
 }
 
 

@@ -13,7 +13,7 @@ from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
 class RunPolicy:
     """Defaults and ceilings for runs."""
 
-    default_backend: str = "echo"
+    default_backend: str
     max_sandbox: Sandbox = "full_access"
     min_policy: ApprovalPolicy = "autonomous"
     max_limits: LimitsSpec | None = None
