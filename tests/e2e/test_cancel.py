@@ -1,0 +1,89 @@
+"""Promise 5: a cancelled run leaves no living child process behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.e2e.conftest import Start
+
+from overnight.testing.signals import wait_until
+
+GRACE_S = 1
+DEAF = [
+    ["read_prompt"],
+    ["ignore"],
+    ["daemon", "one.pid"],
+    ["daemon", "two.pid"],
+    ["pid", "agent.pid"],
+    ["forever"],
+]
+
+
+def test_cancel_reaches_what_ignores_it_and_hides_from_it(serve: Start) -> None:
+    server = serve({"deaf": DEAF}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
+    work = server.workspace()
+    run = server.submit("deaf", mode="oneshot", workspace=str(work))
+    wait_until((work / "agent.pid").exists)
+    pids = [(work / name).read_text(encoding="utf-8") for name in ("agent.pid", "one.pid", "two.pid")]
+    server.until(run["id"], "running")
+    began = time.monotonic()
+    answer = server.control(run["id"], " Cancel ")
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "cancelling"
+    ended = server.until(run["id"], "cancelled", within=GRACE_S + 5)
+    assert time.monotonic() - began < GRACE_S + 5
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert ended["cancellation"]["survivors"] == 0
+    assert ended["cancellation"]["reason"] == "manual"
+    steps = ended["cancellation"]["steps"]
+    assert steps[0] in {"interrupt", "sigterm"}
+    assert {"sigterm", "sigkill", "sweep"} <= set(steps)
+    last = server.events(run["id"])[-1]
+    assert (last["type"], last["data"]["steps"], last["data"]["survivors"]) == ("run.cancelled", steps, 0)
+    assert server.control(run["id"], "cancel").status_code == 409
+
+
+def test_cancel_across_a_kill_is_carried_out_by_the_next_server(serve: Start) -> None:
+    server = serve({"deaf": DEAF}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
+    work = server.workspace()
+    run = server.submit("deaf", mode="oneshot", workspace=str(work))
+    wait_until((work / "agent.pid").exists)
+    server.until(run["id"], "running")
+    assert server.control(run["id"], "cancel").status_code == 202
+    server.kill()
+    server.start()
+    ended = server.until(run["id"], "cancelled", within=GRACE_S + 8)
+    assert ended["cancellation"]["survivors"] == 0
+    pid = (work / "agent.pid").read_text(encoding="utf-8")
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_pause_now_stops_the_turn_and_resume_goes_on(serve: Start) -> None:
+    script = [
+        [["read_prompt"], ["print", "before"], ["pid", "agent.pid"], ["forever"]],
+        [["read_prompt"], ["print", "after"]],
+    ]
+    server = serve({"calm": script}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
+    work = server.workspace()
+    run = server.submit("calm", mode="oneshot", workspace=str(work))
+    wait_until((work / "agent.pid").exists)
+    server.seen(run["id"], "output.recorded")
+    assert server.control(run["id"], "pause", when="now").status_code == 202
+    paused = server.until(run["id"], "paused", within=5)
+    assert paused["pid"] is None
+    assert not Path(f"/proc/{(work / 'agent.pid').read_text(encoding='utf-8')}").exists()
+    assert server.control(run["id"], "pause").status_code == 409
+    assert server.control(run["id"], "resume").status_code == 202
+    server.until(run["id"], "completed")
+    assert server.printed(run["id"]) == "before\nafter\n"
+
+
+def test_queued_and_paused_runs_are_cancelled_at_once(serve: Start) -> None:
+    server = serve({"calm": [["read_prompt"]]})
+    run = server.submit("calm", mode="oneshot", not_before="2099-01-01T00:00:00Z")
+    assert server.run(run["id"])["waiting_for"]["kind"] == "time"
+    assert server.control(run["id"], "pause").json()["state"] == "paused"
+    cancelled = server.control(run["id"], "cancel").json()
+    assert cancelled["state"] == "cancelled"
+    assert cancelled["cancellation"] == {"reason": "manual", "steps": [], "survivors": 0}

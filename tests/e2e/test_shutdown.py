@@ -1,0 +1,62 @@
+"""An orderly end leaves no agent behind and uses up no attempt; a handover leaves the agent alone."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import Subscriber, gap_free
+
+from overnight.testing.signals import wait_until
+
+GRACE_S = 2
+
+
+def test_sigterm_stops_agents_and_the_run_goes_on_at_the_next_start(serve: Start) -> None:
+    script = [
+        [["read_prompt"], ["ignore"], ["daemon", "daemon.pid"], ["pid", "agent.pid"], ["forever"]],
+        [["read_prompt"], ["print", "went on"]],
+    ]
+    server = serve({"deaf": script}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
+    work = server.workspace()
+    run = server.submit("deaf", mode="oneshot", workspace=str(work))
+    subscriber = Subscriber(server, f"/api/v1/runs/{run['id']}/stream")
+    wait_until((work / "agent.pid").exists)
+    server.until(run["id"], "running")
+    wait_until(lambda: subscriber.connections)
+    pids = [(work / name).read_text(encoding="utf-8") for name in ("agent.pid", "daemon.pid")]
+    began = time.monotonic()
+    server.send(signal.SIGTERM)
+    server.wait(within=GRACE_S + 2 + 3)
+    assert time.monotonic() - began < GRACE_S + 2 + 1
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    server.start()
+    ended = server.until(run["id"], "completed")
+    assert ended["attempt"] == 1
+    events = server.events(run["id"])
+    assert gap_free(events)
+    assert "run.requeued" in [event["type"] for event in events]
+    assert subscriber.events() == events
+
+
+def test_handover_does_not_disturb_the_agent(serve: Start) -> None:
+    server = serve(
+        {"steady": [["read_prompt"], ["pid", "agent.pid"], {"lines": {"count": 300, "per_second": 100}}]}
+    )
+    work = server.workspace()
+    run = server.submit("steady", mode="oneshot", workspace=str(work))
+    wait_until((work / "agent.pid").exists)
+    server.seen(run["id"], "output.recorded")
+    server.send(signal.SIGUSR2)
+    assert server.wait(within=5) == 0
+    assert Path(f"/proc/{(work / 'agent.pid').read_text(encoding='utf-8')}").exists()
+    server.start()
+    ended = server.until(run["id"], "completed")
+    assert ended["attempt"] == 1
+    events = server.events(run["id"])
+    assert gap_free(events)
+    assert server.printed(run["id"]) == "".join(f"line {n}\n" for n in range(1, 301))
+    assert [e["data"]["adopted"] for e in events if e["type"] == "run.recovered"] == [True]
+    assert "turn.abandoned" not in [event["type"] for event in events]
