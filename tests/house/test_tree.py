@@ -179,6 +179,7 @@ PURE = {
     "textwrap", "types", "typing", "typing_extensions", "unicodedata",
     "secrets",  # fresh bits for an access token
     "orjson",  # canonical JSON, made once
+    "re2",  # linear-time patterns
     "pydantic",  # the shape of what a caller may ask for; no input or output of its own
     "overnight",
 }  # fmt: skip
