@@ -24,7 +24,9 @@ def decode(cursor: str | None) -> tuple[int, int] | None:
     if cursor is None:
         return None
     try:
-        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(
+            cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        )
     except (ValueError, binascii.Error):
         raise _refusal(cursor) from None
     match = _SHAPE.fullmatch(raw)
@@ -35,4 +37,6 @@ def decode(cursor: str | None) -> tuple[int, int] | None:
 
 
 def _refusal(cursor: str) -> InvalidCursor:
-    return InvalidCursor(f"{cursor[:60]!r} is not a cursor of a list", mend="leave `cursor` out to begin again")
+    return InvalidCursor(
+        f"{cursor[:60]!r} is not a cursor of a list", mend="leave `cursor` out to begin again"
+    )

@@ -54,7 +54,11 @@ def retry_after(error: OvernightError) -> int | None:
 def schema() -> Mapping[str, object]:
     """JSON Schema of a problem document, for the OpenAPI description."""
     text = {"type": "string"}
-    entry = {"type": "object", "required": ["in", "path", "message"], "properties": dict.fromkeys(("in", "path", "message"), text)}
+    entry = {
+        "type": "object",
+        "required": ["in", "path", "message"],
+        "properties": dict.fromkeys(("in", "path", "message"), text),
+    }
     return {
         "type": "object",
         "title": "Problem",

@@ -57,11 +57,15 @@ class ControlBody(Document):
 class FilterBody(Document):
     """Which runs: the same names as the query of `GET /runs`."""
 
-    state: Annotated[list[State], BeforeValidator(_listed), Field(max_length=10)] = []
+    state: Annotated[list[State], BeforeValidator(_listed), Field(max_length=10)] = Field(
+        default_factory=list
+    )
     mode: Mode | None = None
     backend: Name | None = None
     session: RunIdText | None = None
-    label: Annotated[list[LabelFilter], BeforeValidator(_listed), Field(max_length=50)] = []
+    label: Annotated[list[LabelFilter], BeforeValidator(_listed), Field(max_length=50)] = Field(
+        default_factory=list
+    )
     since: Annotated[str, StringConstraints(max_length=40)] | None = None
     text: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
 
@@ -105,7 +109,9 @@ class BulkControlBody(Document):
 class TokenBody(Document):
     """`POST /tokens`."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
+    name: Annotated[
+        str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")
+    ]
     kind: TokenKind = "user"
     owner: Annotated[str, StringConstraints(pattern=r"^usr_[a-z0-9_]{1,40}$")] | None = None
     expires_in_s: Annotated[int, Field(ge=1, le=315_360_000)] | None = None

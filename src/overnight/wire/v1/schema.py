@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from overnight.domain.spec import Mode, RunSpec
 from overnight.domain.states import State, TurnState
 
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=["2026-01-31T12:00:00.000Z"])]
+Time = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=["2026-01-31T12:00:00.000Z"])
+]
 RunIdField = Annotated[str, Field(pattern=r"^run_[0-9a-z]{26}$", examples=["run_01k0c3v9h4f6x8r2m5t7w9y1zb"])]
 Cursor = Annotated[str | None, Field(description="Opaque; give it back as `cursor` for the next page.")]
 
