@@ -41,6 +41,6 @@ def test_every_concept_lists_numbered_invariants_and_who_attacks_them(page: Path
     assert [int(number) for number, _ in entries] == list(range(1, len(entries) + 1))
     assert entries
     for number, text in entries:
-        areas = re.findall(r"`(tests/[\w/]+)`", text)
+        areas = re.findall(r"`(tests/[\w/]+(?:\.py)?)`", text)
         assert areas, f"invariant {number} names no test area"
         assert [area for area in areas if not (ROOT / area).exists()] == [], f"invariant {number}"
