@@ -1,0 +1,1 @@
+"""The Claude Code program: `claude -p --output-format stream-json`."""

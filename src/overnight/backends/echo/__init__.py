@@ -1,0 +1,1 @@
+"""The baseline of every check: says back what it was told, in process."""

@@ -1,0 +1,110 @@
+"""How the operator configured one backend. Handed over by the composition; nothing here reads the environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from overnight.errors import BackendFailure
+from overnight.ports.backend import TurnStart
+
+Login = Literal["none", "user"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSettings:
+    """One `[backends.NAME]` table, and the two facts of the host that go with it."""
+
+    name: str
+    program: Path | None = None
+    """The executable; None: the backend's own name, found on PATH."""
+    command: tuple[str, ...] = ()
+    """The whole argv of a program of the operator's own."""
+    args: tuple[str, ...] = ()
+    """Added behind the arguments that the adapter makes, so that they win."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    login: Login = "none"
+    model: str | None = None
+    """For runs that name none."""
+    host: Mapping[str, str] = field(default_factory=dict)
+    """The environment of the server itself; only what is known to be harmless is passed on."""
+    user_home: Path | None = None
+    """Where the user's own logins are."""
+    homes: Path | None = None
+    """The folder in which the homes of (session, backend) lie; preflights make a trial home there."""
+
+    def find(self, default: str) -> Path | None:
+        """The executable's absolute path, or None when it is not there or may not be executed."""
+        wanted = str(self.program or (self.command[0] if self.command else default))
+        found = shutil.which(wanted, path=self.environment.get("PATH") or self.host.get("PATH") or os.defpath)
+        return None if found is None else Path(found).absolute()
+
+    def need(self, default: str) -> Path:
+        """`find`, or BackendFailure `program_missing`."""
+        found = self.find(default)
+        if found is None:
+            wanted = self.program or (self.command[0] if self.command else default)
+            raise BackendFailure(
+                f"the program {wanted} of backend {self.name} is not there or may not be executed",
+                code="program_missing",
+                retryable=False,
+                mend=f"install it, or set program in [backends.{self.name}]",
+            )
+        return found
+
+
+# What every program may know of the host. Credentials are not among them: an adapter names those it needs.
+_PASSED = (
+    "PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "TMPDIR",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+)  # fmt: skip
+
+# A workspace's .git/config can name programs that plain `git status` runs. Values given by environment go before it.
+_GIT: Mapping[str, str] = {
+    "core.fsmonitor": "false",
+    "core.hooksPath": "/dev/null",
+    "core.pager": "cat",
+    "core.sshCommand": "ssh",
+    "credential.helper": "",
+}
+
+
+def base_environment(settings: ProgramSettings, start: TurnStart) -> dict[str, str]:
+    """The environment that all programs get: harmless host variables, our HOME, the run's, then the operator's own."""
+    found = host_environment(settings)
+    # Python holds its output back when it writes to a pipe, and nothing would be seen before the end.
+    found |= {"PYTHONUNBUFFERED": "1", "HOME": str(start.home), **_git_environment()}
+    return found | dict(start.environment) | dict(settings.environment)
+
+
+def host_environment(settings: ProgramSettings) -> dict[str, str]:
+    """The variables of the host that any program may have."""
+    found = {name: settings.host[name] for name in _PASSED if name in settings.host}
+    found |= {name: value for name, value in settings.host.items() if name.startswith("LC_")}
+    return {"PATH": os.defpath} | found
+
+
+def _git_environment() -> dict[str, str]:
+    found = {"GIT_CONFIG_COUNT": str(len(_GIT)), "GIT_TERMINAL_PROMPT": "0"}
+    for at, (key, value) in enumerate(_GIT.items()):
+        found |= {f"GIT_CONFIG_KEY_{at}": key, f"GIT_CONFIG_VALUE_{at}": value}
+    return found
+
+
+def lend(settings: ProgramSettings, source: str, target: Path) -> None:
+    """Link the user's own credential file `source` (relative to the user's home) to `target`, when `login` says so.
+
+    A link and not a copy: programs renew their tokens in place, and a copy would go stale on both sides.
+    """
+    if settings.login != "user" or settings.user_home is None:
+        return
+    real = settings.user_home / source
+    if real.is_file() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.unlink(missing_ok=True)
+        target.symlink_to(real)
