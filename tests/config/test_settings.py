@@ -35,7 +35,11 @@ def test_an_empty_machine_gets_the_documented_defaults(home: Path) -> None:
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 4010)
     assert settings.workspace_roots == (home, Path("/srv/start"))
     assert (settings.slots, settings.timing.lease_s, settings.timing.renew_s) == (8, 15.0, 3.0)
-    assert (settings.timing.grace_s, settings.storage.retention_days, settings.server.keepalive_s) == (5.0, 30.0, 15.0)
+    assert (settings.timing.grace_s, settings.storage.retention_days, settings.server.keepalive_s) == (
+        5.0,
+        30.0,
+        15.0,
+    )
     assert settings.runs.allow_environment == ("OVERNIGHT_VAR_*",)
     assert settings.runs.default_backend == "echo"
     assert [backend.name for backend in settings.backends] == ["codex", "claude", "echo"]
@@ -53,7 +57,9 @@ def test_environment_goes_before_the_file_and_the_file_before_the_default(home: 
 
 
 def test_the_command_line_goes_before_everything(home: Path) -> None:
-    settings = load({"HOME": str(home), "OVERNIGHT_LISTEN": "127.0.0.1:1"}, overrides={"server.listen": "[::1]:4011"})
+    settings = load(
+        {"HOME": str(home), "OVERNIGHT_LISTEN": "127.0.0.1:1"}, overrides={"server.listen": "[::1]:4011"}
+    )
     assert (settings.server.host, settings.server.port) == ("::1", 4011)
     assert origin(settings, "server.listen") == "command line"
 
@@ -72,7 +78,9 @@ def test_overnight_config_names_another_file(home: Path, tmp_path: Path) -> None
         loaded(home, OVERNIGHT_CONFIG="other.toml")
 
 
-def test_nothing_in_the_working_directory_is_read(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_the_working_directory_is_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     (workspace / ".env").write_text("OVERNIGHT_SLOTS=99\n")
@@ -96,7 +104,11 @@ def test_every_row_of_the_table_is_consistent(home: Path) -> None:
 @pytest.mark.parametrize(
     "variable, value, says",
     [
-        ("OVERNIGHT_SLOTS", "none", "worker.slots (environment OVERNIGHT_SLOTS) must be a whole number from 1 to 10000"),
+        (
+            "OVERNIGHT_SLOTS",
+            "none",
+            "(environment OVERNIGHT_SLOTS) must be a whole number from 1 to 10000",
+        ),
         ("OVERNIGHT_SLOTS", "0", "from 1 to"),
         ("OVERNIGHT_SLOTS", "٣", "whole number"),
         ("OVERNIGHT_LEASE_S", "nan", "a number of seconds"),
@@ -150,7 +162,10 @@ def test_a_bad_token_is_not_shown(home: Path) -> None:
         ("[backends.mine]\ncommand = ['x']\n", "backends.mine.kind"),
         ("[backends.mine]\nkind = 'command'\n", "line 1) is of kind command and needs command"),
         ("[backends.mine]\nkind = 'command'\ncommand = 'sh -c x'\n", "line 3) must be a list of texts"),
-        ("[backends.mine]\nkind = 'command'\ncommand = ['./agent']\n", "line 3) must begin with an absolute path"),
+        (
+            "[backends.mine]\nkind = 'command'\ncommand = ['./agent']\n",
+            "line 3) must begin with an absolute path",
+        ),
         ("[backends.codex]\nprogram = 'codex'\n", "line 2) must be an absolute path"),
         ("[backends.codex]\nlogin = 'mine'\n", "line 2) must be one of none, user"),
         ("[backends.codex]\nkind = 'command'\ncommand = ['x']\n", "line 2) cannot be command"),
@@ -189,7 +204,10 @@ command = ["python3", "/srv/my_agent.py"]
     )
     codex, mine = settings.backends[:2]
     assert (codex.kind, codex.program, codex.login) == ("codex", Path("/opt/codex/bin/codex"), "user")
-    assert (codex.args, codex.environment) == (("-c", "model_provider=mock"), {"CODEX_HOME": "/srv/codex-home"})
+    assert (codex.args, codex.environment) == (
+        ("-c", "model_provider=mock"),
+        {"CODEX_HOME": "/srv/codex-home"},
+    )
     assert (mine.kind, mine.command) == ("command", ("python3", "/srv/my_agent.py"))
     assert {backend.name for backend in settings.backends[2:]} == {"claude", "echo"}
     assert "/srv/codex-home" not in str(list(settings.shown()))

@@ -1,0 +1,217 @@
+"""The client: one method a route."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, cast
+from urllib.parse import quote
+
+from overnight.client.endpoint import Endpoint, Locate
+from overnight.client.follow import Follow, Plan
+from overnight.client.shapes import Backend, Delta, Event, Page, Run, Turn
+from overnight.client.transport import Query, Transport
+from overnight.clock import Clock, SystemClock
+from overnight.errors import InvalidId, OutcomeUnknown, Unreachable
+
+API: Final = "/api/v1"
+SUBMIT_TRIES: Final = 4
+
+
+class Client:
+    """Talks to one server. Use it as an asynchronous context manager, from one event loop.
+
+    `locate` finds the server again after a failure (it may have restarted on another port, with another token).
+    Every method raises the error of `overnight.errors` whose code the server named, or Unreachable.
+    """
+
+    def __init__(
+        self, url: str, token: str, *, locate: Locate | None = None, clock: Clock | None = None
+    ) -> None:
+        self._transport = Transport(Endpoint(url, token), locate)
+        self._clock = clock or SystemClock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        await self._transport.close()
+
+    @property
+    def url(self) -> str:
+        """The server's base URL at this moment."""
+        return self._transport.endpoint.url
+
+    async def submit(self, spec: Mapping[str, object], *, key: str | None = None) -> Run:
+        """Hand over a run; when this returns it is stored for good.
+
+        Every submission carries an Idempotency-Key (`key`, or a fresh one), so a lost answer is asked for again and
+        never makes a second run.
+        """
+        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
+        for attempt in range(SUBMIT_TRIES):
+            try:
+                response = await self._transport.request("POST", f"{API}/runs", json=spec, headers=headers)
+            except (Unreachable, OutcomeUnknown):
+                if attempt == SUBMIT_TRIES - 1:
+                    raise
+                await self._clock.sleep(0.1 * 2**attempt)
+                await self._transport.relocate()
+            else:
+                return cast("Run", response.json())
+        raise AssertionError("the last try either returned or raised")
+
+    async def preview(self, spec: Mapping[str, object]) -> dict[str, Any]:
+        """The assembled prompt and the resolved configuration of a run that is not made."""
+        return await self._json("POST", "/runs/preview", json=spec)
+
+    async def runs(self, *, limit: int = 50, cursor: str | None = None, **filters: str | None) -> Page[Run]:
+        """One page, newest first. Filters: state, mode, backend, session, label, since, text."""
+        query = {"limit": limit, "cursor": cursor, **filters}
+        return cast("Page[Run]", await self._json("GET", "/runs", query=query))
+
+    async def counts(self, **filters: str | None) -> dict[str, Any]:
+        """How many runs there are in each state, with the filters of `runs`."""
+        return await self._json("GET", "/runs/counts", query=filters)
+
+    async def run(self, run_id: str) -> Run:
+        """The snapshot of a run."""
+        return cast("Run", await self._json("GET", _run(run_id)))
+
+    async def control(self, run_id: str, action: str, **body: object) -> Run:
+        """Pause, resume, cancel or steer. `body`: reason, text, when (`now`, `after_turn`), limits."""
+        return cast(
+            "Run", await self._json("POST", _run(run_id, "/control"), json={"action": action, **body})
+        )
+
+    async def control_many(self, action: str, **body: object) -> dict[str, Any]:
+        """The same for many runs: `ids` or `filter`, and `expect_count`; a result per run."""
+        return await self._json("POST", "/runs/control", json={"action": action, **body})
+
+    async def retry(self, run_id: str) -> Run:
+        """A new run like one that failed or was cancelled."""
+        return cast("Run", await self._json("POST", _run(run_id, "/retry")))
+
+    async def delete(self, run_id: str) -> None:
+        """Remove a run that has ended, with everything that belongs to it."""
+        await self._transport.request("DELETE", API + _run(run_id))
+
+    async def events(self, run_id: str, **query: str | int | None) -> Page[Event]:
+        """Recorded events: after, before, order (`asc`, `desc`), types (comma-separated), turn, limit (≤ 1000)."""
+        return cast("Page[Event]", await self._json("GET", _run(run_id, "/events"), query=query))
+
+    async def turns(self, run_id: str) -> list[Turn]:
+        """Every attempt at every turn, oldest first."""
+        return cast("Page[Turn]", await self._json("GET", _run(run_id, "/turns")))["items"]
+
+    async def prompt(self, run_id: str, turn: int) -> str:
+        """The prompt that a turn was given."""
+        return (await self._transport.request("GET", f"{API}{_run(run_id)}/turns/{turn}/prompt")).text
+
+    async def output(self, run_id: str, turn: int, **query: str | int | None) -> bytes:
+        """What a turn's program printed, as it was."""
+        path = f"{API}{_run(run_id)}/turns/{turn}/output"
+        return (await self._transport.request("GET", path, query=query)).content
+
+    async def diff(self, run_id: str, **query: str | int | None) -> dict[str, Any]:
+        """What changed in the workspace: scope (`run`, `turn`, `uncommitted`), turn, path (then one file's patch)."""
+        return await self._json("GET", _run(run_id, "/diff"), query=query)
+
+    async def files(self, run_id: str, **query: str | int | None) -> dict[str, Any]:
+        """The files that a run touched."""
+        return await self._json("GET", _run(run_id, "/files"), query=query)
+
+    async def backends(self) -> list[Backend]:
+        """Every backend with its last preflight."""
+        return cast("Page[Backend]", await self._json("GET", "/backends"))["items"]
+
+    async def check(self, name: str) -> Backend:
+        """Run a backend's preflight now."""
+        return cast("Backend", await self._json("POST", f"/backends/{_part(name)}/check"))
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """Who is attached."""
+        return cast("list[dict[str, Any]]", (await self._json("GET", "/workers"))["items"])
+
+    async def stats(self) -> dict[str, Any]:
+        """Queue depth, saturation, and what nobody offers."""
+        return await self._json("GET", "/stats")
+
+    async def doctor(self) -> dict[str, Any]:
+        """What the server found when it looked at itself."""
+        return await self._json("GET", "/doctor")
+
+    async def config(self) -> dict[str, Any]:
+        """The server's settings and where each came from."""
+        return await self._json("GET", "/config")
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """Access tokens, without their secrets."""
+        return cast("list[dict[str, Any]]", (await self._json("GET", "/tokens"))["items"])
+
+    async def new_token(self, name: str, **body: object) -> dict[str, Any]:
+        """Make an access token (`kind`: user, worker, agent); its secret is in this answer and nowhere else."""
+        return await self._json("POST", "/tokens", json={"name": name, **body})
+
+    async def revoke_token(self, name: str) -> None:
+        """Make a token useless, by name or id. Idempotent."""
+        await self._transport.request("DELETE", f"{API}/tokens/{_part(name)}")
+
+    async def handover(self) -> None:
+        """The server exits at once and leaves its agents to the next one."""
+        await self._transport.request("POST", f"{API}/admin/handover")
+
+    async def ready(self) -> bool:
+        """Whether the server takes work. Raises Unreachable."""
+        return (await self._transport.request("GET", "/readyz")).status_code == 200
+
+    async def follow(
+        self,
+        run_id: str,
+        after: int = 0,
+        *,
+        deltas: bool = False,
+        patience_s: float | None = None,
+        lost: Callable[[str], None] | None = None,
+    ) -> AsyncIterator[Event | Delta]:
+        """Every event after `after`, each once and in order, until the run has ended; reconnects by itself.
+
+        With `deltas` also fragments for live display, which have no seq. `lost` hears of each cut. Raises NotFound,
+        StreamTrimmed, and Unreachable after `patience_s` without a connection (None: never).
+        """
+        path = f"{API}{_run(run_id)}/stream"
+        plan = Plan(path=path, after=after, deltas=deltas, patience_s=patience_s, lost=lost)
+        async for item in Follow(self._transport, self._clock, plan).items():
+            yield item
+
+    async def changes(
+        self, after: int = 0, *, patience_s: float | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """A summary for every change of any run that the token may see; never ends by itself."""
+        plan = Plan(path=f"{API}/stream", after=after, gapless=False, patience_s=patience_s)
+        async for item in Follow(self._transport, self._clock, plan).items():
+            yield cast("dict[str, Any]", item)
+
+    async def _json(
+        self, method: str, path: str, *, json: object = None, query: Query | None = None
+    ) -> dict[str, Any]:
+        response = await self._transport.request(method, API + path, json=json, query=query)
+        return cast("dict[str, Any]", response.json())
+
+
+def _run(run_id: str, rest: str = "") -> str:
+    return f"/runs/{_part(run_id)}{rest}"
+
+
+def _part(text: str) -> str:
+    """`text` as one segment of a path, whatever is in it. Raises InvalidId for what no segment can be."""
+    if text in {"", ".", ".."}:
+        raise InvalidId(f"{text!r} is no id and no name")
+    return quote(text, safe="")

@@ -1,0 +1,18 @@
+"""Where a server answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Base URL of a server, without a path, and the token that it wants."""
+
+    url: str
+    token: str
+
+
+Locate = Callable[[], Endpoint | None]
+"""Finds the server anew after a failure, since a restarted one may listen elsewhere; None: there is none now."""

@@ -1,0 +1,136 @@
+"""Sends requests to the server of the moment, and turns what goes wrong into the one exception tree."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+import orjson
+
+from overnight.client.endpoint import Endpoint, Locate
+from overnight.client.problems import error_of
+from overnight.errors import ConfigInvalid, Unreachable
+
+Query = Mapping[str, str | int | float | bool | None]
+TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
+QUIET_S: Final = 50.0
+"""A stream that says nothing for this long is dead: the server sends a keep-alive about every 15 s."""
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Transport:
+    """One connection pool to one server; moves to another when `locate` says that it has restarted elsewhere."""
+
+    def __init__(self, endpoint: Endpoint, locate: Locate | None = None) -> None:
+        self._endpoint = endpoint
+        self._locate = locate
+        self._http = _pool(endpoint)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server that the next request goes to."""
+        return self._endpoint
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        await self._http.aclose()
+
+    async def relocate(self) -> bool:
+        """Look for the server again; whether it is another one now (or the same with another token)."""
+        found = self._locate() if self._locate else None
+        if found is None or found == self._endpoint:
+            return False
+        old, self._http, self._endpoint = self._http, _pool(found), found
+        await old.aclose()
+        return True
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        query: Query | None = None,
+        headers: Query | None = None,
+    ) -> httpx2.Response:
+        """The answer, read whole, when it is one of the 2xx or 304.
+
+        Raises the error that the problem document names, or Unreachable. A server that has moved is asked once more.
+        """
+        try:
+            response = await self._send(method, path, json, query, headers)
+            if response.status_code == 401 and await self.relocate():
+                response = await self._send(method, path, json, query, headers)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            # Nothing was sent, so asking the server that took over is safe whatever the method.
+            if not await self.relocate():
+                raise self._unreachable(error) from None
+            response = await self._send_or_fail(method, path, json, query, headers)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+        if response.is_success or response.status_code == 304:
+            return response
+        raise error_of(response.status_code, response.content)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Query, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx2.Response]:
+        """An open event stream, whatever its status. Raises httpx2.TransportError: the caller knows its cursor."""
+        asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **headers}
+        timeout = httpx2.Timeout(QUIET_S, connect=5.0)
+        async with self._http.stream(
+            "GET", path, params=_text(query), headers=asked, timeout=timeout
+        ) as response:
+            yield response
+
+    async def _send(
+        self, method: str, path: str, json: object, query: Query | None, headers: Query | None
+    ) -> httpx2.Response:
+        body = None if json is None else orjson.dumps(json)
+        sent = _text(headers) | ({"Content-Type": "application/json"} if body is not None else {})
+        return await self._http.request(method, path, content=body, params=_text(query), headers=sent)
+
+    async def _send_or_fail(
+        self, method: str, path: str, json: object, query: Query | None, headers: Query | None
+    ) -> httpx2.Response:
+        try:
+            return await self._send(method, path, json, query, headers)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: httpx2.TransportError) -> Unreachable:
+        why = str(error) or type(error).__name__
+        return Unreachable(
+            f"{self._endpoint.url} does not answer: {why}", mend="start a server with: overnight up"
+        )
+
+
+def _pool(endpoint: Endpoint) -> httpx2.AsyncClient:
+    parts = urlsplit(endpoint.url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigInvalid(
+            f"{endpoint.url!r} is not the URL of a server", mend="it looks like http://127.0.0.1:4010"
+        )
+    return httpx2.AsyncClient(
+        base_url=endpoint.url.rstrip("/"),
+        headers={"Authorization": f"Bearer {endpoint.token}"},
+        timeout=TIMEOUT,
+        # Without TLS there is nothing to verify, and loading the certificates costs more than a request.
+        verify=parts.scheme == "https",
+        # A proxy of the environment is for the internet, not for this machine.
+        trust_env=parts.hostname not in _LOOPBACK,
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+    )
+
+
+def _text(values: Query | None) -> dict[str, str]:
+    """As query parameters or headers: None is left out, truth values in lower case."""
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in (values or {}).items()
+        if value is not None
+    }
