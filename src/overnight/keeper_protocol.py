@@ -7,7 +7,8 @@ Requests of a client to a keeper, each with a number `id` and the client's fenci
 
 * `hello {versions, secret, token}` first; answered by `welcome {version, identity, state}`.
 * `renew {orphan_deadline?, deadline?}`, `stdin {n, data}` (base64), `close_stdin {}`, `release {}`,
-  `ladder {reason, grace_s?, interrupt?}`; each is answered by `ok {id, stdin_last}`.
+  `ladder {reason, grace_s?, interrupt?}`; each is answered by `ok {id, stdin_last}`. `interrupt` is an `Interrupt`, or
+  true for the launch's own.
 * `refused {id, code, detail}` answers whatever cannot be done; codes are in `Refusal`.
 
 Pushed by a keeper: `grew {stdout, stderr, stalled}`, `surviving {count}`, `exited {record}`, `superseded {token}`.
@@ -108,8 +109,12 @@ class LaunchSpec(NamedTuple):
     """Made by the keeper; must not exist."""
     err_path: str
     limits: Limits = Limits()
+    stdin: str = ""
+    """Base64. Message 1, taken together with the launch; empty means that there is none yet."""
+    close_stdin: bool = False
+    """Whether stdin is closed behind it."""
     interrupt: Interrupt | None = None
-    """For ladders that the keeper begins by itself."""
+    """For ladders that the keeper begins by itself, and for `interrupt: true`."""
     umask: int = 0o022
 
 

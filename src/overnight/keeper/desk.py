@@ -170,7 +170,9 @@ class Desk:
         if reason not in ("stopped", "deadline", "fenced"):
             raise Refused("bad_message", f"a client has no ladder for {reason!r}")
         now = boot_now()
-        self._turn.ladder.begin(reason, interrupt_from(message.get("interrupt")), grace_s, now)
+        asked = message.get("interrupt")
+        interrupt = self._turn.spec.interrupt if asked is True else interrupt_from(asked or None)
+        self._turn.ladder.begin(reason, interrupt, grace_s, now)
         self._turn.stop_waiting(now, grace_s)
 
     def _supersede(self, token: int) -> None:

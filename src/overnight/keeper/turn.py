@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from collections.abc import Iterator
@@ -37,6 +38,10 @@ class Turn:
         self.started_at = time.time()
         self.pump = Pump((self.agent.stdout, out), (self.agent.stderr, err), self.limits.output_bytes)
         self.feed = StdinFeed(self.agent.stdin)
+        if spec.stdin:
+            self.feed.take(1, base64.b64decode(spec.stdin))
+        if spec.close_stdin:
+            self.feed.close()
         self.ladder = Ladder(self.agent, self.feed, group)
         self._group = group
         self._status: int | None = None

@@ -1,0 +1,140 @@
+"""Take up a turn that another server left: its living keeper, or what is written about its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight.backends.process.channel import Channel, Refused, connect, peer_pid
+from overnight.backends.process.keeper_client import KeeperClient
+from overnight.backends.process.keys import TurnSecrets
+from overnight.backends.process.sweep import sweep
+from overnight.errors import KeeperGone, LeaseLost
+from overnight.keeper_protocol import (
+    LOCK_FILE,
+    VERSIONS,
+    ExitRecord,
+    Identity,
+    is_same_process,
+    pid_namespace,
+    read_identity,
+    read_record,
+    read_spawner,
+)
+
+WELCOME_WITHIN_S = 10.0
+SPAWNER_WITHIN_S = 3.0
+"""How long a living spawner is given to sweep and to write down the end of a keeper that was killed."""
+DEAF_WITHIN_S = 15.0
+"""How long a keeper that cannot be reached is given for its own ladder, once it was told to end."""
+_LOOK_EVERY_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dead:
+    """No keeper lives. Whatever the turn had left has been swept away."""
+
+    record: ExitRecord | None
+    """What was written about the end; None when keeper and spawner died before they could."""
+    survivors: int | None
+    """Processes that could not be ended; None when nobody knows what to look for."""
+
+
+async def attach(turn_folder: Path, token: int, secrets: TurnSecrets, data_dir: Path) -> KeeperClient | Dead:
+    """Take over the keeper of a turn under `token`; an older holder is refused from then on.
+
+    Raises LeaseLost when a higher token has taken over already, Refused when the keeper speaks no version of ours.
+    """
+    identity = read_identity(str(turn_folder))
+    if identity is None:
+        return Dead(record=read_record(str(turn_folder)), survivors=None)
+    try:
+        return await _say_hello(identity, token, secrets)
+    except Refused as refused:
+        if refused.reason == "stale_token":
+            raise LeaseLost(refused.detail) from refused
+        raise
+    except (KeeperGone, OSError):
+        return await _bury(turn_folder, identity, data_dir)
+
+
+def keeper_lives(turn_folder: Path) -> bool:
+    """Whether a keeper holds the turn's lock; true across pid namespaces, false the moment it is killed."""
+    try:
+        handle = os.open(turn_folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+async def _say_hello(identity: Identity, token: int, secrets: TurnSecrets) -> KeeperClient:
+    sock = await connect(identity.socket)
+    if identity.pid_ns == pid_namespace() and peer_pid(sock) not in (None, identity.pid):
+        sock.close()
+        raise KeeperGone(f"{identity.socket} belongs to another process")
+    channel = await Channel.over(sock)
+    hello = {
+        "type": "hello",
+        "versions": list(VERSIONS),
+        "secret": secrets.of(identity.nonce),
+        "token": token,
+    }
+    try:
+        channel.write(hello)
+        return KeeperClient.welcomed(channel, await channel.first(WELCOME_WITHIN_S), token)
+    except BaseException:
+        channel.close()
+        raise
+
+
+async def _bury(turn_folder: Path, identity: Identity, data_dir: Path) -> Dead:
+    """Nobody answers: make sure that nobody lives, and find out how it ended."""
+    if keeper_lives(turn_folder):
+        await _end_deaf_keeper(turn_folder, identity)
+    holder = read_spawner(str(data_dir))
+    if holder is not None and is_same_process(*holder):
+        await _until(lambda: read_record(str(turn_folder)) is not None, SPAWNER_WITHIN_S)
+    record = read_record(str(turn_folder))
+    left = await asyncio.to_thread(sweep, identity)
+    with contextlib.suppress(OSError):
+        os.unlink(identity.socket)
+    return Dead(record=record, survivors=left)
+
+
+async def _end_deaf_keeper(turn_folder: Path, identity: Identity) -> None:
+    """It lives, but its socket is gone or it is stuck: nobody can ever command it. Tell it to end, then make it."""
+    if not is_same_process(identity.pid, identity.starttime, identity.boot_id, identity.pid_ns):
+        raise KeeperGone(f"the keeper of {turn_folder} lives where it cannot be reached")
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(OSError):
+            os.kill(identity.pid, signum)
+        if await _until(lambda: not keeper_lives(turn_folder) or _is_recorded(turn_folder), DEAF_WITHIN_S):
+            break
+    with contextlib.suppress(OSError):
+        os.kill(identity.pid, signal.SIGKILL)
+
+
+def _is_recorded(turn_folder: Path) -> bool:
+    return read_record(str(turn_folder)) is not None
+
+
+async def _until(condition: Callable[[], bool], within_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within_s
+    while not condition():
+        if loop.time() >= until:
+            return False
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return True
