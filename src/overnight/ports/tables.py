@@ -94,8 +94,21 @@ class RunTable(Protocol):
         """The run that an earlier request with this Idempotency-Key made."""
         ...
 
+    def set_workspace(self, pk: int, path: str, chain: tuple[str, ...]) -> bool:
+        """Record where the run works, so that workspace locks know it; best done in the unit that adds the run.
+
+        `chain` names that directory and then every one around it up to the root, each as `device:inode` of the run's
+        host. While the run is held its locks follow; False (and nothing is changed) when another held run is in the
+        way. A run without a chain (its own scratch folder, a git checkout of its own) never waits for a workspace.
+        """
+        ...
+
     def delete(self, pk: int) -> str:
-        """Remove a final run, its turns, requests and events; its id comes back. The caller removes its files."""
+        """Remove a final run, its turns, requests and events; its id comes back. The caller removes its files.
+
+        A session that was made for a run goes with the last run in it. Raises NotFound, RunNotFinal. Removing a long
+        log takes long: trim it in slices first.
+        """
         ...
 
 
@@ -142,7 +155,10 @@ class LeaseTable(Protocol):
         ...
 
     def drop(self, pk: int) -> None:
-        """End the hold of a run that is being handed back or has ended."""
+        """End the hold of a run that is being handed back or has ended, with its workspace locks; raises the token.
+
+        Idempotent. Saving a final run does it too.
+        """
         ...
 
     def held(self, host_id: HostId | None = None) -> tuple[Held, ...]:

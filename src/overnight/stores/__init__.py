@@ -1,0 +1,1 @@
+"""Adapters of the unit-of-work and notifier ports."""

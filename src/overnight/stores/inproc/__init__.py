@@ -1,0 +1,1 @@
+"""The notifier of a single process."""

@@ -1,0 +1,1 @@
+"""The one SQL database: schema, queries by aggregate, and the SQLite that carries them."""

@@ -1,0 +1,27 @@
+"""The server's order of run changes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import update
+
+from overnight.ports.notifier import CHANGES
+from overnight.stores.sql.context import Context
+from overnight.stores.sql.schema import counters
+from overnight.stores.sql.statements import Statement
+
+_NEXT: Final = Statement(
+    update(counters)
+    .where(counters.c.name == "change")
+    .values(value=counters.c.value + 1)
+    .returning(counters.c.value)
+)
+
+
+def next_change(context: Context) -> int:
+    """The next position in the order of changes; wakes the summaries after the commit."""
+    context.wake(CHANGES)
+    row = context.link.one(_NEXT)
+    assert row is not None  # noqa: S101 -- the row is made with the schema
+    return int(row[0])

@@ -1,0 +1,68 @@
+"""Single facts about this installation, and what housekeeping looks for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from overnight.stores.sql.context import Context
+from overnight.stores.sql.schema import installation, runs
+from overnight.stores.sql.statements import Statement, key
+
+_GET: Final = Statement(select(installation.c.value).where(installation.c.key == key("key")))
+_SET: Final = Statement(
+    update(installation).where(installation.c.key == key("key")).values(value=bindparam("new_value"))
+)
+_ADD: Final = Statement(insert(installation))
+_REMOVE: Final = Statement(delete(installation).where(installation.c.key == key("key")))
+_EXPIRED: Final = Statement(
+    select(runs.c.pk)
+    .where(runs.c.ended_at.is_not(None), runs.c.ended_at < key("before"))
+    .order_by(runs.c.ended_at, runs.c.pk)
+    .limit(bindparam("most"))
+)
+_OVERDUE: Final = Statement(
+    select(runs.c.pk)
+    .where(runs.c.waiting_until.is_not(None), runs.c.waiting_until <= key("now"), runs.c.state == "waiting")
+    .order_by(runs.c.waiting_until, runs.c.pk)
+    .limit(bindparam("most"))
+)
+
+
+class SqlInstallation:
+    """See `ports.tables.Installation`."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, context: Context) -> None:
+        self._link = context.link
+
+    def get(self, key: str) -> str | None:
+        """See the port."""
+        row = self._link.one(_GET, key_key=key)
+        return row[0] if row else None
+
+    def put(self, key: str, value: str | None) -> None:
+        """See the port."""
+        if value is None:
+            self._link.run(_REMOVE, key_key=key)
+        elif self._link.run(_SET, key_key=key, new_value=value) == 0:
+            self._link.run(_ADD, key=key, value=value)
+
+    def size_bytes(self) -> int:
+        """See the port. Pages that deleted rows left free do not count: they are used again."""
+        raw = self._link.raw
+        size, pages, free = (
+            raw.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return int(size * (pages - free))
+
+    def expired_runs(self, ended_before: int, limit: int) -> tuple[int, ...]:
+        """See the port."""
+        return tuple(row[0] for row in self._link.all(_EXPIRED, key_before=ended_before, most=limit))
+
+    def overdue(self, now_ms: int, limit: int) -> tuple[int, ...]:
+        """See the port."""
+        return tuple(row[0] for row in self._link.all(_OVERDUE, key_now=now_ms, most=limit))

@@ -1,0 +1,102 @@
+"""Leases: claiming, adopting, renewing, checking, dropping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import select, text, tuple_, union, update
+
+from overnight.clock import Clock
+from overnight.domain.lease import Lease
+from overnight.domain.run import Run
+from overnight.domain.states import HELD
+from overnight.domain.worker import Offer
+from overnight.errors import LeaseLost
+from overnight.ids import HostId
+from overnight.ports.tables import Held
+from overnight.stores.sql.changes import next_change
+from overnight.stores.sql.claims import claim
+from overnight.stores.sql.context import Context
+from overnight.stores.sql.holds import begin_hold, end_hold, is_held
+from overnight.stores.sql.rows import dump, run_of
+from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
+from overnight.stores.sql.runs import SqlRunTable
+from overnight.stores.sql.schema import leases, runs
+from overnight.stores.sql.statements import Statement, elements, key
+
+_GIVEN: Final = elements("key_tokens")
+_RENEW: Final = Statement(
+    update(leases)
+    .where(
+        leases.c.worker_pk == key("worker"),
+        tuple_(leases.c.run_pk, leases.c.token).in_(select(_GIVEN.c.key + 0, _GIVEN.c.value)),
+    )
+    .values(renewal=leases.c.renewal + 1)
+    .returning(leases.c.run_pk)
+)
+_TOUCH: Final = Statement(update(runs).where(runs.c.pk == key("pk")).values(change=key("change")))
+_HELD: Final = union(
+    select(leases.c.run_pk),
+    select(runs.c.pk).where(text("runs.state IN ('running', 'pausing', 'blocked', 'cancelling')")),
+)
+"""By lease, and by state alone where a lease was given up before the end was confirmed. The words are those of the
+partial index."""
+
+
+class SqlLeaseTable:
+    """See `ports.tables.LeaseTable`. `clock` is the one by which leases are trusted."""
+
+    __slots__ = ("_clock", "_context", "_link", "_runs")
+
+    def __init__(self, context: Context, run_table: SqlRunTable, clock: Clock) -> None:
+        self._context = context
+        self._link = context.link
+        self._runs = run_table
+        self._clock = clock
+
+    def claim(self, offer: Offer, now_ms: int) -> tuple[Run, ...]:
+        """See the port."""
+        return claim(self._context, offer, now_ms)
+
+    def take(self, pk: int, worker_pk: int, expected_token: int) -> Run:
+        """See the port."""
+        run = self._runs.lock(pk)
+        if run.token != expected_token:
+            raise LeaseLost(f"the run {run.id} is at token {run.token}, not {expected_token}")
+        if run.state not in HELD and not is_held(self._link, pk):
+            raise LeaseLost(f"nobody holds the run {run.id}, which is {run.state.value}")
+        begin_hold(self._link, pk, worker_pk)
+        self._link.run(_TOUCH, key_pk=pk, key_change=next_change(self._context))
+        return self._runs.lock(pk)
+
+    def renew(self, worker_pk: int, tokens: Mapping[int, int]) -> frozenset[int]:
+        """See the port."""
+        given = dump({str(pk): token for pk, token in tokens.items()})
+        kept = {row[0] for row in self._link.all(_RENEW, key_worker=worker_pk, key_tokens=given)}
+        return frozenset(tokens) - kept
+
+    def check(self, lease: Lease) -> Run:
+        """See the port."""
+        run = self._runs.lock(lease.run_pk)
+        lease.check(self._clock.boot(), run.token)
+        return run
+
+    def drop(self, pk: int) -> None:
+        """See the port."""
+        end_hold(self._context, pk)
+
+    def held(self, host_id: HostId | None = None) -> tuple[Held, ...]:
+        """See the port."""
+        query = (
+            select(*RUN_ROW, leases.c.worker_pk, leases.c.renewal)
+            .select_from(RUN_TABLES.outerjoin(leases, leases.c.run_pk == runs.c.pk))
+            .where(runs.c.pk.in_(_HELD))
+            .order_by(runs.c.pk)
+        )
+        if host_id is not None:
+            query = query.where(runs.c.host_id == host_id)
+        return tuple(
+            Held(run=run_of(row[:-2]), worker_pk=row[-2], renewal=row[-1] or 0)
+            for row in self._link.select(query)
+        )

@@ -1,0 +1,228 @@
+"""Runs: submitting, saving, reading, removing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from overnight.domain.run import Run
+from overnight.domain.states import HELD, State
+from overnight.errors import Conflict, NotFound, RunNotFinal
+from overnight.ids import RunId
+from overnight.ports.notifier import CHANGES, QUEUE
+from overnight.ports.tables import Idempotency, RunFilter, RunPage
+from overnight.stores.sql import run_pages
+from overnight.stores.sql.changes import next_change
+from overnight.stores.sql.context import Context
+from overnight.stores.sql.gates import (
+    Place,
+    first_gate,
+    open_after,
+    open_session,
+    place_of,
+    save_place,
+)
+from overnight.stores.sql.holds import end_hold, move_locks
+from overnight.stores.sql.rows import changing, dump, dump_spec, load, run_of
+from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
+from overnight.stores.sql.schema import (
+    idempotency,
+    inputs,
+    requests,
+    run_labels,
+    run_places,
+    run_specs,
+    runs,
+    turns,
+)
+from overnight.stores.sql.sessions import delete_if_unused
+from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.streams import add_stream, delete_stream
+
+_ADD: Final = Statement(insert(runs))
+_ADD_SPEC: Final = Statement(insert(run_specs))
+_ADD_LABEL: Final = Statement(insert(run_labels))
+_ADD_KEY: Final = Statement(insert(idempotency))
+_NOT_SAVED: Final = frozenset(
+    {
+        "pk", "id", "owner", "session_pk", "session_id", "parent_id", "retry_of", "host_id", "mode", "priority",
+        "shared", "created_at", "token",
+    }
+)  # fmt: skip
+_SAVE: Final = Statement(
+    update(runs)
+    .where(runs.c.pk == key("pk"))
+    .values({name: bindparam(f"new_{name}") for name in runs.c.keys() if name not in _NOT_SAVED})  # noqa: SIM118
+    .returning(runs.c.token)
+)
+_LOCK: Final = Statement(
+    select(*RUN_ROW).select_from(RUN_TABLES).where(runs.c.pk == key("pk")).with_for_update(of=runs)
+)
+_GET: Final = Statement(
+    select(*RUN_ROW)
+    .select_from(RUN_TABLES)
+    .where(runs.c.id == key("id"), (key("owner").is_(None)) | (runs.c.owner == key("owner")))
+)
+_SECRETS: Final = Statement(select(run_specs.c.environment).where(run_specs.c.run_pk == key("pk")))
+_SAME: Final = Statement(
+    select(idempotency.c.body_hash, idempotency.c.run_pk).where(
+        idempotency.c.owner == key("owner"),
+        idempotency.c.route == key("route"),
+        idempotency.c.key == key("key"),
+    )
+)
+_MOVE: Final = Statement(
+    update(runs).where(runs.c.pk == key("pk")).values(workspace=bindparam("path"), change=bindparam("order"))
+)
+_DELETE: Final = tuple(
+    Statement(delete(table).where(table.c.run_pk == key("pk")))
+    for table in (idempotency, requests, inputs, turns, run_places, run_labels, run_specs)
+)
+_DELETE_RUN: Final = Statement(delete(runs).where(runs.c.pk == key("pk")))
+
+
+class SqlRunTable:
+    """See `ports.tables.RunTable`."""
+
+    __slots__ = ("_context", "_link")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._link = context.link
+
+    def add(self, run: Run, *, secret_environment: Mapping[str, str], idempotency: Idempotency | None) -> Run:
+        """See the port."""
+        pk = add_stream(self._link, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
+        run = replace(run, pk=pk, change=next_change(self._context), last_seq=0, last_event_at=None)
+        self._link.run(
+            _ADD,
+            **changing(run),
+            pk=pk,
+            id=run.id,
+            owner=run.owner,
+            session_pk=run.session_pk,
+            session_id=run.session_id,
+            parent_id=run.parent_id,
+            retry_of=run.retry_of,
+            host_id=run.host_id,
+            mode=run.spec.mode,
+            priority=run.spec.priority,
+            shared=int(run.spec.workspace_lock == "shared"),
+            gate=first_gate(run),
+            gate_by=None,
+            created_at=run.created_at,
+            token=run.token,
+            change=run.change,
+        )
+        self._link.run(
+            _ADD_SPEC,
+            run_pk=pk,
+            spec=dump_spec(run.spec),
+            goal_folded=run.spec.goal.casefold(),
+            environment=dump(dict(secret_environment)),
+        )
+        self._link.run_many(_ADD_LABEL, [(pk, name, value) for name, value in run.spec.labels.items()])
+        if idempotency is not None:
+            self._add_key(run, idempotency)
+        self._context.wake(QUEUE)
+        return run
+
+    def _add_key(self, run: Run, given: Idempotency) -> None:
+        if self.same_request(run.owner, given.route, given.key) is not None:
+            raise Conflict(f"the Idempotency-Key {given.key!r} has made a run already")
+        self._link.run(
+            _ADD_KEY,
+            owner=run.owner,
+            route=given.route,
+            key=given.key,
+            body_hash=given.body_hash,
+            run_pk=run.pk,
+        )
+
+    def lock(self, pk: int) -> Run:
+        """See the port."""
+        row = self._link.one(_LOCK, key_pk=pk)
+        if row is None:
+            raise NotFound(f"no run {pk}")
+        return run_of(row)
+
+    def save(self, run: Run) -> Run:
+        """See the port."""
+        change = next_change(self._context)
+        values = {f"new_{name}": value for name, value in changing(run).items()}
+        row = self._link.one(
+            _SAVE, key_pk=run.pk, **values, new_gate=first_gate(run), new_gate_by=None, new_change=change
+        )
+        if row is None:
+            raise NotFound(f"no run {run.id}")
+        token = row[0]
+        if run.state not in HELD:
+            open_after(self._context, run.pk)
+        if run.final:
+            token = end_hold(self._context, run.pk) or token
+            open_session(self._context, run)
+        if run.state is State.QUEUED:
+            self._context.wake(QUEUE)
+        return replace(run, change=change, token=token)
+
+    def get(self, run_id: RunId, owner: str | None) -> Run:
+        """See the port."""
+        row = self._link.one(_GET, key_id=run_id, key_owner=owner)
+        if row is None:
+            raise NotFound(f"no run {run_id}")
+        return run_of(row)
+
+    def page(self, filter: RunFilter, *, limit: int, after: tuple[int, int] | None = None) -> RunPage:
+        """See the port."""
+        return run_pages.page(self._link, filter, limit=limit, after=after)
+
+    def counts(self, filter: RunFilter) -> dict[State, int]:
+        """See the port."""
+        return run_pages.counts(self._link, filter)
+
+    def changed_after(self, change: int, owner: str | None, limit: int) -> tuple[Run, ...]:
+        """See the port."""
+        return run_pages.changed_after(self._link, change, owner, limit)
+
+    def secret_environment(self, pk: int) -> dict[str, str]:
+        """See the port."""
+        row = self._link.one(_SECRETS, key_pk=pk)
+        if row is None:
+            raise NotFound(f"no run {pk}")
+        return load(row[0])
+
+    def same_request(self, owner: str, route: str, key: str) -> tuple[Idempotency, Run] | None:
+        """See the port."""
+        row = self._link.one(_SAME, key_owner=owner, key_route=route, key_key=key)
+        if row is None:
+            return None
+        return Idempotency(route=route, key=key, body_hash=row[0]), self.lock(row[1])
+
+    def set_workspace(self, pk: int, path: str, chain: tuple[str, ...]) -> bool:
+        """See the port."""
+        run = self.lock(pk)
+        place = Place(host_id=run.host_id, nodes=chain, shared=run.spec.workspace_lock == "shared")
+        if not move_locks(self._context, pk, place):
+            return False
+        if place_of(self._link, run).nodes != chain:
+            save_place(self._link, pk, chain)
+            open_after(self._context, pk)
+        if run.workspace != path:
+            self._link.run(_MOVE, key_pk=pk, path=path, order=next_change(self._context))
+        return True
+
+    def delete(self, pk: int) -> str:
+        """See the port."""
+        run = self.lock(pk)
+        if not run.final:
+            raise RunNotFinal(f"the run {run.id} is {run.state.value}")
+        for statement in _DELETE:
+            self._link.run(statement, key_pk=pk)
+        self._link.run(_DELETE_RUN, key_pk=pk)
+        delete_stream(self._link, pk)
+        delete_if_unused(self._link, run.session_pk)
+        self._context.wake(CHANGES)
+        return run.id

@@ -1,0 +1,193 @@
+"""The one writer: a thread that puts all waiting units into one transaction and commits them together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from overnight.errors import OvernightError, Unavailable
+from overnight.ports.notifier import Notice
+from overnight.ports.unit_of_work import Unit
+from overnight.stores.sql import outcomes
+from overnight.stores.sql.statements import Link
+from overnight.stores.sql.transaction import SqlTransaction
+
+BATCH_S: Final = 0.005
+"""A transaction takes in units for at most this long, so that the first does not wait for a flood behind it."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A unit on its way: waiting, then settled with a result or an error."""
+
+    unit: Unit[Any]
+    is_abandoned: Callable[[], bool]
+    """Whether nobody waits for it any more: it may be left out while it has not begun."""
+    result: Any = None
+    error: BaseException | None = None
+    notices: list[Notice] = field(default_factory=list)
+
+
+Open = Callable[[], tuple[Link, SqlTransaction]]
+Release = Callable[[list[Job]], None]
+
+
+class Writer:
+    """Runs jobs on its own thread; `release` is called on that thread with each settled batch, after its commit.
+
+    A unit that fails rolls back its savepoint alone. When the disk fails, SQLite may roll back everything: then each
+    unit of the batch runs again in a transaction of its own (units are safe to run again), so that every caller
+    learns its own fate. After a commit that failed the connection is opened anew.
+    """
+
+    def __init__(self, open_link: Open, release: Release, folder: Path) -> None:
+        self._open = open_link
+        self._release = release
+        self._folder = folder
+        self._urgent: deque[Job] = deque()
+        self._waiting: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._link: Link | None = None
+        self._transaction: SqlTransaction | None = None
+        self._thread = threading.Thread(target=self._work, name="overnight-writer", daemon=True)
+
+    def start(self) -> None:
+        """Open the connection (raises what that raises) and begin."""
+        self._link, self._transaction = self._open()
+        self._thread.start()
+
+    def submit(self, job: Job, *, urgent: bool) -> None:
+        """Hand over a job; it will be settled, whatever happens. Raises Unavailable after `close`."""
+        with self._wake:
+            if self._closing:
+                raise Unavailable("the store is closed")
+            (self._urgent if urgent else self._waiting).append(job)
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Carry out what waits, then end the thread and the connection. Blocks."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._drop_link()
+
+    def _work(self) -> None:
+        while self._wait():
+            self._batch()
+
+    def _wait(self) -> bool:
+        with self._wake:
+            while not (self._urgent or self._waiting or self._closing):
+                self._wake.wait()
+            return bool(self._urgent or self._waiting)
+
+    def _next(self) -> Job | None:
+        with self._wake:
+            for queue in (self._urgent, self._waiting):
+                while queue:
+                    job = queue.popleft()
+                    if not job.is_abandoned():
+                        return job
+        return None
+
+    def _batch(self) -> None:
+        """One shared transaction: take in jobs for `BATCH_S`, commit, release."""
+        job = self._next()
+        if job is None:
+            return
+        begun = time.perf_counter()
+        batch = [job]
+        try:
+            link, transaction = self._begin()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
+            self._fail([job], self._explain(outcomes.at_begin, error))
+            return
+        while True:
+            if not self._run(link, transaction, job):
+                self._one_by_one(batch)
+                return
+            if time.perf_counter() - begun >= BATCH_S:
+                break
+            job = self._next()
+            if job is None:
+                break
+            batch.append(job)
+        self._commit(link, batch)
+
+    def _begin(self) -> tuple[Link, SqlTransaction]:
+        if self._link is None or self._transaction is None:
+            self._link, self._transaction = self._open()
+        self._link.script("BEGIN IMMEDIATE")
+        return self._link, self._transaction
+
+    def _run(self, link: Link, transaction: SqlTransaction, job: Job) -> bool:
+        """Run a job in its savepoint; False when the disk failed and the shared transaction is lost."""
+        job.result, job.error = None, None
+        try:
+            link.script("SAVEPOINT unit")
+            job.result = job.unit(transaction)
+        except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
+            transaction.take_notices()
+            job.error = error
+            if outcomes.is_storage_failure(error) or not link.raw.in_transaction:
+                return False
+            link.script("ROLLBACK TO unit")
+        else:
+            job.notices = transaction.take_notices()
+        link.script("RELEASE unit")
+        return True
+
+    def _commit(self, link: Link, batch: list[Job]) -> None:
+        try:
+            link.script("COMMIT")
+        except Exception as error:  # noqa: BLE001 -- every caller must hear of it
+            self._drop_link()
+            self._fail(batch, self._explain(outcomes.at_commit, error))
+            return
+        self._release(batch)
+
+    def _one_by_one(self, batch: list[Job]) -> None:
+        """The shared transaction is lost: give each job one of its own."""
+        self._drop_link()
+        for job in batch:
+            try:
+                link, transaction = self._begin()
+                if self._run(link, transaction, job):
+                    self._commit(link, [job])
+                    continue
+                error = job.error or Unavailable("nothing was stored")
+            except Exception as failure:  # noqa: BLE001 -- the caller must hear of it
+                error = failure
+            self._drop_link()
+            self._fail([job], self._explain(outcomes.in_unit, error))
+
+    def _explain(
+        self, meaning: Callable[[Exception, Path], OvernightError], error: BaseException
+    ) -> BaseException:
+        if isinstance(error, OvernightError) or not isinstance(error, Exception):
+            return error
+        explained = meaning(error, self._folder)
+        explained.__cause__ = error
+        return explained
+
+    def _fail(self, batch: list[Job], error: BaseException) -> None:
+        for job in batch:
+            job.result, job.error, job.notices = None, error, []
+        self._release(batch)
+
+    def _drop_link(self) -> None:
+        """Close the connection, whose state is not known any more; the next transaction opens another."""
+        link, self._link, self._transaction = self._link, None, None
+        if link is not None:
+            try:
+                link.close()
+            except Exception:  # noqa: BLE001, S110 -- it is given up; closing can only fail for the same reason
+                pass
