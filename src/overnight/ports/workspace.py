@@ -50,6 +50,17 @@ class Workspaces(Protocol):
         """
         ...
 
+    def create_text(self, workspace: Path, relative: str, text: str) -> bool:
+        """Create a file beneath the workspace, folders included; False when something of that name is there.
+
+        False also when it cannot be made without following a link or leaving the workspace.
+        """
+        ...
+
+    def remove_file(self, workspace: Path, relative: str) -> bool:
+        """Remove a regular file beneath the workspace (the stop file); False when there is none. Never follows links."""
+        ...
+
     def shadow(self, run_id: str, workspace: Path) -> Shadow:
         """Our own git view of the workspace for this run."""
         ...

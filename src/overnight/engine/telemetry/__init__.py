@@ -1,0 +1,1 @@
+"""From what a backend and the workspace report to the events of a turn."""
