@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest_plugins = ["overnight.testing.pytest_plugin"]
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -60,9 +60,17 @@ class Signals:
             await gate.wait()
 
 
+@overload
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]], *, within: float = 10.0, every: float = 0.005, what: str = ""
-) -> T:
+    predicate: Callable[[], Awaitable[T]], *, within: float = ..., every: float = ..., what: str = ...
+) -> T: ...
+@overload
+async def eventually(
+    predicate: Callable[[], T], *, within: float = ..., every: float = ..., what: str = ...
+) -> T: ...
+async def eventually(
+    predicate: Callable[[], object], *, within: float = 10.0, every: float = 0.005, what: str = ""
+) -> object:
     """The first truthy answer of `predicate` (plain or async); AssertionError with the last one after `within` seconds.
 
     For the state of other processes, files and servers, which cannot be awaited otherwise.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Iterable
@@ -34,7 +35,6 @@ class ModelServer:
         self._keys = None if keys is None else frozenset(keys)
         self._socket = socket.create_server(("127.0.0.1", port))
         self._app: ModelApp | None = None
-        self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-server", daemon=True)
@@ -74,26 +74,24 @@ class ModelServer:
 
     def close(self) -> None:
         """Stop listening and cut whatever hangs. Idempotent."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._begin_to_close)
+        if self._loop is not None and self._app is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._app.closing.set)
             self._thread.join(10)
         self._socket.close()
 
     def serve_forever(self) -> None:
         """Serve in this thread until SIGINT or SIGTERM."""
-        self._run()
-
-    def _begin_to_close(self) -> None:
-        if self._app is not None and self._server is not None:
-            self._app.closing.set()
-            self._server.should_exit = True
+        asyncio.run(self._serve(until_signalled=True))
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        asyncio.run(self._serve(until_signalled=False))
 
-    async def _serve(self) -> None:
+    async def _serve(self, *, until_signalled: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._app = ModelApp(Play(self._script), self._keys)
+        if until_signalled:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.add_signal_handler(number, self._app.closing.set)
         config = uvicorn.Config(
             self._app,
             loop="asyncio",
@@ -105,7 +103,12 @@ class ModelServer:
             access_log=False,
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
-        # The socket listens already: whoever connects from here on is served.
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        # Start and stop by hand: `serve` looks only ten times a second whether it shall stop.
+        await server.startup(sockets=[self._socket])
         self._ready.set()
-        await self._server.serve(sockets=[self._socket])
+        await self._app.closing.wait()
+        server.should_exit = True
+        await server.shutdown(sockets=[self._socket])

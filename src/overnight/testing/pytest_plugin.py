@@ -1,0 +1,72 @@
+"""Fixtures for pytest: `pytest_plugins = ["overnight.testing.pytest_plugin"]` in the root conftest."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight.testing.agents import AgentsUnavailable, agents_folder, install
+from overnight.testing.agents.install import Name
+from overnight.testing.clocks import ManualClock
+from overnight.testing.model_server import ModelServer, Script
+from overnight.testing.signals import Signals
+
+StartModel = Callable[..., ModelServer]
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    """A clock that moves by hand."""
+    return ManualClock()
+
+
+@pytest.fixture
+def signals() -> Signals:
+    """Named points to wait for."""
+    return Signals()
+
+
+@pytest.fixture
+def start_model() -> Iterator[StartModel]:
+    """Starts scripted model servers: `start_model(script, keys=None)`; stopped at the test's end."""
+    with ExitStack() as stack:
+
+        def start(script: Script | list[Any] | dict[str, Any], **options: Any) -> ModelServer:
+            return stack.enter_context(ModelServer(script, **options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def codex_program() -> Path:
+    """The real Codex program, installed from npm when it is missing."""
+    return _real("codex")
+
+
+@pytest.fixture(scope="session")
+def claude_program() -> Path:
+    """The real Claude Code program, installed from npm when it is missing."""
+    return _real("claude")
+
+
+@pytest.fixture
+def outside_tmp() -> Iterator[Path]:
+    """A fresh folder that is not beneath the temporary directory, where Codex keeps no home; removed afterwards."""
+    base = agents_folder().parent / "test-folders"
+    base.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir=base))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _real(name: Name) -> Path:
+    try:
+        return install((name,))[name]
+    except AgentsUnavailable as error:
+        pytest.skip(f"the real {name} program is not here: {error}")
