@@ -62,10 +62,6 @@ class RunTable(Protocol):
         """Write all that can change (never spec, owner or ids); comes back with its new `change`."""
         ...
 
-    def set_workspace(self, pk: int, path: str, chain: tuple[str, ...]) -> None:
-        """Where the run works: the path and the "device:inode" chain that the workspace lock is keyed by."""
-        ...
-
     def get(self, run_id: RunId, owner: str | None) -> Run:
         """By id. Raises NotFound, also for another owner's run."""
         ...

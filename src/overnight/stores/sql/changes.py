@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from overnight.ports.notifier import CHANGES
 from overnight.stores.sql.context import Context
@@ -17,6 +17,7 @@ _NEXT: Final = Statement(
     .values(value=counters.c.value + 1)
     .returning(counters.c.value)
 )
+_LAST: Final = Statement(select(counters.c.value).where(counters.c.name == "change"))
 
 
 def next_change(context: Context) -> int:
@@ -25,3 +26,9 @@ def next_change(context: Context) -> int:
     row = context.link.one(_NEXT)
     assert row is not None  # noqa: S101 -- the row is made with the schema
     return int(row[0])
+
+
+def last_change(context: Context) -> int:
+    """The position of the newest change; 0 before the first."""
+    row = context.link.one(_LAST)
+    return int(row[0]) if row else 0

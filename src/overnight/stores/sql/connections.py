@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
 from overnight.stores.sql.library import driver
@@ -44,6 +46,27 @@ class Connections:
             check_same_thread=False,
             cached_statements=256,
         )
+
+    @contextmanager
+    def core(self) -> Iterator[Connection]:
+        """A writing connection for Core, without foreign keys: for migrations, which rebuild tables."""
+        connection = self._engine.connect()
+        try:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            connection.exec_driver_sql(f"PRAGMA synchronous = {self._synchronous}")
+            yield connection
+        finally:
+            connection.invalidate()
+            connection.close()
+
+    def back_up(self, source: Link, target: Path) -> None:
+        """Copy what `source` sees now to the file `target`, as a database without write-ahead log."""
+        copy = self._module.connect(str(target), isolation_level=None)
+        try:
+            source.raw.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            copy.close()
 
     def open(self, *, writing: bool) -> Link:
         """A connection with its settings; raises the library's error when the file cannot be opened."""

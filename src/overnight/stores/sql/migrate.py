@@ -17,15 +17,25 @@ HEAD: Final = "0001"
 """The revision that `schema.py` describes."""
 
 
+def table_names(link: Link) -> list[str]:
+    """The tables that are there, SQLite's own left out."""
+    rows = link.raw.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
+    )
+    return [row[0] for row in rows]
+
+
 def revision(link: Link) -> str | None:
     """The revision of the database; None for an empty one. Raises UnsafeDatabase when the tables are not ours."""
-    tables = {row[0] for row in link.raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = table_names(link)
     if not tables:
         return None
-    if "alembic_version" not in tables:
+    row = None
+    if "alembic_version" in tables:
+        row = link.raw.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row is None:
         raise UnsafeDatabase("the file is a database of another program")
-    row = link.raw.execute("SELECT version_num FROM alembic_version").fetchone()
-    return row[0] if row else None
+    return str(row[0])
 
 
 def prepare(path: Path, connections: Connections, clock: Clock) -> None:
@@ -35,15 +45,27 @@ def prepare(path: Path, connections: Connections, clock: Clock) -> None:
     """
     link = connections.open(writing=True)
     try:
-        found = revision(link)
-        if found is None:
+        if revision(link) is None:
             create(link)
     finally:
         link.close()
-    if found not in {None, HEAD}:
-        from overnight.stores.sql.migrations import upgrade  # noqa: PLC0415 -- costs start-up time, seldom needed
+    move(path, connections, clock, to=HEAD, further=())
 
-        upgrade(path, connections, clock, found=str(found))
+
+def move(
+    path: Path, connections: Connections, clock: Clock, *, to: str, further: tuple[Path, ...]
+) -> Path | None:
+    """Bring the schema to revision `to` after a backup, whose path comes back; None when it is there already."""
+    link = connections.open(writing=False)
+    try:
+        found = revision(link)
+    finally:
+        link.close()
+    if found is None or (found == to and not further):
+        return None
+    from overnight.stores.sql import migrations  # noqa: PLC0415 -- Alembic costs start-up time and is seldom needed
+
+    return migrations.move(path, connections, clock, found=found, to=to, further=further)
 
 
 def create(link: Link) -> None:
@@ -54,6 +76,6 @@ def create(link: Link) -> None:
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             link.script(ddl(CreateIndex(index)))
     link.script("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-    link.script(f"INSERT INTO alembic_version VALUES ('{HEAD}')")
+    link.raw.execute("INSERT INTO alembic_version VALUES (?)", (HEAD,))
     link.script("INSERT INTO counters (name, value) VALUES ('change', 0)")
     link.script("COMMIT")

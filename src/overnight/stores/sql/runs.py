@@ -15,7 +15,7 @@ from overnight.ids import RunId
 from overnight.ports.notifier import CHANGES, QUEUE
 from overnight.ports.tables import Idempotency, RunFilter, RunPage
 from overnight.stores.sql import run_pages
-from overnight.stores.sql.changes import next_change
+from overnight.stores.sql.changes import last_change, next_change
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.gates import (
     Place,
@@ -186,6 +186,10 @@ class SqlRunTable:
     def changed_after(self, change: int, owner: str | None, limit: int) -> tuple[Run, ...]:
         """See the port."""
         return run_pages.changed_after(self._link, change, owner, limit)
+
+    def last_change(self) -> int:
+        """See the port. A later one than any run's, when runs have been deleted since."""
+        return last_change(self._context)
 
     def secret_environment(self, pk: int) -> dict[str, str]:
         """See the port."""

@@ -6,7 +6,7 @@ the key of its stream, so events need no second key.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -37,9 +37,9 @@ metadata: Final = MetaData(
 Key = BigInteger().with_variant(Integer(), "sqlite")
 """64-bit whole numbers; SQLite's rowid alias and its STRICT tables want the plain name."""
 
-_STRICT: Final = {"sqlite_strict": True}
-_PACKED: Final = {"sqlite_strict": True, "sqlite_with_rowid": False}
-_COUNTED: Final = {"sqlite_strict": True, "sqlite_autoincrement": True}
+_STRICT: Final[dict[str, Any]] = {"sqlite_strict": True}
+_PACKED: Final[dict[str, Any]] = {"sqlite_strict": True, "sqlite_with_rowid": False}
+_COUNTED: Final[dict[str, Any]] = {"sqlite_strict": True, "sqlite_autoincrement": True}
 """A deleted key is never given out again: it names topics and cursors that others may still hold."""
 
 

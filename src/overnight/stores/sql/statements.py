@@ -62,7 +62,7 @@ class Link:
     def __init__(self, core: Connection) -> None:
         self._core = core
         self.raw: sqlite3.Connection = cast("Any", core.connection.driver_connection)
-        self._cursor = self.raw.cursor()
+        self._cursor: sqlite3.Cursor = self.raw.cursor()
 
     def run(self, statement: Statement, /, **values: object) -> int:
         """Execute; how many rows were changed."""
@@ -85,6 +85,11 @@ class Link:
     def select(self, clause: Executable) -> list[Row]:
         """Every row of a statement that was put together for this call."""
         return [tuple(row) for row in self._core.execute(clause)]
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        quoted = table.replace('"', '""')
+        return int(self.raw.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 -- quoted
 
     def script(self, sql: str) -> None:
         """Transaction control and pragmas."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -187,7 +188,5 @@ class Writer:
         """Close the connection, whose state is not known any more; the next transaction opens another."""
         link, self._link, self._transaction = self._link, None, None
         if link is not None:
-            try:
+            with suppress(Exception):  # it is given up; closing can only fail for the same reason
                 link.close()
-            except Exception:  # noqa: BLE001, S110 -- it is given up; closing can only fail for the same reason
-                pass

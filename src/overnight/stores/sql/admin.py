@@ -1,0 +1,113 @@
+"""What `overnight db` does with the database file: check, back up, restore, upgrade, downgrade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight.clock import Clock
+from overnight.errors import NotFound, UnsafeDatabase
+from overnight.stores.sql import backups, migrate
+from overnight.stores.sql.connections import Connections
+from overnight.stores.sql.lock import DataLock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What a check of the database found."""
+
+    path: Path
+    revision: str | None
+    expected: str
+    problems: tuple[str, ...]
+    """What SQLite's integrity and foreign key checks complain about; empty when all is well."""
+    bytes: int
+    """Of the database file and its write-ahead log."""
+    rows: dict[str, int]
+    """How many, by table."""
+
+
+def check(path: Path) -> Condition:
+    """Look the whole database over; reads only, and may be done while a server runs. Raises NotFound."""
+    link = _existing(path).open(writing=False)
+    try:
+        raw = link.raw
+        problems = [str(row[0]) for row in raw.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        problems += [
+            f"{row[0]} refers to a missing row of {row[2]}" for row in raw.execute("PRAGMA foreign_key_check")
+        ]
+        revision = migrate.revision(link)
+        rows = {name: link.count(name) for name in migrate.table_names(link)}
+    finally:
+        link.close()
+    size = sum(file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists())
+    return Condition(
+        path=path, revision=revision, expected=migrate.HEAD, problems=tuple(problems), bytes=size, rows=rows
+    )
+
+
+def backup(path: Path, target: Path) -> None:
+    """A consistent copy, also of a live database. Raises NotFound, Conflict when `target` exists."""
+    backups.copy(_existing(path), target)
+
+
+def restore(path: Path, source: Path, clock: Clock) -> Path | None:
+    """Put the copy `source` in the place of the database; where the old one was kept comes back.
+
+    Raises DataInUse while a server runs, NotFound, and UnsafeDatabase when `source` is damaged or none of ours.
+    """
+    found = check(source)
+    if found.problems or found.revision is None:
+        reason = found.problems[0] if found.problems else "it has no schema"
+        raise UnsafeDatabase(f"{source} cannot be restored: {reason}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = DataLock(path.parent, clock)
+    lock.acquire()
+    try:
+        return _replace(path, source, clock)
+    finally:
+        lock.release()
+
+
+def upgrade(path: Path, clock: Clock, *, further: tuple[Path, ...] = ()) -> Path | None:
+    """To the newest schema; the backup made before comes back, None when there was nothing to do.
+
+    Raises DataInUse while a server runs, NotFound, and UnsafeDatabase for a schema that is not known.
+    """
+    return _move(path, clock, "head", further)
+
+
+def downgrade(path: Path, clock: Clock, to: str, *, further: tuple[Path, ...] = ()) -> Path | None:
+    """To an earlier schema, for an earlier Overnight; as `upgrade` otherwise."""
+    return _move(path, clock, to, further)
+
+
+def _move(path: Path, clock: Clock, to: str, further: tuple[Path, ...]) -> Path | None:
+    connections = _existing(path)
+    lock = DataLock(path.parent, clock)
+    lock.acquire()
+    try:
+        return migrate.move(path, connections, clock, to=to, further=further)
+    finally:
+        lock.release()
+
+
+def _replace(path: Path, source: Path, clock: Clock) -> Path | None:
+    fresh = path.with_name(path.name + ".restoring")
+    fresh.unlink(missing_ok=True)
+    backups.copy(Connections(source, "FULL"), fresh)
+    kept = None
+    if path.exists():
+        kept = path.with_name(f"{path.name}.replaced.{clock.wall_ms()}.backup")
+        backups.copy(Connections(path, "FULL"), kept)
+    for ending in ("-wal", "-shm"):  # they belong to the old file and would be applied to the new one
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    fresh.replace(path)
+    backups.sync(path.parent)
+    return kept
+
+
+def _existing(path: Path) -> Connections:
+    if not path.is_file():
+        raise NotFound(f"there is no database at {path}")
+    return Connections(path, "FULL")

@@ -1,0 +1,86 @@
+"""Moving a database between schema revisions, with Alembic. Imported only when there is something to move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection
+
+from overnight.clock import Clock, rfc3339
+from overnight.errors import UnsafeDatabase
+from overnight.stores.sql.backups import copy
+from overnight.stores.sql.connections import Connections
+
+HERE: Final = Path(__file__).parent
+
+
+def move(
+    path: Path,
+    connections: Connections,
+    clock: Clock,
+    *,
+    found: str,
+    to: str = "head",
+    further: tuple[Path, ...] = (),
+) -> Path:
+    """Bring the database from revision `found` to revision `to`, either way; the backup made before comes back.
+
+    `further` are folders with more revisions. Raises UnsafeDatabase, before anything is changed, when `found` or `to`
+    is no revision that this program knows: then a newer one has made the database.
+    """
+    config = _config(further)
+    scripts = ScriptDirectory.from_config(config)
+    _expect(scripts, found, path)
+    _expect(scripts, to, path)
+    stamp = rfc3339(clock.wall_ms()).replace(":", "").replace(".", "")
+    backup = path.with_name(f"{path.name}.{found}.{stamp}.backup")
+    copy(connections, backup)
+    with connections.core() as connection:
+        _run(config, connection, scripts, found=found, to=to)
+    return backup
+
+
+def _config(further: tuple[Path, ...]) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(HERE))
+    config.set_main_option("path_separator", "newline")
+    folders = (HERE / "versions", *further)
+    config.set_main_option("version_locations", "\n".join(map(str, folders)))
+    return config
+
+
+def _expect(scripts: ScriptDirectory, revision: str, path: Path) -> None:
+    try:
+        scripts.get_revision(revision)
+    except CommandError as error:
+        raise UnsafeDatabase(
+            f"{path} has schema {revision}, which this version of Overnight does not know",
+            mend="upgrade Overnight, or restore the backup that was made before its upgrade",
+        ) from error
+
+
+def _run(config: Config, connection: Connection, scripts: ScriptDirectory, *, found: str, to: str) -> None:
+    """In one transaction: SQLite can take back table changes too."""
+    config.attributes["connection"] = connection
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        target = scripts.get_current_head() if to == "head" else to
+        if target is not None and _is_behind(scripts, target, found):
+            command.downgrade(config, target)
+        else:
+            command.upgrade(config, to)
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+
+
+def _is_behind(scripts: ScriptDirectory, target: str, found: str) -> bool:
+    return any(script.revision == target for script in scripts.iterate_revisions(found, "base")) and (
+        target != found
+    )
