@@ -53,6 +53,8 @@ class TurnStart:
     """What has been recorded; zero for a fresh start."""
     inputs_sent: int = 0
     """Number of the last stdin message that is stored for this turn."""
+    inputs: tuple[tuple[int, bytes], ...] = ()
+    """The stored stdin messages, for an adoption: those that the agent has not been given are sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,148 @@
+"""Any agent program as a backend: a keeper owns its process, a codec says what its output means."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from functools import partial
+from pathlib import Path
+
+from overnight.backends.process.adoption import Dead, attach
+from overnight.backends.process.keeper_client import KeeperClient
+from overnight.backends.process.output import STDERR, STDOUT, TurnOutput, is_long
+from overnight.backends.process.program import Command, Program
+from overnight.backends.process.spawner_client import SpawnerClient
+from overnight.backends.process.turn import Holding, ProcessTurn, Renewal
+from overnight.clock import Clock
+from overnight.domain.backend import BackendCheck, Capabilities
+from overnight.errors import BackendFailure, KeeperGone, Unavailable
+from overnight.keeper_protocol import LaunchSpec, Limits
+from overnight.ports.backend import StoreInput, TurnStart
+
+LINGER_S = 24 * 3600.0
+"""How long a keeper keeps the end of its turn ready for the next server. Its record stays in the turn's folder anyway."""
+_ABANDONED = frozenset({"keeper_lost", "terminated"})
+
+
+class ProcessBackend:
+    """See `Backend`. One for each program; all share one spawner client.
+
+    `renewal` says at which boot-clock second a keeper ends its agent unless renewed, where another host could take the
+    turn over; None where none can. `clock` must be the machine's own: keepers live by it.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        spawner: SpawnerClient,
+        *,
+        clock: Clock,
+        data_dir: Path,
+        renewal: Renewal | None = None,
+    ) -> None:
+        self._program = program
+        self._spawner = spawner
+        self._clock = clock
+        self._data_dir = data_dir
+        self._renewal = renewal
+
+    @property
+    def name(self) -> str:
+        """See `Backend.name`."""
+        return self._program.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Backend.capabilities`."""
+        return self._program.capabilities
+
+    async def check(self) -> BackendCheck:
+        """See `Backend.check`."""
+        return await self._program.check()
+
+    def stamp(self) -> str:
+        """See `Backend.stamp`."""
+        return self._program.stamp()
+
+    async def start(self, start: TurnStart, store_input: StoreInput) -> ProcessTurn:
+        """See `Backend.start`."""
+        command = self._program.command(start)
+        codec = self._program.codec(start)
+        spec = self._spec(start, command)
+        try:
+            keeper = await self._spawner.launch(spec, start.token)
+        except (KeeperGone, Unavailable) as error:
+            raise BackendFailure(error.detail, code="keeper_failed", retryable=True) from error
+        except OSError as error:
+            raise BackendFailure(
+                f"no keeper could be reached: {error}", code="keeper_failed", retryable=True
+            ) from error
+        holding = self._holding(start, store_input, 2 if command.stdin else 1)
+        return ProcessTurn(keeper, TurnOutput(start.folder, codec), codec, holding)
+
+    async def adopt(self, start: TurnStart, store_input: StoreInput) -> ProcessTurn | None:
+        """See `Backend.adopt`. Raises LeaseLost when a higher token has taken over."""
+        found = await self._attach(start)
+        if isinstance(found, Dead) and (found.record is None or found.record.reason in _ABANDONED):
+            return None
+        last = max(start.inputs_sent, found.stdin_last if isinstance(found, KeeperClient) else 0)
+        codec = self._program.codec(start)
+        try:
+            output = TurnOutput(start.folder, codec)
+            await _replay(output, start)
+            if isinstance(found, KeeperClient):
+                await _send_again(found, start)
+        except BaseException:
+            if isinstance(found, KeeperClient):
+                await found.close()
+            raise
+        return ProcessTurn(found, output, codec, self._holding(start, store_input, last + 1))
+
+    async def _attach(self, start: TurnStart) -> KeeperClient | Dead:
+        return await attach(start.folder, start.token, self._spawner.secrets, self._data_dir)
+
+    def _holding(self, start: TurnStart, store_input: StoreInput, next_input: int) -> Holding:
+        return Holding(
+            attach=partial(self._attach, start),
+            store_input=store_input,
+            next_input=next_input,
+            renewal=self._renewal,
+        )
+
+    def _spec(self, start: TurnStart, command: Command) -> LaunchSpec:
+        limits = start.limits
+        return LaunchSpec(
+            argv=command.argv,
+            env=dict(command.env),
+            cwd=str(command.cwd),
+            turn_folder=str(start.folder),
+            out_path=str(start.folder / STDOUT),
+            err_path=str(start.folder / STDERR),
+            limits=Limits(
+                deadline=self._clock.boot() + limits.timeout_s,
+                output_bytes=limits.output_bytes,
+                children=limits.children,
+                grace_s=limits.grace_s,
+                linger_s=LINGER_S,
+            ),
+            stdin=base64.b64encode(command.stdin).decode("ascii"),
+            close_stdin=command.close_stdin,
+            interrupt=command.interrupt,
+        )
+
+
+async def _replay(output: TurnOutput, start: TurnStart) -> None:
+    """A long one in a thread: nobody else uses the codec yet."""
+    if is_long(start.position):
+        await asyncio.to_thread(output.replay, start.position)
+    else:
+        output.replay(start.position)
+
+
+async def _send_again(keeper: KeeperClient, start: TurnStart) -> None:
+    """Stored messages that the last server did not get to send. The keeper leaves out those that it has."""
+    for number, data in start.inputs:
+        if number > keeper.stdin_last:
+            with contextlib.suppress(KeeperGone):
+                await keeper.send_stdin(number, data)

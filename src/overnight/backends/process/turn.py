@@ -1,0 +1,206 @@
+"""A turn that runs under a keeper, as the engine sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from overnight.backends.process.adoption import Dead
+from overnight.backends.process.framing import OutputTruncated
+from overnight.backends.process.keeper_client import KeeperClient, KeeperView
+from overnight.backends.process.output import TurnOutput
+from overnight.backends.process.program import Codec, Exit
+from overnight.domain.update import TurnOutcome
+from overnight.domain.values import Failure
+from overnight.errors import KeeperGone, LeaseLost
+from overnight.keeper_protocol import ExitRecord, Reason
+from overnight.ports.backend import Batch, Ended, Stopped, StoreInput
+
+Cause = Literal["exit", "stopped", "deadline", "output_limit", "children_limit", "fenced"]
+Renewal = Callable[[float, float], float]
+"""From the boot-clock second at which a renewal was sent, and the lease, to the second at which the keeper fences."""
+
+_FAILURES: Final[dict[Reason, Failure]] = {
+    "deadline": Failure(code="turn_timeout", message="the turn took longer than it may", retryable=True),
+    "output_limit": Failure(code="output_limit", message="the agent wrote more output than it may"),
+    "children_limit": Failure(code="children_limit", message="the agent started more processes than it may"),
+    "fenced": Failure(
+        code="fenced", message="no worker renewed its hold of the turn in time", retryable=True
+    ),
+    "terminated": Failure(
+        code="keeper_terminated", message="the turn's keeper was told to end", retryable=True
+    ),
+    "keeper_lost": Failure(code="keeper_lost", message="the turn's keeper was killed", retryable=True),
+}
+_CAUSES: Final[dict[Reason, Cause]] = {
+    "stopped": "stopped",
+    "deadline": "deadline",
+    "output_limit": "output_limit",
+    "children_limit": "children_limit",
+    "fenced": "fenced",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What a turn needs besides its keeper."""
+
+    attach: Callable[[], Awaitable[KeeperClient | Dead]]
+    """Reaches the keeper again after a lost connection, under the same token."""
+    store_input: StoreInput
+    next_input: int
+    renewal: Renewal | None
+    """None: nobody else could take the turn over, so the keeper need not fence itself."""
+
+
+class ProcessTurn:
+    """See `BackendTurn`. Made by `ProcessBackend`."""
+
+    def __init__(
+        self, keeper: KeeperClient | Dead, output: TurnOutput, codec: Codec, holding: Holding
+    ) -> None:
+        self._keeper: KeeperClient | None = keeper if isinstance(keeper, KeeperClient) else None
+        self._dead: Dead | None = None if isinstance(keeper, KeeperClient) else keeper
+        self._output = output
+        self._codec = codec
+        self._holding = holding
+        self._next_input = holding.next_input
+        self._inputs = asyncio.Lock()
+        self._left = asyncio.Event()
+        self._ended: Ended | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """See `BackendTurn.pid`."""
+        return self._keeper.identity.agent_pid if self._keeper is not None else None
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """See `BackendTurn.batches`. Raises LeaseLost when a higher token has taken over."""
+        try:
+            async for stdout, stderr in self._sizes():
+                while self._output.behind(stdout, stderr) and not self._left.is_set():
+                    yield self._output.batch(stdout, stderr)
+                    await asyncio.sleep(0)
+            if not self._left.is_set():
+                yield self._finish()
+        except OutputTruncated as error:
+            await self._give_up(Failure(code=error.code, message=error.detail))
+        finally:
+            self._output.close()
+
+    def ended(self) -> Ended:
+        """See `BackendTurn.ended`."""
+        if self._ended is None:
+            raise RuntimeError("the turn has not ended, or was left")
+        return self._ended
+
+    async def renew(self, sent_at: float, lease_s: float) -> None:
+        """See `BackendTurn.renew`."""
+        if self._keeper is None or self._left.is_set():
+            return
+        renewal = self._holding.renewal
+        limits = {} if renewal is None else {"orphan_deadline": renewal(sent_at, lease_s)}
+        with contextlib.suppress(KeeperGone):  # its end is found out by whoever reads
+            await self._keeper.renew(**limits)
+
+    async def inject(self, text: str) -> bool:
+        """See `BackendTurn.inject`."""
+        keeper = self._keeper
+        data = self._codec.inject(text)
+        if data is None or keeper is None or keeper.view.record is not None or self._left.is_set():
+            return False
+        async with self._inputs:
+            number, self._next_input = self._next_input, self._next_input + 1
+            await self._holding.store_input(number, data)
+            try:
+                return await keeper.send_stdin(number, data) >= number
+            except KeeperGone:
+                return False
+
+    async def stop(self, *, reason: str, interrupt: bool) -> None:
+        """See `BackendTurn.stop`. Raises KeeperGone when the keeper does not answer: then `batches` finds out why."""
+        if self._keeper is None or self._left.is_set():
+            return
+        named: Reason = "deadline" if reason == "deadline" else "fenced" if reason == "fenced" else "stopped"
+        await self._keeper.ladder(named, interrupt=True if interrupt else None)
+
+    async def release(self) -> None:
+        """See `BackendTurn.release`."""
+        if self._keeper is not None and not self._left.is_set():
+            with contextlib.suppress(KeeperGone, LeaseLost):
+                await self._keeper.release()
+        await self.leave()
+
+    async def leave(self) -> None:
+        """See `BackendTurn.leave`."""
+        self._left.set()
+        if self._keeper is not None:
+            await self._keeper.close()
+
+    async def _sizes(self) -> AsyncIterator[tuple[int, int]]:
+        """What may be read, whenever there is more of it, up to the end."""
+        seen: KeeperView | None = None
+        while (keeper := self._keeper) is not None and not self._left.is_set():
+            seen = keeper.view if seen is None else await keeper.changed(seen)
+            if seen.link == "superseded":
+                raise LeaseLost(f"token {keeper.token} of this turn has been superseded")
+            yield seen.stdout, seen.stderr
+            if seen.record is not None:
+                return
+            if seen.link == "lost" and not self._left.is_set():
+                seen = None
+                await self._reattach()
+        if self._dead is not None:
+            yield self._output.sizes()
+
+    async def _reattach(self) -> None:
+        found = await self._holding.attach()
+        self._keeper = found if isinstance(found, KeeperClient) else None
+        self._dead = None if isinstance(found, KeeperClient) else found
+
+    def _finish(self) -> Batch:
+        """All output has been read: what is left to say, and how it ended."""
+        last = self._output.finish()
+        record = self._record()
+        if record is not None and record.reason == "exit":
+            verdict = self._codec.finish(Exit(code=record.exit_code, signal=record.signal))
+            self._ended = Ended(outcome=verdict.outcome, stopped=_stopped(record))
+            return replace(last, updates=(*last.updates, *verdict.updates))
+        self._ended = _not_by_itself(record, self._dead)
+        return last
+
+    def _record(self) -> ExitRecord | None:
+        if self._dead is not None:
+            return self._dead.record
+        return self._keeper.view.record if self._keeper is not None else None
+
+    async def _give_up(self, failure: Failure) -> None:
+        """What was recorded cannot be continued: end the agent."""
+        if self._keeper is not None:
+            with contextlib.suppress(KeeperGone):
+                await self._keeper.ladder()
+                await self._keeper.ended()
+        record = self._record()
+        self._ended = Ended(
+            outcome=TurnOutcome(failure=failure), stopped=_stopped(record) if record is not None else None
+        )
+
+
+def _not_by_itself(record: ExitRecord | None, dead: Dead | None) -> Ended:
+    reason = record.reason if record is not None else "keeper_lost"
+    failure = _FAILURES.get(reason)
+    outcome = TurnOutcome(failure=failure) if failure is not None else TurnOutcome(stop_reason="stopped")
+    stopped = _stopped(record) if record is not None else Stopped(steps=("sweep",))
+    if dead is not None:
+        stopped = replace(stopped or Stopped(), survivors=dead.survivors)
+    return Ended(outcome=outcome, stopped=stopped, cause=_CAUSES.get(reason, "exit"))
+
+
+def _stopped(record: ExitRecord) -> Stopped | None:
+    """What was done to end it; None when it ended by itself and left nothing behind."""
+    if record.reason == "exit" and not record.steps:
+        return None
+    return Stopped(steps=tuple(step.name for step in record.steps), survivors=record.survivors)
