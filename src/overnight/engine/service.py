@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -243,5 +243,5 @@ def _matching(found: tuple[Idempotency, Run] | None, asked: Idempotency) -> Run 
     return found[1]
 
 
-def _retry(retry_of: RunId | None) -> Mapping[str, object]:
+def _retry(retry_of: RunId | None) -> dict[str, str]:
     return {"retry_of": retry_of} if retry_of else {}
