@@ -36,6 +36,7 @@ from overnight.stores.sql.schema import (
     run_places,
     run_specs,
     runs,
+    streams,
     turns,
 )
 from overnight.stores.sql.sessions import delete_if_unused
@@ -56,7 +57,13 @@ _SAVE: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
     .values({name: bindparam(f"new_{name}") for name in runs.c.keys() if name not in _NOT_SAVED})  # noqa: SIM118
-    .returning(runs.c.token)
+    .returning(
+        runs.c.token,
+        *(
+            select(column).where(streams.c.pk == runs.c.pk).scalar_subquery()
+            for column in (streams.c.last_seq, streams.c.last_at)
+        ),
+    )
 )
 _LOCK: Final = Statement(
     select(*RUN_ROW).select_from(RUN_TABLES).where(runs.c.pk == key("pk")).with_for_update(of=runs)
@@ -158,7 +165,7 @@ class SqlRunTable:
         )
         if row is None:
             raise NotFound(f"no run {run.id}")
-        token = row[0]
+        token, last_seq, last_at = row
         if run.state not in HELD:
             open_after(self._context, run.pk)
         if run.final:
@@ -166,7 +173,7 @@ class SqlRunTable:
             open_session(self._context, run)
         if run.state is State.QUEUED:
             self._context.wake(QUEUE)
-        return replace(run, change=change, token=token)
+        return replace(run, change=change, token=token, last_seq=last_seq, last_event_at=last_at)
 
     def get(self, run_id: RunId, owner: str | None) -> Run:
         """See the port."""
