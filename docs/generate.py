@@ -179,8 +179,8 @@ def failures_page() -> str:
     return (
         "# Failures\n\n"
         "What the `error` of a run or turn says, and the problems that a backend's check finds. `retryable` beside it\n"
-        "is true only when trying again may really help. Where an error of Overnight's own is the cause, its code from\n"
-        "[errors](errors.md) stands here.\n\n"
+        "is true only when trying again may really help. Where an error of Overnight's own is the cause, its code\n"
+        "from [errors](errors.md) stands here.\n\n"
         + table(("code", "means"), ((f"`{code}`", text) for code, text in sorted(FAILURES.items())))
     )
 
