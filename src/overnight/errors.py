@@ -248,6 +248,14 @@ class BodyTooLarge(OvernightError):
     title = "The body is too large"
 
 
+class UnsupportedMediaType(OvernightError):
+    """A request body that is not JSON."""
+
+    code = "unsupported_media_type"
+    status = 415
+    title = "The body must be JSON"
+
+
 class TooManyRequests(OvernightError):
     """A rate or connection limit was reached."""
 

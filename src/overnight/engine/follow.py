@@ -8,7 +8,7 @@ the log, and a slow poll stands behind. A batch of the channel is shared: it is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from overnight.domain.event import Recorded
@@ -29,7 +29,7 @@ __all__ = ["Batch", "Follower", "Fragment", "Reader"]
 class Reader(Generic[Item]):
     """One reader's place in a stream. One task reads; `nudge` and `close` may come from anywhere in the event loop."""
 
-    __slots__ = ("_at", "_channel", "_source", "_woken", "closed", "cursor", "over")
+    __slots__ = ("_at", "_channel", "_source", "_woken", "closed", "cursor", "on_nudge", "over")
 
     def __init__(self, channel: Channel[Item], source: Source[Item], after: int) -> None:
         self.cursor = after
@@ -38,6 +38,8 @@ class Reader(Generic[Item]):
         """The final item has been given: there is nothing more to read."""
         self.closed = False
         """Closed by `close`, or with its follower."""
+        self.on_nudge: Callable[[], None] | None = None
+        """Called at every nudge: for a reader that is busy with what it has read."""
         self._channel = channel
         self._source = source
         self._at: int | None = None
@@ -76,6 +78,8 @@ class Reader(Generic[Item]):
     def nudge(self) -> None:
         """Make a waiting `read` come back, empty-handed when there is nothing new."""
         self._woken.set()
+        if self.on_nudge is not None:
+            self.on_nudge()
 
     def close(self) -> None:
         """Stop; idempotent. A waiting `read` gives None."""

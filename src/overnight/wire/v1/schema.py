@@ -201,10 +201,10 @@ class EventModel(Resource):
 
 
 class EventList(Resource):
-    """A piece of the log; `next_cursor` is the seq to give as `after` (or as `before` where the order is desc)."""
+    """A piece of the log; `next_cursor` is the seq to give as `after` (as `before` where the order is desc)."""
 
     items: list[EventModel]
-    next_cursor: int | None
+    next_cursor: str | None
 
 
 class TurnModel(Resource):
@@ -349,3 +349,40 @@ class ChangedFile(Resource):
     kind: Literal["created", "modified", "deleted"]
     added_lines: int
     removed_lines: int
+
+
+class DiffModel(Resource):
+    """What changed: all files with their statistics, or one file's patch."""
+
+    model_config = ConfigDict(extra="allow")
+
+    scope: Literal["run", "turn", "uncommitted"]
+    files: list[ChangedFile] | None = None
+    patch: str | None = None
+
+
+class Setting(Resource):
+    """One setting."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+
+class ConfigList(Resource):
+    """Every setting."""
+
+    items: list[Setting]
+    next_cursor: None
+
+
+class Doctor(Resource):
+    """What is in order on a host and what is not."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Accepted(Resource):
+    """A short word."""
+
+    status: str

@@ -1,0 +1,93 @@
+"""The application: routes by FastAPI, the gate around all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from overnight.server import refusals
+from overnight.server.asgi import App
+from overnight.server.auth import Authenticator
+from overnight.server.context import Parts
+from overnight.server.gate import Gate
+from overnight.server.login import Logins
+from overnight.server.metrics import Meters
+from overnight.server.routes import admin, backends, changes, log, operation, root, runs, stream
+from overnight.server.routing import Operation, register
+from overnight.server.services import Services
+from overnight.server.streams import Streams
+from overnight.wire import problem
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *runs.OPERATIONS,
+    *log.OPERATIONS,
+    *changes.OPERATIONS,
+    *stream.OPERATIONS,
+    *backends.OPERATIONS,
+    *operation.OPERATIONS,
+    *admin.OPERATIONS,
+    *root.OPERATIONS,
+)
+"""Every route there is; the reference page is made from it."""
+_TITLE: Final = "Overnight"
+_SUMMARY: Final = "Coding agents as durable jobs."
+
+
+class _Api(FastAPI):
+    """FastAPI whose description knows our problems and tokens."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            described = super().openapi()
+            components = described.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            schemas["Problem"] = problem.schema()
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            components["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer", "description": "`overnight token new`"}
+            }
+            described["security"] = [{"token": []}]
+        return super().openapi()
+
+
+def create_app(services: Services) -> App:
+    """The whole server as one ASGI application. It closes nothing that it was given, except the readers of streams."""
+    meters = Meters()
+    authenticator = Authenticator(services.uow, services.clock)
+    settings = services.settings
+    streams = Streams(settings=settings, clock=services.clock, authenticator=authenticator, meters=meters)
+    logins = Logins(services.uow, services.clock, authenticator, session_days=settings.session_days)
+    api = create_api(settings.version, streams)
+    api.state.parts = Parts(
+        services=services, authenticator=authenticator, logins=logins, streams=streams, meters=meters
+    )
+    return Gate(api, settings=settings, authenticator=authenticator, meters=meters)
+
+
+def create_api(version: str, streams: Streams | None = None) -> FastAPI:
+    """The routes alone, without the gate and without services: enough to describe them."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        ticking = (
+            asyncio.create_task(streams.run(), name="stream keepalives") if streams is not None else None
+        )
+        try:
+            yield
+        finally:
+            if ticking is not None:
+                ticking.cancel()
+                await asyncio.gather(ticking, return_exceptions=True)
+
+    api = _Api(
+        title=_TITLE, summary=_SUMMARY, version=version, lifespan=lifespan, docs_url=None, redoc_url=None,
+        openapi_url=None, redirect_slashes=False,
+    )  # fmt: skip
+    register(api, OPERATIONS)
+    refusals.install(api)
+    return api

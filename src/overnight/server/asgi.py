@@ -1,0 +1,51 @@
+"""The ASGI types, and answering without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+
+import orjson
+
+from overnight.errors import OvernightError
+from overnight.wire import problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+CALLER: Final = "overnight.caller"
+"""Key of the scope under which the gate leaves the `Caller`."""
+
+
+def headers_of(scope: Scope, name: bytes) -> list[bytes]:
+    """All values of a header; `name` in lower case."""
+    return [value for key, value in scope["headers"] if key == name]
+
+
+async def answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Iterable[Header],
+    *,
+    content_type: bytes = b"application/json",
+) -> None:
+    """Send a whole response."""
+    head = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(send: Send, error: OvernightError, headers: Iterable[Header] = ()) -> None:
+    """Send an error as a problem document."""
+    extra = list(headers)
+    if error.status == 401:
+        extra.append((b"www-authenticate", b"Bearer"))
+    if (wait := problem.retry_after(error)) is not None:
+        extra.append((b"retry-after", b"%d" % wait))
+    body = orjson.dumps(problem.document(error))
+    await answer(send, error.status, body, extra, content_type=problem.MEDIA_TYPE.encode())

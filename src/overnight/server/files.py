@@ -1,0 +1,67 @@
+"""Sending files that an agent may have had its hands on: never through a link, never more than was there at first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from starlette.responses import Response
+
+from overnight.server.asgi import Receive, Scope, Send
+
+PIECE: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """An open descriptor and the size at that moment; a file that still grows is sent up to here."""
+
+    descriptor: int
+    size: int
+
+
+def open_regular(path: Path) -> OpenFile | None:
+    """Open for reading, if it is a regular file and no link; else None."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return None
+    return OpenFile(descriptor, status.st_size)
+
+
+class FileResponse(Response):
+    """A file as a text download, piece by piece. Owns the descriptor."""
+
+    def __init__(self, file: OpenFile, name: str) -> None:
+        self.status_code = 200
+        self.background = None
+        self._file = file
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the ASGI signature
+        """Send it; a file that became shorter meanwhile cuts the response."""
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % self._file.size),
+            (b"content-disposition", b'attachment; filename="%b"' % self._name.encode("ascii", "replace")),
+        ]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            left = 0 if scope.get("overnight.head") else self._file.size
+            while left:
+                piece = await asyncio.to_thread(os.read, self._file.descriptor, min(PIECE, left))
+                if not piece:
+                    break
+                left -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            os.close(self._file.descriptor)

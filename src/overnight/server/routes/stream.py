@@ -1,0 +1,131 @@
+"""Event streams: of one run, and the summaries of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Final, Literal
+
+from fastapi import Header, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from overnight.domain.event import Recorded
+from overnight.domain.run import Run
+from overnight.domain.spec import Document
+from overnight.errors import InvalidCursor, StreamTrimmed
+from overnight.ids import RunId
+from overnight.ports.tables import StreamMark
+from overnight.ports.unit_of_work import Transaction
+from overnight.server.context import Here
+from overnight.server.routing import API, Operation, RunPath
+from overnight.server.sse import EventStream, Rendering
+from overnight.wire import sse
+from overnight.wire.v1.runs import run_summary
+
+After = Annotated[str, Field(max_length=40, description="A position, or `end` for new ones only.")]
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", max_length=40, description="Where to go on; goes before `after`."),
+]
+Switch = Literal["0", "1"]
+
+
+class StreamQuery(Document):
+    """What a stream carries, and from where."""
+
+    after: After | None = None
+    deltas: Switch = "0"
+    named: Switch = "0"
+    on_gap: Literal["error", "event"] = "error"
+
+
+class SummaryQuery(Document):
+    """Where the summaries begin."""
+
+    after: After | None = None
+
+
+_RENDERINGS: Final[dict[tuple[Switch, Switch], Rendering[Recorded]]] = {
+    (named, deltas): Rendering(
+        key="named" if named == "1" else "plain",
+        batch=sse.named_events if named == "1" else sse.events,
+        fragments=deltas == "1",
+    )
+    for named in ("0", "1")
+    for deltas in ("0", "1")
+}
+
+
+async def stream_run(
+    here: Here, run_id: RunPath, query: Annotated[StreamQuery, Query()], last_event_id: LastEventId = None
+) -> Response:
+    """Server-sent events of one run, from any position, without a gap or a repeat.
+
+    Each frame has `id` (the seq) and `data` (the event). After the final event comes `event: end` with `[DONE]`; a
+    client that comes back after that gets 204. Positions that were trimmed are refused with 410 before any byte.
+    """
+    here.parts.streams.check_room()
+    cursor = sse.cursor(last_event_id, query.after)
+    run, mark = await here.services.uow.read(lambda tx: _standing(tx, RunId(run_id), here.owner))
+    after = mark.last if cursor is None else cursor
+    if after > mark.last:
+        raise InvalidCursor(f"the run has {mark.last} events; {after} is not among them")
+    if run.final and after == mark.last:
+        return Response(status_code=204)
+    first = sse.OPENED
+    if after < mark.first - 1:
+        if query.on_gap == "error":
+            raise _trimmed(after, mark)
+        first, after = sse.gap(mark.first, mark.last), mark.first - 1
+    return EventStream(
+        here.services.follower.events(run.pk, after), _RENDERINGS[query.named, query.deltas], here.parts.streams,
+        caller=here.caller, target=run.id, first=first,
+    )  # fmt: skip
+
+
+async def stream_summaries(
+    here: Here, query: Annotated[SummaryQuery, Query()], last_event_id: LastEventId = None
+) -> Response:
+    """Server-sent events with the summary of each run that changes; `id` is the position among all changes.
+
+    A run that changes often is shown as it stands last. One such stream is enough for a whole screen of runs.
+    """
+    here.parts.streams.check_room()
+    cursor = sse.cursor(last_event_id, query.after)
+    newest = await here.services.uow.read(lambda tx: tx.runs.last_change())
+    after = newest if cursor is None else cursor
+    if after > newest:
+        raise InvalidCursor(f"the newest change is {newest}; {after} is not among them")
+    return EventStream(
+        here.services.follower.changes(here.owner, after), _SUMMARIES, here.parts.streams,
+        caller=here.caller, target="summaries",
+    )  # fmt: skip
+
+
+def _standing(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, StreamMark]:
+    run = tx.runs.get(run_id, owner)
+    return run, tx.events.mark(run.pk)
+
+
+def _trimmed(after: int, mark: StreamMark) -> StreamTrimmed:
+    return StreamTrimmed(
+        f"the events after {after} have been trimmed; {mark.first} is the earliest that is left",
+        mend="read the run's snapshot and go on from `latest`, or ask with on_gap=event",
+        extra={"earliest": mark.first, "latest": mark.last},
+    )
+
+
+def _summary_frames(runs: Sequence[Run]) -> bytes:
+    return b"".join([sse.summary(run.change, run_summary(run)) for run in runs])
+
+
+_SUMMARIES: Final[Rendering[Run]] = Rendering(key="summaries", batch=_summary_frames)
+_stream = partial(Operation, tag="streams", method="GET", media="text/event-stream")
+OPERATIONS: Final = (
+    _stream(
+        path=f"{API}/runs/{{run_id}}/stream", endpoint=stream_run, summary="Follow a run",
+        refusals=(410, 429), more={204: {"description": "The run has ended and everything was read"}},
+    ),
+    _stream(path=f"{API}/stream", endpoint=stream_summaries, summary="Follow all runs", refusals=(429,)),
+)  # fmt: skip

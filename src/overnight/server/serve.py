@@ -1,0 +1,156 @@
+"""Listening: uvicorn without its own ideas about signals and logs, with loop, parser and socket protocol named."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from overnight.errors import StartRefused
+from overnight.server.asgi import App
+from overnight.server.sse import ABORT
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a request's line and headers."""
+MAX_MESSAGE: Final = 1024 * 1024
+"""Bytes of one socket message."""
+_TICK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where to listen. `port` 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 4010
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose `X-Forwarded-*` headers are believed."""
+    grace_s: float = 5.0
+    """How long requests that are under way may take once the server stops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """A server that listens."""
+
+    url: str
+    port: int
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP with a bound on request heads, and a way to drop a client that does not read."""
+
+    _head_bytes = 0
+    _in_head = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+
+class _Server(uvicorn.Server):
+    """Stops when it is told to, by nobody else; streams are ended before it waits for connections."""
+
+    def __init__(self, config: uvicorn.Config, *, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+        self._stopping = asyncio.Event()
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 10
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _TICK_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        await super().shutdown(sockets)
+
+
+@contextlib.asynccontextmanager
+async def serving(app: App, listen: Listen, *, end_streams: Callable[[], None]) -> AsyncIterator[Listening]:
+    """Listen while the block runs. At its end nothing new is taken, `end_streams` is called, the rest gets its grace.
+
+    Raises StartRefused when the address cannot be had.
+    """
+    listener = _bind(listen)
+    server = _Server(_config(app, listen), end_streams=end_streams)
+    task = asyncio.create_task(server.serve([listener]), name="http server")
+    listening = asyncio.create_task(server.listening.wait())
+    try:
+        await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            raise StartRefused("the HTTP server did not start")
+        yield _where(listener, listen)
+    finally:
+        listening.cancel()
+        server.stop()
+        await asyncio.gather(task, return_exceptions=True)
+        listener.close()
+
+
+def _bind(listen: Listen) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        return socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartRefused(
+            f"cannot listen on {listen.host}:{listen.port}: {error.strerror}",
+            mend="end what uses that address, or name another with OVERNIGHT_LISTEN",
+        ) from None
+
+
+def _config(app: App, listen: Listen) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop", http=_Protocol, ws="websockets-sansio", ws_max_size=MAX_MESSAGE, lifespan="on",
+        log_config=None, access_log=False, server_header=False,
+        proxy_headers=bool(listen.trusted_proxies), forwarded_allow_ips=list(listen.trusted_proxies),
+        timeout_keep_alive=30, timeout_graceful_shutdown=max(1, round(listen.grace_s)),
+        ssl_certfile=listen.tls_certificate, ssl_keyfile=listen.tls_key,
+    )  # fmt: skip
+
+
+def _where(listener: socket.socket, listen: Listen) -> Listening:
+    port = int(listener.getsockname()[1])
+    scheme = "https" if listen.tls_certificate else "http"
+    host = "127.0.0.1" if listen.host in ("0.0.0.0", "::") else listen.host  # noqa: S104 - the address to call
+    shown = f"[{host}]" if ":" in host else host
+    return Listening(url=f"{scheme}://{shown}:{port}", port=port)

@@ -1,0 +1,87 @@
+"""What the server needs from the rest of the program, handed over by `compose`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overnight.clock import Clock
+from overnight.engine.directory import Backends
+from overnight.engine.folders import Folders
+from overnight.engine.follow import Follower
+from overnight.engine.service import RunService
+from overnight.ports.notifier import Notifier
+from overnight.ports.unit_of_work import UnitOfWork
+from overnight.server.samples import Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffAnswer:
+    """What changed: `document` is the JSON to send, `etag` changes with it."""
+
+    document: Mapping[str, object]
+    etag: str
+
+
+class Diffs(Protocol):
+    """Computes what runs did to their workspaces. Slow parts run off the event loop."""
+
+    async def diff(
+        self, run_id: str, owner: str, *, scope: str, turn: int | None, path: str | None
+    ) -> DiffAnswer:
+        """Statistics of all files, or the patch of `path`. `scope` is run, turn or uncommitted. Raises NotFound."""
+        ...
+
+    async def files(self, run_id: str, owner: str, *, scope: str, turn: int | None) -> DiffAnswer:
+        """The changed files alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What the operator decides about the server."""
+
+    version: str
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    """Names that a `Host` header may carry, without port, lower-case; behind a proxy its public name too."""
+    origins: tuple[str, ...] = ()
+    """Origins allowed besides the server's own, such as `https://nights.example`."""
+    secure: bool = False
+    """Clients reach the server by https only: the cookie is marked so."""
+    keepalive_s: float = 15.0
+    send_timeout_s: float = 10.0
+    """A stream whose one send is blocked for this long is dropped."""
+    pending_bytes: int = 4 * 1024 * 1024
+    """So is one for which this much has piled up while a send is blocked."""
+    max_body: int = 1024 * 1024
+    max_streams: int = 2000
+    """Open streams; above it new ones are refused with 429."""
+    worker_stale_s: float = 30.0
+    session_days: float = 30.0
+    """How long a browser stays logged in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that routes call. Nothing here is made by the server."""
+
+    settings: ServerSettings
+    uow: UnitOfWork
+    notifier: Notifier
+    clock: Clock
+    follower: Follower
+    runs: RunService
+    backends: Backends
+    folders: Folders
+    diffs: Diffs
+    doctor: Callable[[], Awaitable[Mapping[str, object]]]
+    """The facts of `overnight doctor`: `{status, checks: [{name, status, message, mend}]}`."""
+    config: Callable[[], Sequence[Mapping[str, object]]]
+    """Every setting with its value (secrets masked) and where it came from."""
+    handover: Callable[[], None]
+    """Begin to leave the agents to the next server; returns at once."""
+    ready: Callable[[], Awaitable[Sequence[str]]]
+    """Why the server is not ready to take work; empty when it is."""
+    samples: Sequence[Callable[[], Iterable[Sample]]] = field(default_factory=tuple)
+    """More figures for /metrics."""

@@ -1,0 +1,145 @@
+"""Sending a stream: raw ASGI, frames rendered once for all, batches rather than events.
+
+A stream ends when it is over, when the client leaves (a watcher looks for that: `send` would never tell), when it
+does not keep up, when its token is revoked, and when the server stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import structlog
+from starlette.responses import Response
+
+from overnight.engine.channel import Batch, Entry
+from overnight.engine.follow import Reader
+from overnight.errors import NotFound, StreamTrimmed
+from overnight.server.asgi import Receive, Scope, Send
+from overnight.server.auth import Caller
+from overnight.server.streams import OpenStream, Streams
+from overnight.wire import sse
+
+Item = TypeVar("Item")
+SEND_BYTES: Final = 256 * 1024
+"""One send carries at most this, because the transport buffers a whole send."""
+
+ABORT: Final = "overnight.abort"
+"""Extension of the scope (see `serve`): its `abort` drops the connection at once."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering(Generic[Item]):
+    """How the entries of a stream become frames. `key` names the way a batch is rendered, for sharing."""
+
+    key: str
+    batch: Callable[[Sequence[Item]], bytes]
+    fragments: bool = False
+
+    def frames(self, entries: Sequence[Entry[Item]]) -> bytes:
+        """The frames of all entries."""
+        if len(entries) == 1 and isinstance(entries[0], Batch):
+            return entries[0].rendered(self.key, self.batch)
+        return b"".join([self._one(entry) for entry in entries])
+
+    def _one(self, entry: Entry[Item]) -> bytes:
+        if isinstance(entry, Batch):
+            return entry.rendered(self.key, self.batch)
+        return entry.rendered(sse.delta) if self.fragments else b""
+
+
+class EventStream(Response, Generic[Item]):
+    """A response that streams what a reader gives. It owns the reader, and closes it."""
+
+    def __init__(
+        self, reader: Reader[Item], rendering: Rendering[Item], streams: Streams, *, caller: Caller, target: str,
+        first: bytes = sse.OPENED,
+    ) -> None:  # fmt: skip
+        self.status_code = 200
+        self.background = None
+        self._reader = reader
+        self._rendering = rendering
+        self._streams = streams
+        self._caller = caller
+        self._target = target
+        self._first = first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until it ends, for whatever reason."""
+        opened = self._streams.opened(
+            self._reader, caller=self._caller, target=self._target, peer=_peer(scope)
+        )
+        watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
+            if not scope.get("overnight.head"):
+                await self._stream(send, opened)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except _TooSlow:
+            self._streams.meters.streams_dropped += 1
+            log.info("stream.dropped", target=self._target, cursor=self._reader.cursor)
+            await _cut(scope, watcher)
+        finally:
+            watcher.cancel()
+            self._reader.close()
+            self._streams.closed(opened)
+
+    async def _stream(self, send: Send, opened: OpenStream) -> None:
+        reader = self._reader
+        await self._send(send, self._first, opened)
+        with contextlib.suppress(StreamTrimmed, NotFound):  # it comes back, and is told before the first byte
+            while (entries := await reader.read()) is not None:
+                frames = self._rendering.frames(entries)
+                if frames:
+                    await self._send(send, frames, opened)
+                elif opened.keepalive_due:
+                    await self._send(send, sse.KEEPALIVE, opened)
+        if reader.over:
+            await self._send(send, sse.end(reader.cursor), opened)
+        elif not opened.left:
+            await self._send(send, sse.CLOSING, opened)
+
+    async def _send(self, send: Send, frames: bytes, opened: OpenStream) -> None:
+        for piece in sse.slices(frames, SEND_BYTES):
+            await self._within_deadline(send, piece, opened)
+
+    async def _within_deadline(self, send: Send, piece: bytes, opened: OpenStream) -> None:
+        try:
+            async with asyncio.timeout(self._streams.settings.send_timeout_s) as deadline:
+                opened.sending(deadline)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            raise _TooSlow from None
+        finally:
+            opened.sent(len(piece))
+        self._streams.meters.frames_bytes += len(piece)
+
+
+class _TooSlow(Exception):
+    """The reader did not keep up: the connection is cut, and the client comes back with its cursor."""
+
+
+async def _watch(receive: Receive, opened: OpenStream) -> None:
+    """Wait for the client to leave; without this a stream to nobody would go on for ever."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    opened.leave()
+
+
+async def _cut(scope: Scope, watcher: asyncio.Task[None]) -> None:
+    """Close the connection without waiting for what the client does not read."""
+    extension = scope.get("extensions", {}).get(ABORT)
+    if extension is None:
+        raise _TooSlow
+    extension["abort"]()
+    await asyncio.wait([watcher], timeout=1.0)
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "unknown"
