@@ -159,11 +159,13 @@ class Ladder:
         self.due = now + self._pause_s
 
     def _kill_round(self) -> list[int]:
+        """Those who lived when it began: the group's kill may be quicker than the walk."""
+        found = tree.descendants([os.getpid()])
+        living = [pid for pid in found if tree.is_living(pid)]
         if self._group is not None:
             self._group.kill()
-        found = tree.descendants([os.getpid()])
-        reached = tree.signal_descendants(found, signal.SIGKILL, adopter=os.getpid())
-        return reached or self._signal_group(signal.SIGKILL, found)
+        tree.signal_descendants(found, signal.SIGKILL, adopter=os.getpid())
+        return living or self._signal_group(signal.SIGKILL, found)
 
     def _signal_group(self, signum: int, found: dict[int, int]) -> list[int]:
         """Where processes cannot be listed there is only the agent's own process group."""

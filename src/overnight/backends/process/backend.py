@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from overnight.backends.process.adoption import Dead, attach
+from overnight.backends.process.framing import OutputTruncated
 from overnight.backends.process.keeper_client import KeeperClient
 from overnight.backends.process.output import STDERR, STDOUT, TurnOutput, is_long
 from overnight.backends.process.program import Command, Program
@@ -20,8 +21,6 @@ from overnight.errors import BackendFailure, KeeperGone, Unavailable
 from overnight.keeper_protocol import LaunchSpec, Limits
 from overnight.ports.backend import StoreInput, TurnStart
 
-LINGER_S = 24 * 3600.0
-"""How long a keeper keeps the end of its turn ready for the next server. Its record stays in the turn's folder anyway."""
 _ABANDONED = frozenset({"keeper_lost", "terminated"})
 
 
@@ -72,12 +71,8 @@ class ProcessBackend:
         spec = self._spec(start, command)
         try:
             keeper = await self._spawner.launch(spec, start.token)
-        except (KeeperGone, Unavailable) as error:
-            raise BackendFailure(error.detail, code="keeper_failed", retryable=True) from error
-        except OSError as error:
-            raise BackendFailure(
-                f"no keeper could be reached: {error}", code="keeper_failed", retryable=True
-            ) from error
+        except (KeeperGone, Unavailable, OSError) as error:
+            raise BackendFailure(f"no keeper: {error}", code="keeper_failed", retryable=True) from error
         holding = self._holding(start, store_input, 2 if command.stdin else 1)
         return ProcessTurn(keeper, TurnOutput(start.folder, codec), codec, holding)
 
@@ -93,10 +88,9 @@ class ProcessBackend:
             await _replay(output, start)
             if isinstance(found, KeeperClient):
                 await _send_again(found, start)
-        except BaseException:
-            if isinstance(found, KeeperClient):
-                await found.close()
-            raise
+        except (OutputTruncated, OSError):
+            await _end(found)
+            return None
         return ProcessTurn(found, output, codec, self._holding(start, store_input, last + 1))
 
     async def _attach(self, start: TurnStart) -> KeeperClient | Dead:
@@ -124,7 +118,6 @@ class ProcessBackend:
                 output_bytes=limits.output_bytes,
                 children=limits.children,
                 grace_s=limits.grace_s,
-                linger_s=LINGER_S,
             ),
             stdin=base64.b64encode(command.stdin).decode("ascii"),
             close_stdin=command.close_stdin,
@@ -138,6 +131,16 @@ async def _replay(output: TurnOutput, start: TurnStart) -> None:
         await asyncio.to_thread(output.replay, start.position)
     else:
         output.replay(start.position)
+
+
+async def _end(found: KeeperClient | Dead) -> None:
+    """Its output is not what was recorded: the turn cannot be continued."""
+    if isinstance(found, KeeperClient):
+        with contextlib.suppress(KeeperGone):
+            await found.ladder()
+            await found.ended()
+            await found.release()
+        await found.close()
 
 
 async def _send_again(keeper: KeeperClient, start: TurnStart) -> None:

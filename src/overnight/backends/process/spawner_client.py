@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from overnight.backends.process.channel import Channel, Message, Refused, connect
@@ -33,7 +33,10 @@ IDLE_S = 60.0
 """How long a spawner waits for another launch when it has neither keeper nor client."""
 LAUNCH_WITHIN_S = 40.0
 """A program that takes longer to be exec'd is given up by its keeper before that."""
-START_WITHIN_S = 10.0
+ANSWER_WITHIN_S = 10.0
+START_ATTEMPTS = 3
+LISTEN_WITHIN_S = 2.0
+"""How long whoever holds the lock is given to be there, before it is told to let go."""
 LOG_FILE = "keepers.log"
 """In the data directory: what a spawner or keeper says when it breaks. Empty otherwise."""
 _SOURCE = Path(__file__).parents[3]
@@ -92,7 +95,7 @@ class SpawnerClient:
         if self._held is None:
             self._held = await Channel.over(await self._connect())
         self._held.write({"type": "ping"})
-        return await self._held.first(START_WITHIN_S)
+        return await self._held.first(ANSWER_WITHIN_S)
 
     async def close(self) -> None:
         """Let go of the spawner. It stays as long as there are keepers, and a while longer."""
@@ -125,26 +128,15 @@ class SpawnerClient:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return await connect(path)
         async with self._starting:
-            async for _ in self._attempts():
-                with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                    return await connect(path)
+            for _ in range(START_ATTEMPTS):
+                await self._start()
+                if (sock := await _connect_within(path, LISTEN_WITHIN_S)) is not None:
+                    return sock
+                self._dismiss()
         raise Unavailable(f"no spawner could be started; see {self._data_dir / LOG_FILE}")
 
-    async def _attempts(self) -> AsyncIterator[None]:
-        """Start a spawner; where another one holds the lock but does not answer, ask that one to end, and again."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + START_WITHIN_S
-        yield
-        while loop.time() < until:
-            status = await self._start()
-            yield
-            if status != 0:
-                return
-            self._dismiss()
-            await asyncio.sleep(0.02)
-
-    async def _start(self) -> int:
-        """Returns once a spawner listens, or another one has the lock."""
+    async def _start(self) -> None:
+        """Returns once a spawner listens, or another one has the lock (and may be about to listen)."""
         with open(self._data_dir / LOG_FILE, "ab", opener=_private) as log:  # noqa: ASYNC230 - one local open
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -156,7 +148,7 @@ class SpawnerClient:
                 env=self._environment,
                 start_new_session=True,
             )
-        return await process.wait()
+        await process.wait()
 
     def _dismiss(self) -> None:
         """A spawner whose socket was removed holds the lock in vain. It stays beneath its keepers, but lets go."""
@@ -164,6 +156,16 @@ class SpawnerClient:
         if holder is not None and is_same_process(*holder):
             with contextlib.suppress(OSError):
                 os.kill(holder.pid, signal.SIGTERM)
+
+
+async def _connect_within(path: str, within_s: float) -> socket.socket | None:
+    until = asyncio.get_running_loop().time() + within_s
+    while True:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return await connect(path)
+        if asyncio.get_running_loop().time() >= until:
+            return None
+        await asyncio.sleep(0.005)
 
 
 @contextlib.contextmanager
