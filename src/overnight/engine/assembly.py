@@ -1,0 +1,88 @@
+"""The prompt of the turn that is about to begin: assembled, kept in the turn's folder, and not yet sent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from overnight.domain.request import Request
+from overnight.domain.run import Run, Turn
+from overnight.domain.session import SessionMessage
+from overnight.engine import prompt
+from overnight.engine.follow_requests import steering, text_of
+from overnight.engine.opening import Opening, Place, next_place
+from overnight.engine.preparation import Prepared
+from overnight.engine.workshop import Workshop
+from overnight.ports.unit_of_work import Transaction
+
+INTERRUPTED = "interrupted"
+"""The stop reason of a turn that we ended early and that a later one takes up."""
+PROMPT_FILE = "prompt.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    last: Turn | None
+    steers: Sequence[Request]
+    resume: dict[str, object]
+    messages: Sequence[SessionMessage]
+
+
+class Assembly:
+    """Puts prompts together."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+
+    async def assemble(self, run: Run, prepared: Prepared) -> tuple[Opening, str]:
+        """The opening of the next turn, and its prompt, which has been written to the turn's folder."""
+        known = await self._shop.uow.read(lambda tx: _known(tx, run))
+        place = next_place(run, known.last)
+        folder = self._shop.folders.turn(run.id, place.number, place.attempt)
+        text = await asyncio.to_thread(self._write, run, prepared, place, known, folder)
+        relative = str(folder.relative_to(self._shop.folders.data_dir))
+        opening = Opening(
+            place=place, prepared=prepared, folder=relative, resume=known.resume, steers=known.steers
+        )
+        return opening, text
+
+    def _write(self, run: Run, prepared: Prepared, place: Place, known: _Known, folder: Path) -> str:
+        workspaces = self._shop.workspaces
+        workspace = prepared.workspace if prepared.watched else None
+        text = prompt.assemble(
+            run.spec,
+            prompt.gather(workspaces, workspace, run.spec),
+            turn=place.number,
+            messages=() if _resumes(prepared, known) else known.messages,
+            steers=[text_of(request) for request in known.steers],
+            again=place.again or (known.last is not None and known.last.stop_reason == INTERRUPTED),
+        )
+        self._shop.folders.make(folder)
+        descriptor = os.open(folder / PROMPT_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        return text
+
+
+def read_prompt(folder: Path) -> str:
+    """The prompt with which a turn was begun; empty when its file is gone."""
+    try:
+        return (folder / PROMPT_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _known(tx: Transaction, run: Run) -> _Known:
+    return _Known(
+        last=tx.turns.last(run.pk),
+        steers=steering(tx, run),
+        resume=tx.sessions.backend_state(run.session_pk, run.backend),
+        messages=tx.sessions.messages(run.session_pk, prompt.MESSAGES),
+    )
+
+
+def _resumes(prepared: Prepared, known: _Known) -> bool:
+    return prepared.backend.capabilities.resume and bool(known.resume)

@@ -1,0 +1,106 @@
+"""What people ask of a held run while it is carried out: acted on at once, not at the turn's end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Never
+
+import structlog
+
+from overnight.domain.request import Request
+from overnight.domain.run import Run
+from overnight.domain.session import SessionMessage
+from overnight.engine.hold import Hold
+from overnight.engine.recorder import Recorder
+from overnight.engine.workshop import Workshop
+from overnight.ports.notifier import requests_topic
+from overnight.ports.unit_of_work import Transaction
+
+log = structlog.get_logger(__name__)
+
+
+class RequestFollower:
+    """Reads the requests to one run, woken by their topic or the slow poll.
+
+    The state has been moved by whoever asked; here the turn in progress is told. A steer that cannot reach the turn
+    stays pending: the next turn begins with it.
+    """
+
+    def __init__(self, shop: Workshop, hold: Hold, recorder: Recorder) -> None:
+        self._shop = shop
+        self._hold = hold
+        self._recorder = recorder
+        self._queued: set[int] = set()
+        """Steers that wait for the next turn."""
+
+    async def follow(self) -> Never:
+        """Act on requests until cancelled. Raises LeaseLost when the hold is no longer good."""
+        run_pk = self._hold.run_pk
+        subscription = self._shop.notifier.subscribe(requests_topic(run_pk))
+        try:
+            while True:
+                for request in await self._shop.uow.read(lambda tx: tx.requests.pending(run_pk)):
+                    if request.pk not in self._queued:
+                        await self._act(request)
+                await subscription.next(self._shop.timing.poll_s)
+        finally:
+            subscription.close()
+
+    async def _act(self, request: Request) -> None:
+        log.info("request.received", run=self._hold.run_id, kind=request.kind, by=request.actor)
+        match request.kind:
+            case "cancel":
+                self._hold.ask("cancel")
+            case "pause":
+                self._pause(request.body)
+            case "resume":
+                self._hold.forget("pause")
+                self._hold.stir()
+            case "steer":
+                await self._steer(request)
+                return
+            case "decide":
+                pass  # no approval can be open here: nothing asks for one yet
+        await self._settle(request, "done")
+
+    def _pause(self, body: Mapping[str, object]) -> None:
+        if body.get("when") == "now":
+            self._hold.ask("pause")
+        else:
+            self._hold.stir()
+
+    async def _steer(self, request: Request) -> None:
+        how = request.body.get("how")
+        living = self._hold.living
+        if how == "inject" and living is not None and await living.inject(text_of(request)):
+            await self._recorder.write(lambda tx, run, now_ms: said(tx, run, request, now_ms, "injected"))
+            return
+        self._queued.add(request.pk)
+        if how != "queue":
+            self._hold.ask("steer")
+
+    async def _settle(self, request: Request, outcome: str) -> None:
+        await self._recorder.write(lambda tx, _run, now_ms: tx.requests.settle(request.pk, outcome, now_ms))
+
+
+def text_of(request: Request) -> str:
+    """What a steer says."""
+    return str(request.body.get("text", ""))
+
+
+def said(tx: Transaction, run: Run, request: Request, now_ms: int, outcome: str) -> None:
+    """A steer has reached the agent: it is part of the session's history, and done."""
+    message = SessionMessage(role="user", text=text_of(request), at=now_ms, run_id=run.id, turn=run.turn or None)
+    tx.sessions.add_message(run.session_pk, message)
+    tx.requests.settle(request.pk, outcome, now_ms)
+
+
+def steering(tx: Transaction, run: Run) -> tuple[Request, ...]:
+    """The texts with which the next turn begins, oldest first."""
+    return tuple(request for request in tx.requests.pending(run.pk) if request.kind == "steer")
+
+
+def drop_requests(tx: Transaction, run: Run, now_ms: int) -> None:
+    """The run has ended: whatever is still asked of it has become pointless."""
+    for request in tx.requests.pending(run.pk):
+        tx.requests.settle(request.pk, f"the run was {run.state}", now_ms)

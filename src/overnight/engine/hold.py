@@ -1,0 +1,81 @@
+"""One hold of one run, as this process has it: the lease, the turn that lives, and what was asked meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Literal, Never
+
+import structlog
+
+from overnight.domain.lease import Lease
+from overnight.domain.run import Run
+from overnight.errors import KeeperGone, LeaseLost
+from overnight.ids import RunId
+from overnight.ports.backend import BackendTurn
+
+Wish = Literal["steer", "pause", "shutdown", "cancel"]
+"""Why the turn in progress shall end early; a later one in this order outranks an earlier one."""
+
+_RANK: Final[dict[Wish | None, int]] = {None: 0, "steer": 1, "pause": 2, "shutdown": 3, "cancel": 4}
+
+log = structlog.get_logger(__name__)
+
+
+class Hold:
+    """Exclusive right of this process to advance one run, for as long as its token is the current one."""
+
+    def __init__(self, run: Run, lease: Lease) -> None:
+        self.run_pk = run.pk
+        self.run_id: RunId = run.id
+        self.lease = lease
+        """Replaced by every committed renewal."""
+        self.living: BackendTurn | None = None
+        """The turn under way, where there is one."""
+        self.wish: Wish | None = None
+        self._stirred = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._why = ""
+
+    def renewed(self, sent_at: float, lease_s: float) -> None:
+        """A renewal that was sent at `sent_at` has been committed."""
+        self.lease = self.lease.renewed(sent_at, lease_s)
+
+    async def tell_keeper(self, sent_at: float, lease_s: float) -> None:
+        """Pass the renewal on; a keeper that is gone or has a newer holder shows at the next write."""
+        living = self.living
+        if living is None:
+            return
+        try:
+            await living.renew(sent_at, lease_s)
+        except (LeaseLost, KeeperGone, OSError) as error:
+            log.warning("keeper.renewal_refused", run=self.run_id, error=str(error))
+
+    def lose(self, why: str) -> None:
+        """The hold is no longer good: whoever carries out the run shall let go of it."""
+        self._why = why
+        self._gone.set()
+
+    async def until_lost(self) -> Never:
+        """Raises LeaseLost once the hold is no longer good."""
+        await self._gone.wait()
+        raise LeaseLost(self._why)
+
+    def ask(self, wish: Wish) -> None:
+        """The turn in progress shall end early; wakes whoever rests."""
+        if _RANK[wish] > _RANK[self.wish]:
+            self.wish = wish
+        self._stirred.set()
+
+    def forget(self, *wishes: Wish) -> None:
+        """These have been granted, or taken back."""
+        if self.wish in wishes:
+            self.wish = None
+
+    def stir(self) -> None:
+        """Something has changed: whoever rests shall look again."""
+        self._stirred.set()
+
+    async def stirred(self) -> None:
+        """Wait until something is asked, or has changed, since the last time that this returned."""
+        await self._stirred.wait()
+        self._stirred.clear()

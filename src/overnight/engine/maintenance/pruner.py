@@ -1,0 +1,78 @@
+"""Old runs go: after their time, or the oldest first when the store grows too big. A run that is not final stays."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import Final
+
+import structlog
+
+from overnight.clock import Clock
+from overnight.engine.folders import Folders
+from overnight.engine.policy import Storage
+from overnight.errors import NotFound
+from overnight.ports.unit_of_work import Transaction, UnitOfWork
+
+BATCH: Final = 20
+"""Runs looked up at once; each is removed in a transaction of its own."""
+MOST: Final = 1000
+"""Runs removed in one go; the rest waits for the next time."""
+FULL: Final = 0.8
+"""The part of `max_bytes` from which the oldest runs go."""
+SLICE: Final = 5_000
+"""Events removed in one transaction, so that no unit takes long."""
+DAY_MS: Final = 86_400_000
+
+log = structlog.get_logger(__name__)
+
+
+class Pruner:
+    """Removes final runs with their events and folders."""
+
+    def __init__(self, uow: UnitOfWork, clock: Clock, storage: Storage) -> None:
+        self._uow = uow
+        self._clock = clock
+        self._storage = storage
+        self._folders = Folders(storage.data_dir)
+
+    async def once(self) -> int:
+        """Remove what is due; how many runs."""
+        removed = await self._remove_ended_before(
+            self._clock.wall_ms() - round(self._storage.retention_days * DAY_MS), by_size=False
+        )
+        if self._storage.max_bytes is not None:
+            removed += await self._remove_ended_before(self._clock.wall_ms(), by_size=True)
+        return removed
+
+    async def _remove_ended_before(self, moment: int, *, by_size: bool) -> int:
+        removed = 0
+        while removed < MOST and (not by_size or await self._too_big()):
+            old = await self._uow.read(lambda tx: tx.installation.expired_runs(moment, 1 if by_size else BATCH))
+            if not old:
+                break
+            for pk in old:
+                removed += await self._remove(pk)
+        return removed
+
+    async def _too_big(self) -> bool:
+        if self._storage.max_bytes is None:
+            return False
+        size = await self._uow.read(lambda tx: tx.installation.size_bytes())
+        return size >= FULL * self._storage.max_bytes
+
+    async def _remove(self, pk: int) -> bool:
+        last = await self._uow.read(lambda tx: tx.events.mark(pk).last)
+        while await self._uow.write(lambda tx: tx.events.trim(pk, last, SLICE)):
+            pass
+        try:
+            run_id = await self._uow.write(lambda tx: _delete(tx, pk))
+        except NotFound:
+            return False
+        await asyncio.to_thread(shutil.rmtree, self._folders.run(run_id), ignore_errors=True)
+        log.info("run.pruned", run=run_id)
+        return True
+
+
+def _delete(tx: Transaction, pk: int) -> str:
+    return tx.runs.delete(pk)

@@ -1,0 +1,159 @@
+"""What happens after a turn: a pure function of the run and of how the turn went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from overnight.domain.limits import spent
+from overnight.domain.run import Run
+from overnight.domain.spec import CompletionSpec
+from overnight.domain.values import CompletedBy, Completion, Failure, WaitingFor
+from overnight.engine.policy import RunPolicy, Timing
+
+LONGEST_BACKOFF_S: Final = 300.0
+"""No wait between two attempts is longer; where the backend names a later time, waiting is left to a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResult:
+    """How a turn went. With neither failure nor interruption it ended in order."""
+
+    failure: Failure | None = None
+    interrupted: bool = False
+    """We ended it early on purpose."""
+    met: Completion | None = None
+    """The run's completion condition was seen."""
+    abandoned: bool = False
+    """Its agent is gone without a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """The run is done."""
+
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """The run cannot go on."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextTurn:
+    """The next turn, after a rest."""
+
+    rest_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """The same turn once more, after a rest."""
+
+    rest_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Go on with the n-th of `spec.fallback`."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The backend cannot be had now: a person has to look."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskBudget:
+    """A budget is spent: a person raises it or ends the run."""
+
+    waiting_for: WaitingFor
+    until: int
+    """Wall milliseconds at which the default decision is applied."""
+
+
+Step = Complete | Fail | NextTurn | Again | Fallback | Pause | AskBudget
+
+
+def next_step(run: Run, result: TurnResult, *, now_ms: int, policy: RunPolicy, timing: Timing) -> Step:
+    """Decide. `run` has this turn's amounts in its stats and idle turns already."""
+    if result.met is not None:
+        return Complete(completion=result.met)
+    if result.abandoned:
+        return _after_abandoned(run)
+    budget = _after_spent(run, now_ms, policy)
+    if result.failure is not None:
+        return _after_failure(run, result.failure, budget, now_ms, timing)
+    if result.interrupted:
+        return budget or NextTurn()
+    return _after_completed(run, budget)
+
+
+def _after_completed(run: Run, budget: Step | None) -> Step:
+    if run.spec.mode == "oneshot":
+        return Complete(completion=Completion(by="one_turn"))
+    if run.limits.turns is not None and run.stats.turns >= run.limits.turns:
+        return _ended(run, "limit", f"the limit of {run.limits.turns} turns was reached")
+    idle = run.spec.completion.idle_turns
+    if idle and run.idle_turns >= idle:
+        return _ended(run, "idle", f"{idle} turns changed nothing")
+    return budget or NextTurn(rest_s=run.spec.loop_delay_s)
+
+
+def _after_failure(run: Run, failure: Failure, budget: Step | None, now_ms: int, timing: Timing) -> Step:
+    if budget is not None:
+        return budget
+    rest_s = _backoff_s(run.attempt, failure, now_ms, timing)
+    if failure.retryable and run.attempt < run.limits.attempts and rest_s <= LONGEST_BACKOFF_S:
+        return Again(rest_s=rest_s)
+    if run.fallback < len(run.spec.fallback):
+        return Fallback(index=run.fallback + 1)
+    return Pause(failure=failure) if failure.retryable else Fail(failure=failure)
+
+
+def _after_abandoned(run: Run) -> Step:
+    if run.attempt < run.limits.attempts:
+        return Again()
+    message = f"turn {run.turn} was abandoned {run.attempt} times"
+    return Fail(failure=Failure(code="attempts_exhausted", message=message))
+
+
+def _after_spent(run: Run, now_ms: int, policy: RunPolicy) -> Step | None:
+    what = spent(run.limits, run.stats)
+    if what is None:
+        return None
+    if run.limits.on_spent == "fail":
+        return Fail(failure=Failure(code="budget_spent", message=f"the budget is spent: {what}"))
+    if run.limits.on_spent == "finish":
+        return _ended(run, "limit", f"the budget is spent: {what}")
+    waiting_for = WaitingFor(kind="budget", detail=str(what))
+    return AskBudget(waiting_for=waiting_for, until=now_ms + round(policy.budget_expires_s * 1000))
+
+
+def _ended(run: Run, by: CompletedBy, why: str) -> Step:
+    if not has_condition(run.spec.completion):
+        return Complete(completion=Completion(by=by))
+    message = f"{why} and the run's completion condition was never seen"
+    return Fail(failure=Failure(code="condition_not_met", message=message))
+
+
+def has_condition(completion: CompletionSpec) -> bool:
+    """Whether the caller named a condition. Everybody has the default stop file: it is a way out, not a condition."""
+    return completion.pattern is not None or completion.stop_file not in {None, _DEFAULT.stop_file}
+
+
+_DEFAULT: Final = CompletionSpec()
+
+
+def _backoff_s(attempt: int, failure: Failure, now_ms: int, timing: Timing) -> float:
+    rest = min(LONGEST_BACKOFF_S, timing.backoff_s * float(1 << min(attempt - 1, 20)))
+    if failure.retry_at is None:
+        return rest
+    return max(rest, (failure.retry_at - now_ms) / 1000)

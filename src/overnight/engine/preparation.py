@@ -1,0 +1,94 @@
+"""Before a turn: the workspace is made ready and the backend is asked whether it can work at all."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from overnight.domain.run import Run
+from overnight.domain.spec import GitWorkspace
+from overnight.engine.comparison import take_base
+from overnight.engine.prompt import make_logs
+from overnight.engine.recorder import Recorder
+from overnight.engine.workshop import Workshop
+from overnight.errors import BackendFailure
+from overnight.ports.backend import Backend
+from overnight.ports.unit_of_work import Transaction
+from overnight.ports.workspace import WorkspaceIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a turn works with."""
+
+    backend: Backend
+    workspace: Path
+    home: Path
+    stop: bool = False
+    """Whether the stop file is there."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether the backend works in the workspace at all: else there is nothing to watch and to compare."""
+        return self.backend.capabilities.workspace
+
+
+class Preparation:
+    """Makes ready what a turn needs. Safe to repeat."""
+
+    def __init__(self, shop: Workshop, recorder: Recorder) -> None:
+        self._shop = shop
+        self._recorder = recorder
+
+    async def prepare(self, run: Run) -> Prepared:
+        """Raises WorkspaceRefused, UnknownBackend, or BackendFailure when the preflight fails."""
+        prepared = await self.place(run, run.backend)
+        await self._preflight(run.backend)
+        if not prepared.watched:
+            return prepared
+        return await asyncio.to_thread(self._look_around, run, prepared)
+
+    async def place(self, run: Run, backend: str) -> Prepared:
+        """The workspace and the home alone, for a turn that lives already."""
+        identity = await asyncio.to_thread(self._workspace, run)
+        path = str(identity.path)
+        if run.workspace != path:
+
+            def unit(tx: Transaction, run: Run, _now_ms: int) -> None:
+                tx.runs.set_workspace(run.pk, path, identity.chain)
+
+            await self._recorder.write(unit)
+        folders = self._shop.folders
+        home = await asyncio.to_thread(folders.make, folders.home(run.session_id, backend))
+        return Prepared(backend=self._shop.backends.get(backend), workspace=identity.path, home=home)
+
+    def _workspace(self, run: Run) -> WorkspaceIdentity:
+        wanted = run.spec.workspace
+        if isinstance(wanted, GitWorkspace):
+            return self._shop.workspaces.checkout(run.id, wanted.git, wanted.ref)
+        if wanted is None:
+            return self._shop.workspaces.scratch(run.id)
+        return self._shop.workspaces.check(wanted)
+
+    def _look_around(self, run: Run, prepared: Prepared) -> Prepared:
+        """Before the first turn: logs from templates and the first snapshot. Before every turn: the stop file."""
+        workspaces, workspace = self._shop.workspaces, prepared.workspace
+        if run.turn == 0:
+            if run.spec.mode != "oneshot":
+                make_logs(workspaces, workspace, run.spec)
+            take_base(workspaces, run, workspace)
+        stop_file = run.spec.completion.stop_file
+        stop = stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None
+        return replace(prepared, stop=stop)
+
+    async def _preflight(self, name: str) -> None:
+        backends = self._shop.backends
+        check = backends.known(name) or await backends.check(name)
+        if check.status != "fail":
+            return
+        first = check.problems[0] if check.problems else None
+        message = f"{name}: {first.message if first else 'its preflight fails'}"
+        raise BackendFailure(
+            message, code="preflight_failed", retryable=False, mend=first.mend if first else ""
+        )

@@ -1,0 +1,197 @@
+"""The scene of one turn: all that observes it while it runs, and what is found when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from overnight.domain.completion import Pattern, find_completion
+from overnight.domain.event import Draft, Recorded
+from overnight.domain.redaction import Redactor
+from overnight.domain.run import Run, Turn
+from overnight.domain.values import Completion, FileStats, TestStats, Usage
+from overnight.engine.comparison import compare
+from overnight.engine.deltas import DeltaFeed
+from overnight.engine.preparation import Prepared
+from overnight.engine.recorder import Recorder
+from overnight.engine.settlement import Closing
+from overnight.engine.telemetry.file_ledger import FileLedger
+from overnight.engine.telemetry.interpreter import Interpreter, TurnSummary
+from overnight.engine.turn_end import TurnEnd
+from overnight.engine.verdict import result_of, stop_reason_of
+from overnight.engine.workshop import Workshop
+from overnight.ports.unit_of_work import Transaction
+
+Aide = Callable[[Callable[[Sequence[Draft]], None]], Coroutine[Any, Any, None]]
+"""Watches something beside the agent's own output, and hands its events to the function given."""
+
+FILE_TYPES: Final = ("file.written", "file.deleted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the log tells about a turn that is taken up in its middle."""
+
+    summary: TurnSummary = field(default_factory=TurnSummary)
+    agents_usage: Usage | None = None
+    """What the agent itself has counted, where the backend has not."""
+    files: tuple[Mapping[str, Any], ...] = ()
+    """Data of the file events recorded so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the workspace shows once the agent is gone."""
+
+    drafts: Sequence[Draft] = ()
+    files: FileStats | None = None
+    files_of_run: FileStats | None = None
+    changed: bool = False
+    met: Completion | None = None
+
+
+class Scene:
+    """Observes one turn."""
+
+    def __init__(
+        self, shop: Workshop, recorder: Recorder, redactor: Redactor, run: Run, turn: Turn, prepared: Prepared,
+        memory: Memory | None = None,
+    ) -> None:  # fmt: skip
+        self._shop = shop
+        self._recorder = recorder
+        self._run = run
+        self._turn = turn
+        self._prepared = prepared
+        self._memory = memory or Memory()
+        self._ledger = FileLedger(str(prepared.workspace), watched=prepared.watched)
+        for data in self._memory.files:
+            _tell_again(self._ledger, data)
+        self.interpreter = Interpreter(
+            wall_ms=shop.clock.wall_ms, redactor=redactor, files=self._ledger, before=self._memory.summary
+        )
+        self.deltas = DeltaFeed(notifier=shop.notifier, run=run, turn=turn.number, redactor=redactor)
+
+    def aides(self) -> Sequence[Aide]:
+        """Those who watch beside while the turn runs."""
+        return ()
+
+    async def close(self, end: TurnEnd) -> Closing:
+        """Everything that is known once the agent is gone and its output has been read."""
+        summary = self.interpreter.summary()
+        found = await self._look(summary.message)
+        planned = await self._shop.uow.read(self._plan_changed)
+        result = result_of(end, found.met)
+        if result.failure is not None:
+            result = replace(result, failure=self._recorder.hidden_failure(result.failure))
+        return Closing(
+            result=result, stop_reason=stop_reason_of(end, result),
+            stopped=end.ended.stopped if end.ended else None,
+            why_abandoned="its keeper is gone",
+            drafts=self._recorder.redacted(found.drafts),
+            usage=summary.usage or self._memory.agents_usage, tests=summary.tests, files=found.files,
+            files_of_run=found.files_of_run, changed=found.changed or planned,
+            last_message=self._recorder.hidden(summary.message) or None,
+        )  # fmt: skip
+
+    async def clear(self, closing: Closing) -> None:
+        """After the settlement: the stop file that has ended the run goes."""
+        met = closing.result.met
+        if met is not None and met.by == "stop_file" and self._run.spec.completion.stop_file:
+            path = self._run.spec.completion.stop_file
+            await asyncio.to_thread(self._shop.workspaces.remove_file, self._prepared.workspace, path)
+
+    async def _look(self, message: str) -> _Found:
+        if not self._prepared.watched:
+            return _Found(met=self._met_in((), message))
+        return await asyncio.to_thread(self._look_at_workspace, message)
+
+    def _look_at_workspace(self, message: str) -> _Found:
+        """Blocks on the disk."""
+        workspaces, workspace = self._shop.workspaces, self._prepared.workspace
+        compared = compare(workspaces, self._run, self._turn, workspace)
+        stop_file = self._run.spec.completion.stop_file
+        if stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None:
+            met: Completion | None = Completion(by="stop_file")
+        else:
+            met = self._met_in((), message)
+        return _Found(
+            drafts=self._ledger.settle(compared.changes), files=compared.of_turn,
+            files_of_run=compared.of_run, changed=compared.work, met=met,
+        )  # fmt: skip
+
+    def _met_in(self, added: Iterable[str], message: str) -> Completion | None:
+        spec = self._run.spec.completion
+        if spec.pattern is None or self._run.spec.mode == "oneshot":
+            return None
+        met = find_completion(
+            Pattern(spec.pattern), added=added, scan_lines=spec.scan_lines, message=message
+        )
+        return replace(met, line=self._recorder.hidden(met.line)) if met and met.line else met
+
+    def _plan_changed(self, tx: Transaction) -> bool:
+        """Whether the agent's plan is another one than before this turn."""
+        now = _last(tx, self._run.pk, "plan.updated", turn=self._turn.number)
+        if now is None:
+            return False
+        found = tx.events.select(
+            self._run.pk, after=None, before=self._turn.first_seq or None, descending=True,
+            types=("plan.updated",), turn=None, limit=1,
+        )  # fmt: skip
+        return not found or _data(found[0]) != now
+
+
+def remembered(tx: Transaction, turn: Turn) -> Memory:
+    """What the log tells about the turn so far; for an adoption."""
+    usage = _last(tx, turn.run_pk, "usage.recorded", turn=turn.number, attempt=turn.attempt)
+    tests = _last(tx, turn.run_pk, "tests.completed", turn=turn.number, attempt=turn.attempt)
+    message = _last(tx, turn.run_pk, "message.completed", turn=turn.number, attempt=turn.attempt)
+    counted = _usage(usage) if usage else None
+    by_agent = usage is not None and usage.get("source") == "agent"
+    summary = TurnSummary(
+        usage=None if by_agent else counted,
+        tests=TestStats(**{name: tests[name] for name in ("passed", "failed", "skipped")}) if tests else None,
+        items=turn.items,
+        message=str(message["text"]) if message else "",
+    )
+    files = tx.events.select(
+        turn.run_pk, after=None, before=None, descending=False, types=FILE_TYPES, turn=turn.number, limit=1000
+    )
+    return Memory(
+        summary=summary, agents_usage=counted if by_agent else None,
+        files=tuple(_data(event) for event in files if _attempt(event) == turn.attempt),
+    )  # fmt: skip
+
+
+def _last(
+    tx: Transaction, run_pk: int, type: str, *, turn: int, attempt: int | None = None
+) -> dict[str, Any] | None:
+    found = tx.events.select(
+        run_pk, after=None, before=None, descending=True, types=(type,), turn=turn, limit=1
+    )
+    if not found or attempt not in {None, _attempt(found[0])}:
+        return None
+    return _data(found[0])
+
+
+def _data(event: Recorded) -> dict[str, Any]:
+    return dict(orjson.loads(event.body)["data"])
+
+
+def _attempt(event: Recorded) -> int | None:
+    attempt = orjson.loads(event.body)["attempt"]
+    return int(attempt) if attempt is not None else None
+
+
+def _usage(data: Mapping[str, Any]) -> Usage:
+    return Usage(**{name: data[name] for name in ("input", "cached", "output", "reasoning", "cost_usd")})
+
+
+def _tell_again(ledger: FileLedger, data: Mapping[str, Any]) -> None:
+    if "kind" in data:
+        ledger.written(str(data["path"]), str(data["kind"]), data.get("bytes") or 0, data.get("sha256"))
+    else:
+        ledger.deleted(str(data["path"]))

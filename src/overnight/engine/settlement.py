@@ -1,0 +1,180 @@
+"""The end of a turn: its row, its events and what becomes of the run are one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from overnight.clock import rfc3339
+from overnight.domain.event import Draft
+from overnight.domain.run import Run, Turn
+from overnight.domain.session import SessionMessage
+from overnight.domain.states import Input, State, TurnState
+from overnight.domain.text import first_line
+from overnight.domain.values import Failure, FileStats, TestStats, Usage, WaitingFor
+from overnight.engine import moves
+from overnight.engine.boundary import cancelled, let_go
+from overnight.engine.follow_requests import drop_requests
+from overnight.engine.hold import Wish
+from overnight.engine.next_step import (
+    Again,
+    AskBudget,
+    Complete,
+    Fail,
+    Fallback,
+    NextTurn,
+    Pause,
+    Step,
+    TurnResult,
+    next_step,
+)
+from overnight.engine.policy import RunPolicy, Timing
+from overnight.errors import Conflict
+from overnight.ports.backend import Stopped
+from overnight.ports.unit_of_work import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """Everything that is known about a turn once its agent is gone. Nothing in it shows a secret."""
+
+    result: TurnResult
+    stop_reason: str | None = None
+    stopped: Stopped | None = None
+    why_abandoned: str = ""
+    drafts: Sequence[Draft] = ()
+    """Events that were only seen after the agent's end."""
+    usage: Usage | None = None
+    tests: TestStats | None = None
+    files: FileStats | None = None
+    """What this turn did to the workspace."""
+    files_of_run: FileStats | None = None
+    """What the run has done to it since its beginning."""
+    changed: bool = False
+    """Whether the turn counts as work: the workspace or the plan is another."""
+    last_message: str | None = None
+    recovery: str | None = None
+    """Set when the end was found by the next holder: the reason of the recovery."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What decides beside the run itself."""
+
+    policy: RunPolicy
+    timing: Timing
+
+
+def settle(tx: Transaction, run: Run, now_ms: int, closing: Closing, wish: Wish | None, rules: Rules) -> Step | None:
+    """Close the turn and decide. The step that is still to be carried out, or None when the run was let go."""
+    turn = tx.turns.last(run.pk)
+    if turn is None or turn.state is not TurnState.STARTED:
+        raise Conflict("the turn has been settled already")
+    _close(tx, run, turn, closing, now_ms)
+    run = _accounted(run, turn, closing, now_ms)
+    if closing.recovery is not None:
+        run = recovered(tx, run, closing.recovery, now_ms, adopted=False)
+    step = next_step(run, closing.result, now_ms=now_ms, policy=rules.policy, timing=rules.timing)
+    return apply(tx, run, step, wish, now_ms, closing.stopped)
+
+
+def apply(
+    tx: Transaction, run: Run, step: Step, wish: Wish | None, now_ms: int, stopped: Stopped | None = None
+) -> Step | None:
+    """Carry out `step` as far as one transaction can; what is left of it (a rest) comes back, None if nothing is."""
+    if run.state is State.CANCELLING:
+        cancelled(tx, run, now_ms, stopped or Stopped())
+        return None
+    match step:
+        case Complete(completion=completion):
+            drop_requests(tx, run, now_ms)
+            moves.complete(tx, run, completion, now_ms)
+            return None
+        case Fail(failure=failure):
+            drop_requests(tx, run, now_ms)
+            moves.fail(tx, run, failure, now_ms)
+            return None
+        case AskBudget(waiting_for=what, until=until):
+            data = {"detail": what.detail, "until": rfc3339(until)}
+            moves.note(tx, run, now_ms, Draft(type="budget.spent", data=data))
+            moves.waiting(tx, replace(run, attempt=1), what, until, now_ms)
+            return None
+        case Pause(failure=failure):
+            _pause(tx, replace(run, attempt=1, fallback=0), failure, now_ms)
+            return None
+        case Again():
+            run = replace(run, attempt=run.attempt + 1)
+        case NextTurn():
+            run = replace(run, attempt=1)
+        case Fallback(index=index):
+            run = replace(run, attempt=1, fallback=index)
+    saved = tx.runs.save(run)
+    return None if let_go(tx, saved, wish, now_ms) else step
+
+
+def recovered(tx: Transaction, run: Run, reason: str, now_ms: int, *, adopted: bool) -> Run:
+    """Another hold has taken over; `adopted`: with a living turn, so that nothing was lost."""
+    data = {"from_attempt": run.attempt, "reason": reason, "adopted": adopted}
+    return moves.move(tx, run, Input.ADOPT, "run.recovered", now_ms, data)
+
+
+def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int) -> None:
+    data = _data(turn, closing, now_ms)
+    drafts = [*closing.drafts, Draft(type=f"turn.{_state(closing).value}", data=data)]
+    stamped = [replace(draft, turn=turn.number, attempt=turn.attempt) for draft in drafts]
+    last_seq = tx.events.append(run.pk, stamped, now_ms)[-1].seq
+    tx.turns.save(
+        replace(
+            turn, state=_state(closing), ended_at=now_ms, last_seq=last_seq, stop_reason=closing.stop_reason,
+            error=closing.result.failure, usage=closing.usage, files=closing.files, tests=closing.tests,
+            last_message=first_line(closing.last_message) if closing.last_message else None,
+        )
+    )  # fmt: skip
+    if closing.last_message:
+        message = SessionMessage(
+            role="assistant", text=closing.last_message, at=now_ms, run_id=run.id, turn=turn.number
+        )
+        tx.sessions.add_message(run.session_pk, message)
+
+
+def _state(closing: Closing) -> TurnState:
+    if closing.result.abandoned:
+        return TurnState.ABANDONED
+    return TurnState.COMPLETED if closing.result.failure is None else TurnState.FAILED
+
+
+def _data(turn: Turn, closing: Closing, now_ms: int) -> dict[str, object]:
+    if closing.result.abandoned:
+        return {"turn": turn.number, "reason": closing.why_abandoned}
+    if closing.result.failure is not None:
+        return {"turn": turn.number, **closing.result.failure.to_json()}
+    return {
+        "turn": turn.number,
+        "stop_reason": closing.stop_reason,
+        "duration_ms": max(0, now_ms - turn.started_at),
+        "usage": closing.usage.to_json() if closing.usage else None,
+    }
+
+
+def _accounted(run: Run, turn: Turn, closing: Closing, now_ms: int) -> Run:
+    """The run with this turn's amounts. A turn counts as one only when it ended in order by itself."""
+    stats, result = run.stats, closing.result
+    ended = not (result.failure or result.interrupted or result.abandoned)
+    stats = replace(
+        stats,
+        turns=stats.turns + ended,
+        usage=stats.usage + (closing.usage or Usage()),
+        files=closing.files_of_run or stats.files,
+        tests=closing.tests or stats.tests,
+        wall_ms=stats.wall_ms + max(0, now_ms - turn.started_at),
+    )
+    idle = 0 if closing.changed else run.idle_turns + ended
+    return replace(run, stats=stats, idle_turns=idle, pid=None, now=None, updated_at=now_ms)
+
+
+def _pause(tx: Transaction, run: Run, failure: Failure, now_ms: int) -> None:
+    extra = {**failure.to_json(), "retry_at": rfc3339(failure.retry_at) if failure.retry_at else None}
+    if run.state is State.RUNNING:
+        run = moves.move(tx, run, Input.PAUSE, "run.pausing", now_ms, {"reason": "backend_error"})
+    what = WaitingFor(kind="backend", detail=f"{failure.code}: {failure.message}"[:500])
+    moves.paused(tx, replace(run, waiting_for=what), "backend_error", now_ms, extra=extra)

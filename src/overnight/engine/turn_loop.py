@@ -1,0 +1,233 @@
+"""One turn, live: what the agent says is recorded as it arrives, and what people ask is passed on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from overnight.domain.event import Draft
+from overnight.domain.run import Position, Run, Turn
+from overnight.domain.update import (
+    Delta,
+    FileTouched,
+    Message,
+    PlanReported,
+    Reasoning,
+    SessionKnown,
+    ToolCompleted,
+    Update,
+)
+from overnight.domain.values import Failure, Now
+from overnight.engine.hold import Hold, Wish
+from overnight.engine.inbox import Inbox
+from overnight.engine.recorder import Recorder
+from overnight.engine.scene import Scene
+from overnight.engine.turn_end import TurnEnd
+from overnight.engine.waiting import end, within
+from overnight.engine.workshop import Workshop
+from overnight.errors import KeeperGone
+from overnight.ports.backend import BackendTurn
+from overnight.ports.unit_of_work import Transaction
+
+MOST_IN_ONE_UNIT: Final = 500
+"""Updates after which a unit is written even though more are there."""
+MOST_HELD_BACK: Final = 10_000
+"""Events that wait for output that is not due yet."""
+POSITION_S: Final = 0.5
+"""How long a position without any event may stay unrecorded."""
+NOW_S: Final = 0.5
+"""How often at most the live line of a run is renewed."""
+OVERDUE_S: Final = 2.0
+"""How long after its deadline and grace a turn is ended from here, should its keeper not have done so."""
+
+log = structlog.get_logger(__name__)
+
+
+class TurnLoop:
+    """Records one turn until its agent is gone and all of its output has been read."""
+
+    def __init__(
+        self, shop: Workshop, hold: Hold, recorder: Recorder, *, run: Run, turn: Turn, agent: BackendTurn,
+        scene: Scene, interruptible: bool,
+    ) -> None:  # fmt: skip
+        self._shop = shop
+        self._hold = hold
+        self._recorder = recorder
+        self._run = run
+        self._turn = turn
+        self._agent = agent
+        self._scene = scene
+        self._interpreter = scene.interpreter
+        self._interruptible = interruptible
+        self._inbox = Inbox()
+        self._drafts: list[Draft] = []
+        self._items = 0
+        self._position = turn.position
+        self._recorded = turn.position
+        self._recorded_at = shop.clock.boot()
+        self._state: Mapping[str, object] | None = None
+        self._shown: Now | None = run.now
+        self._shown_at = 0.0
+        self._granted: Wish | None = None
+        self._failure: Failure | None = None
+
+    async def run(self) -> TurnEnd:
+        """Until the turn has ended and everything has been recorded. Raises LeaseLost (in a group) if the hold ends."""
+        async with asyncio.TaskGroup() as group:
+            aides = [group.create_task(aide(self.add)) for aide in self._scene.aides()]
+            aides += [group.create_task(self._obey()), group.create_task(self._mind_deadline())]
+            group.create_task(self._inbox.fill(self._agent))
+            await self._record()
+            await end(*aides)
+        self._drafts += self._interpreter.finish(self._shop.clock.boot())
+        await self._write()
+        ended = None if self._inbox.cut else self._agent.ended()
+        return TurnEnd(ended=ended, granted=self._granted, failure=self._failure)
+
+    def add(self, drafts: Sequence[Draft]) -> None:
+        """Record these with what comes next; for those who watch beside."""
+        self._drafts += drafts
+        self._inbox.stir()
+
+    async def _record(self) -> None:
+        while not self._inbox.over:
+            await self._news()
+            self._take()
+            if self._interpreter.due() is None or self._flushed():
+                await self._write()
+
+    async def _news(self) -> None:
+        """Wait for updates, or until held-back output or an unrecorded position is due."""
+        due = self._interpreter.due()
+        if due is None and self._position != self._recorded:
+            due = self._recorded_at + POSITION_S
+        if due is None:
+            await self._inbox.news()
+        elif (rest := due - self._shop.clock.boot()) > 0:
+            await within(self._shop.clock, rest, self._inbox.news())
+
+    def _take(self) -> None:
+        now = self._shop.clock.boot()
+        taken = 0
+        while taken < MOST_IN_ONE_UNIT and (batch := self._inbox.take()):
+            taken += len(batch.updates)
+            for update in batch.updates:
+                self._feed(update, now)
+            self._position = batch.position
+
+    def _feed(self, update: Update, now: float) -> None:
+        if isinstance(update, Delta):
+            self._scene.deltas.publish(update)
+            return
+        if isinstance(update, SessionKnown):
+            self._state = update.state
+        self._items += _is_item(update)
+        self._drafts += self._interpreter.feed(update, now)
+
+    def _flushed(self) -> bool:
+        """Whether nothing is held back any more.
+
+        A position may only be recorded together with everything that came before it, so events wait for the output
+        that was held back, unless too many of them would gather.
+        """
+        now = self._shop.clock.boot()
+        due = self._interpreter.due()
+        if due is not None and now < due and len(self._drafts) < MOST_HELD_BACK:
+            return False
+        self._drafts += self._interpreter.flush(now)
+        return True
+
+    async def _write(self) -> None:
+        boot = self._shop.clock.boot()
+        now = self._now_to_show(boot)
+        late = self._inbox.over or boot >= self._recorded_at + POSITION_S
+        moved = late and self._position != self._recorded
+        if not (self._drafts or self._state is not None or now is not self._shown or moved):
+            return
+        progress = _Progress(
+            drafts=self._recorder.redacted(self._drafts), position=self._position, items=self._items,
+            state=self._state, now=now, show=now is not self._shown, turn=self._turn,
+        )  # fmt: skip
+        self._drafts, self._state, self._items = [], None, 0
+        last_seq = await self._recorder.write(progress.record)
+        self._recorded, self._recorded_at = progress.position, boot
+        if progress.show:
+            self._shown, self._shown_at = now, boot
+        if last_seq >= self._run.limits.events and self._failure is None:
+            await self._over_the_event_limit()
+
+    def _now_to_show(self, boot: float) -> Now | None:
+        now = self._interpreter.now
+        if now is None or now == self._shown or boot < self._shown_at + NOW_S:
+            return self._shown
+        return now
+
+    async def _obey(self) -> None:
+        """End the turn early for whatever is asked; a wish that outranks the one granted is granted too."""
+        while True:
+            wish = self._hold.wish
+            if wish is not None and wish != self._granted:
+                self._granted = wish
+                await self._stop(wish)
+            await self._hold.stirred()
+
+    async def _mind_deadline(self) -> None:
+        limits = self._run.limits
+        elapsed = max(0.0, (self._shop.clock.wall_ms() - self._turn.started_at) / 1000)
+        left = limits.turn_timeout_s + self._shop.timing.grace_s + OVERDUE_S - elapsed
+        await self._shop.clock.sleep(max(left, 0.0))
+        message = f"the turn took longer than {limits.turn_timeout_s:g} s"
+        self._failure = Failure(code="turn_timeout", message=message, retryable=True)
+        await self._stop("deadline")
+
+    async def _over_the_event_limit(self) -> None:
+        message = f"the run has recorded {self._run.limits.events} events"
+        self._failure = Failure(code="event_limit", message=message)
+        await self._stop("event_limit")
+
+    async def _stop(self, reason: str) -> None:
+        log.info("turn.stopping", run=self._hold.run_id, turn=self._turn.number, reason=reason)
+        try:
+            await self._agent.stop(reason=reason, interrupt=self._interruptible)
+        except KeeperGone as error:
+            # Its spawner sweeps after it; the end of the updates tells when.
+            log.warning("keeper.gone", run=self._hold.run_id, error=str(error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Progress:
+    """What one unit records: events, the position after them, and what else has changed."""
+
+    turn: Turn
+    drafts: Sequence[Draft]
+    position: Position
+    items: int
+    state: Mapping[str, object] | None
+    now: Now | None
+    show: bool
+
+    def record(self, tx: Transaction, run: Run, now_ms: int) -> int:
+        """The number of the run's last event after it."""
+        turn = self.turn
+        tx.turns.advance(run.pk, turn.number, turn.attempt, self.position, self.items)
+        if self.state is not None:
+            tx.sessions.save_backend_state(run.session_pk, turn.backend, self.state)
+        if self.show:
+            tx.runs.save(replace(run, now=self.now, updated_at=now_ms))
+        if not self.drafts:
+            return run.last_seq
+        return tx.events.append(run.pk, [_of(turn, draft) for draft in self.drafts], now_ms)[-1].seq
+
+
+def _is_item(update: Update) -> bool:
+    return isinstance(update, Message | Reasoning | ToolCompleted | PlanReported | FileTouched) and not (
+        isinstance(update, FileTouched) and update.kind == "read"
+    )
+
+
+def _of(turn: Turn, draft: Draft) -> Draft:
+    return replace(draft, turn=turn.number, attempt=turn.attempt)

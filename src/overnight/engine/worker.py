@@ -1,0 +1,270 @@
+"""The worker: claims due runs, keeps their leases alive from outside, and has an executor carry out each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import structlog
+
+from overnight.domain.event import Draft
+from overnight.domain.lease import Lease
+from overnight.domain.run import Run
+from overnight.domain.states import HELD, Input, State
+from overnight.domain.values import Cancellation, Failure
+from overnight.domain.worker import Offer
+from overnight.engine import moves
+from overnight.engine.executor import Executor, Outcome
+from overnight.engine.hold import Hold
+from overnight.engine.waiting import end, within
+from overnight.engine.workshop import Workshop
+from overnight.errors import LeaseLost, OvernightError
+from overnight.ports.notifier import QUEUE, Notice
+from overnight.ports.unit_of_work import Transaction
+
+STORAGE_TROUBLE: Final = frozenset({"disk_full", "outcome_unknown", "unavailable"})
+"""Codes of trouble that passes by itself: the run is taken up again for as long as it lasts."""
+MOST_FAULTS: Final = 5
+"""How often in a row an executor may break for another reason before its run is failed."""
+LONGEST_REST_S: Final = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Leases runs and carries them out, `slots` at a time (adopted ones come on top)."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self._holds: dict[int, Hold] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._faults: dict[int, int] = {}
+        self._draining = False
+        self._duties: list[asyncio.Task[None]] = []
+        self._due: list[int] = []
+        """Wall times at which runs that were given back come due again."""
+
+    @property
+    def busy(self) -> int:
+        """How many runs are held."""
+        return len(self._tasks)
+
+    def holds(self, run_pk: int) -> bool:
+        """Whether this process carries out that run."""
+        return run_pk in self._tasks
+
+    def start(self, *, claiming: bool = True) -> None:
+        """Begin to renew, and to claim unless this worker only finishes what it has adopted."""
+        self._duties.append(asyncio.create_task(self._renew_forever(), name="renew"))
+        if claiming:
+            self._duties.append(asyncio.create_task(self._claim_forever(), name="claim"))
+
+    def drain(self) -> None:
+        """Claim nothing any more."""
+        self._draining = True
+        self._wake()
+
+    async def adopt(self, run: Run, reason: str) -> bool:
+        """Take over a held run that its holder has lost, under a new token; False when somebody else was faster."""
+        sent_at = self._shop.clock.boot()
+        worker = self._shop.worker
+        try:
+            taken = await self._shop.uow.write(lambda tx: tx.leases.take(run.pk, worker.pk, run.token))
+        except LeaseLost:
+            return False
+        self._begin(taken, sent_at, adopting=reason)
+        return True
+
+    async def shutdown(self, seconds: float) -> None:
+        """End every turn in order and hand the runs back; whoever is not done after `seconds` is left as it is."""
+        self.drain()
+        for hold in self._holds.values():
+            hold.ask("shutdown")
+        if self._tasks:
+            await within(self._shop.clock, seconds, self._all_ended())
+        await self._stop()
+
+    async def handover(self) -> None:
+        """Let go of every run at once and leave its agent to the next server of this host."""
+        self.drain()
+        leases = [hold.lease for hold in self._holds.values()]
+        await self._shop.uow.write(partial(self._note_handover, leases), urgent=True)
+        await self._stop()
+
+    async def _all_ended(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks.values()))
+
+    async def _stop(self) -> None:
+        await end(*self._tasks.values(), *self._duties)
+
+    def _note_handover(self, leases: list[Lease], tx: Transaction) -> None:
+        for lease in leases:
+            try:
+                run = tx.leases.check(lease)
+            except LeaseLost:
+                continue
+            draft = Draft(type="run.handed_over", data={"worker": self._shop.worker.id})
+            moves.note(tx, run, self._shop.clock.wall_ms(), draft)
+
+    # claiming
+
+    async def _claim_forever(self) -> None:
+        subscription = self._shop.notifier.subscribe(QUEUE)
+        try:
+            while not self._draining:
+                try:
+                    await self._claim()
+                except OvernightError as error:
+                    log.warning("worker.claim_failed", code=error.code, error=str(error))
+                await subscription.next(self._patience())
+        finally:
+            subscription.close()
+
+    async def _claim(self) -> None:
+        free = self._shop.worker.slots - len(self._tasks)
+        if free <= 0 or self._draining:
+            return
+        shop = self._shop
+        offer = Offer(
+            worker_pk=shop.worker.pk, host_id=shop.worker.host_id, backends=shop.worker.backends, free=free
+        )
+        sent_at = shop.clock.boot()
+        for run in await shop.uow.write(lambda tx: self._claimed(tx, offer, shop.clock.wall_ms())):
+            self._begin(run, sent_at, adopting=None)
+
+    def _claimed(self, tx: Transaction, offer: Offer, now_ms: int) -> tuple[Run, ...]:
+        return tuple(self._started(tx, run, now_ms) for run in tx.leases.claim(offer, now_ms))
+
+    def _started(self, tx: Transaction, run: Run, now_ms: int) -> Run:
+        worker = self._shop.worker
+        type = "run.started" if run.started_at is None else "run.resumed"
+        return moves.move(
+            tx, run, Input.CLAIM, type, now_ms, {"worker": worker.id, "host_id": worker.host_id},
+            worker=worker.id, started_at=run.started_at or now_ms, waiting_for=None, waiting_until=None,
+            not_before=None, pause_reason=None,
+        )  # fmt: skip
+
+    def _patience(self) -> float:
+        """How long to wait without being woken: the slow poll, or until a run that we gave back is due."""
+        now = self._shop.clock.wall_ms()
+        self._due = [at for at in self._due if at > now]
+        return min([self._shop.timing.poll_s, *((at - now) / 1000 for at in self._due)])
+
+    def _wake(self) -> None:
+        self._shop.notifier.publish([Notice(topic=QUEUE)])
+
+    # carrying out
+
+    def _begin(self, run: Run, sent_at: float, *, adopting: str | None) -> None:
+        lease = Lease(run_pk=run.pk, token=run.token, trusted_until=sent_at + self._shop.timing.lease_s)
+        hold = Hold(run, lease)
+        executor = Executor(self._shop, hold, adopting=adopting)
+        self._holds[run.pk] = hold
+        self._tasks[run.pk] = asyncio.create_task(self._carry_out(executor, hold), name=f"run {run.id}")
+
+    async def _carry_out(self, executor: Executor, hold: Hold) -> None:
+        with structlog.contextvars.bound_contextvars(run=hold.run_id, token=hold.lease.token):
+            try:
+                outcome = await executor.run()
+            finally:
+                del self._holds[hold.run_pk], self._tasks[hold.run_pk]
+            await self._after(outcome, hold)
+
+    async def _after(self, outcome: Outcome, hold: Hold) -> None:
+        if outcome.due_at is not None:
+            self._due.append(outcome.due_at)
+        if outcome.trouble is None:
+            self._faults.pop(hold.run_pk, None)
+            self._wake()
+            return
+        if not self._draining:
+            task = asyncio.create_task(self._retake(hold, outcome.trouble), name=f"retake {hold.run_id}")
+            self._duties.append(task)
+            task.add_done_callback(self._duties.remove)
+
+    async def _retake(self, hold: Hold, trouble: Exception) -> None:
+        """The executor let go without an end: if the run is still ours, take it again under a new token."""
+        faults = self._faults[hold.run_pk] = self._faults.get(hold.run_pk, 0) + 1
+        if faults > 1:
+            await self._shop.clock.sleep(min(LONGEST_REST_S, 0.1 * 2**faults))
+        try:
+            run = await self._shop.uow.read(lambda tx: tx.runs.get(hold.run_id, None))
+            if run.state not in HELD or run.token != hold.lease.token:
+                self._faults.pop(hold.run_pk, None)
+                return
+            if _lasting(trouble) and faults >= MOST_FAULTS:
+                await self._fail(run, trouble)
+            else:
+                await self.adopt(run, _reason(trouble))
+        except OvernightError as error:
+            log.warning("run.retake_failed", run=hold.run_id, code=error.code, error=str(error))
+            await self._shop.clock.sleep(1.0)
+            await self._retake(hold, trouble)
+
+    async def _fail(self, run: Run, trouble: Exception) -> None:
+        failure = Failure(code="internal", message=f"Overnight could not carry out the run: {type(trouble).__name__}")
+        now = self._shop.clock.wall_ms()
+        self._faults.pop(run.pk, None)
+
+        def unit(tx: Transaction) -> None:
+            locked = tx.leases.take(run.pk, self._shop.worker.pk, run.token)
+            if locked.state is State.CANCELLING:
+                moves.cancelled(tx, locked, Cancellation(reason="system", survivors=None), now)
+            else:
+                moves.fail(tx, locked, failure, now)
+
+        await self._shop.uow.write(unit)
+
+    # leases
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await self._shop.clock.sleep(self._shop.timing.renew_s)
+            try:
+                await self.renew()
+            except OvernightError as error:
+                log.warning("worker.renewal_failed", code=error.code, error=str(error))
+
+    async def renew(self) -> None:
+        """Renew all leases that have not run out in one statement that goes before everything else.
+
+        A lease that has run out meanwhile (the machine slept, the process was stopped) is not revived: its executor
+        finds it lost, lets go, and the run is taken again under a new token.
+        """
+        sent_at = self._shop.clock.boot()
+        live = {pk: hold for pk, hold in self._holds.items() if sent_at < hold.lease.trusted_until}
+        for pk in self._holds.keys() - live.keys():
+            self._drop(pk, "the lease ran out while this process stood still")
+        if not live:
+            return
+        tokens: Mapping[int, int] = {pk: hold.lease.token for pk, hold in live.items()}
+        lost = await self._shop.uow.write(lambda tx: tx.leases.renew(self._shop.worker.pk, tokens), urgent=True)
+        lease_s = self._shop.timing.lease_s
+        for pk, hold in live.items():
+            if pk in lost:
+                self._drop(pk, "another holder has taken it")
+            else:
+                hold.renewed(sent_at, lease_s)
+        await asyncio.gather(*(h.tell_keeper(sent_at, lease_s) for pk, h in live.items() if pk not in lost))
+
+    def _drop(self, run_pk: int, why: str) -> None:
+        hold = self._holds.get(run_pk)
+        if hold is not None:
+            log.warning("run.lease_lost", run=hold.run_id, token=hold.lease.token, reason=why)
+            hold.lose(why)
+
+
+def _lasting(trouble: Exception) -> bool:
+    """Whether waiting will not help."""
+    if isinstance(trouble, LeaseLost):
+        return False
+    return not (isinstance(trouble, OvernightError) and trouble.code in STORAGE_TROUBLE)
+
+
+def _reason(trouble: Exception) -> str:
+    if isinstance(trouble, LeaseLost):
+        return "lease_expired"
+    return trouble.code if isinstance(trouble, OvernightError) else "executor_failed"
