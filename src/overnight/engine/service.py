@@ -186,7 +186,7 @@ class RunService:
         data = {"goal": run.spec.goal, "backend": run.backend, "mode": run.spec.mode, "by": by.name}
         tx.events.append(run.pk, [Draft(type="run.queued", data=data | _retry(retry_of))], now)
         tx.events.append(session.pk, [Draft(type="run.linked", data={"run_id": run.id})], now)
-        return run, True
+        return tx.runs.get(run.id, by.owner), True
 
     def _queued(
         self, admitted: Admitted, by: Principal, session: Session, now: int, retry_of: RunId | None
