@@ -92,7 +92,8 @@ async def get_run_status(here: Here, run_id: RunPath) -> Response:
 
 async def control_run(here: Here, run_id: RunPath, body: ControlBody) -> Response:
     """Pause, resume, cancel or steer; whoever holds the run acts within a second. The answer is the run as it is."""
-    run, how = await here.services.runs.control(RunId(run_id), _control(body), here.caller.principal)
+    _, how = await here.services.runs.control(RunId(run_id), _control(body), here.caller.principal)
+    run = await here.services.uow.read(lambda tx: tx.runs.get(RunId(run_id), here.owner))
     return reply(run_resource(run) | {"steer_how": how}, 202)
 
 
