@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 from urllib.parse import quote
@@ -72,12 +72,14 @@ class Client:
         """The assembled prompt and the resolved configuration of a run that is not made."""
         return await self._json("POST", "/runs/preview", json=spec)
 
-    async def runs(self, *, limit: int = 50, cursor: str | None = None, **filters: str | None) -> Page[Run]:
+    async def runs(
+        self, *, limit: int = 50, cursor: str | None = None, **filters: str | Sequence[str] | None
+    ) -> Page[Run]:
         """One page, newest first. Filters: state, mode, backend, session, label, since, text."""
         query = {"limit": limit, "cursor": cursor, **filters}
         return cast("Page[Run]", await self._json("GET", "/runs", query=query))
 
-    async def counts(self, **filters: str | None) -> dict[str, Any]:
+    async def counts(self, **filters: str | Sequence[str] | None) -> dict[str, Any]:
         """How many runs there are in each state, with the filters of `runs`."""
         return await self._json("GET", "/runs/counts", query=filters)
 
@@ -148,9 +150,9 @@ class Client:
         """What the server found when it looked at itself."""
         return await self._json("GET", "/doctor")
 
-    async def config(self) -> dict[str, Any]:
+    async def config(self) -> list[dict[str, Any]]:
         """The server's settings and where each came from."""
-        return await self._json("GET", "/config")
+        return cast("list[dict[str, Any]]", (await self._json("GET", "/config"))["items"])
 
     async def tokens(self) -> list[dict[str, Any]]:
         """Access tokens, without their secrets."""

@@ -134,6 +134,7 @@ class Run(TypedDict):
     labels: dict[str, str]
     now: Now | None
     config: NotRequired[dict[str, object]]
+    steer_how: NotRequired[str | None]
 
 
 class Event(TypedDict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,7 +14,8 @@ from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.problems import error_of
 from overnight.errors import ConfigInvalid, Unreachable
 
-Query = Mapping[str, str | int | float | bool | None]
+Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
+Headers = Mapping[str, str]
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
 QUIET_S: Final = 50.0
 """A stream that says nothing for this long is dead: the server sends a keep-alive about every 15 s."""
@@ -54,7 +55,7 @@ class Transport:
         *,
         json: object = None,
         query: Query | None = None,
-        headers: Query | None = None,
+        headers: Headers | None = None,
     ) -> httpx2.Response:
         """The answer, read whole, when it is one of the 2xx or 304.
 
@@ -76,9 +77,7 @@ class Transport:
         raise error_of(response.status_code, response.content)
 
     @asynccontextmanager
-    async def stream(
-        self, path: str, *, query: Query, headers: Mapping[str, str]
-    ) -> AsyncIterator[httpx2.Response]:
+    async def stream(self, path: str, *, query: Query, headers: Headers) -> AsyncIterator[httpx2.Response]:
         """An open event stream, whatever its status. Raises httpx2.TransportError: the caller knows its cursor."""
         asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **headers}
         timeout = httpx2.Timeout(QUIET_S, connect=5.0)
@@ -88,14 +87,14 @@ class Transport:
             yield response
 
     async def _send(
-        self, method: str, path: str, json: object, query: Query | None, headers: Query | None
+        self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
     ) -> httpx2.Response:
         body = None if json is None else orjson.dumps(json)
-        sent = _text(headers) | ({"Content-Type": "application/json"} if body is not None else {})
+        sent = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
         return await self._http.request(method, path, content=body, params=_text(query), headers=sent)
 
     async def _send_or_fail(
-        self, method: str, path: str, json: object, query: Query | None, headers: Query | None
+        self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
     ) -> httpx2.Response:
         try:
             return await self._send(method, path, json, query, headers)
@@ -127,10 +126,12 @@ def _pool(endpoint: Endpoint) -> httpx2.AsyncClient:
     )
 
 
-def _text(values: Query | None) -> dict[str, str]:
-    """As query parameters or headers: None is left out, truth values in lower case."""
-    return {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in (values or {}).items()
-        if value is not None
-    }
+def _text(values: Query | None) -> dict[str, str | list[str]]:
+    """As query parameters: None is left out, truth values in lower case, a sequence is repeated."""
+    found: dict[str, str | list[str]] = {}
+    for key, value in (values or {}).items():
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            found[key] = [str(item) for item in value]
+        elif value is not None:
+            found[key] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found

@@ -65,7 +65,7 @@ def read(
     variables = os.environ if environment is None else environment
     file = _open(variables)
     entries = dict(file.entries()) if file else {}
-    here = cwd or Path.cwd()
+    here = cwd or _here(variables)
     given = overrides or {}
     return Sources(
         found={
@@ -140,6 +140,14 @@ _SEE_REFERENCE: Final = "the settings are listed by `overnight config show` and 
 
 def _names(dotted: str) -> list[str]:
     return [next(part for part in match if part) if any(match) else "" for match in _NAME.findall(dotted)]
+
+
+def _here(variables: Mapping[str, str]) -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        # The directory was removed under us; there is nothing in it to work on.
+        return home(variables)
 
 
 def _open(variables: Mapping[str, str]) -> ConfigFile | None:

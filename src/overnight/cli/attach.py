@@ -1,0 +1,84 @@
+"""Stays with a run until it ends, needs a person, or the person at the terminal has seen enough."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from overnight.cli.exits import OF_STATE, Exit
+from overnight.cli.output import say
+from overnight.cli.views import View, view_for
+from overnight.client import Client, Run
+from overnight.client.shapes import FINAL
+
+PATIENCE_S: Final = 120.0
+"""How long a lost server is waited for."""
+_PERSON: Final = frozenset({"run.waiting", "run.blocked", "run.paused"})
+
+
+async def attach(client: Client, run: Run, *, after: int = 0, as_json: bool = False) -> Exit:
+    """Show the run from the event after `after` on; the exit status that its end means.
+
+    Ctrl-C only stops watching: the run goes on.
+    """
+    limits = cast("dict[str, Any]", (run.get("config") or {}).get("limits") or {})
+    turns = limits.get("turns") if run["mode"] == "continuous" else None
+    with view_for(as_json=as_json, turns=turns) as view:
+        watching = asyncio.ensure_future(_watch(client, run["id"], after, view))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, watching.cancel)
+        try:
+            state = await watching
+        except asyncio.CancelledError:
+            state = None
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+    if state is None:
+        say(
+            f"detached; the run goes on. Watch it: overnight watch {run['id']}. Stop it: overnight cancel {run['id']}"
+        )
+        return Exit.INTERRUPTED
+    return await _verdict(client, run["id"], state)
+
+
+async def _watch(client: Client, run_id: str, after: int, view: View) -> str:
+    """The state in which the run ended, or needs a person."""
+    lost = _Lost()
+    async for item in client.follow(run_id, after, deltas=True, patience_s=PATIENCE_S, lost=lost):
+        lost.found()
+        view.item(cast("Mapping[str, Any]", item))
+        if item["type"] in _PERSON:
+            # It may be an old event of a run that has long gone on.
+            state = (await client.run(run_id))["state"]
+            if state in {"waiting", "blocked", "paused"}:
+                return state
+    return (await client.run(run_id))["state"]
+
+
+async def _verdict(client: Client, run_id: str, state: str) -> Exit:
+    if state in FINAL:
+        return OF_STATE[state]
+    run = await client.run(run_id)
+    waiting = run["waiting_for"]
+    why = f" for {waiting['kind']}" if waiting else ""
+    say(f"the run is {state}{why}. Go on: overnight resume {run_id}. Stop it: overnight cancel {run_id}")
+    return OF_STATE.get(state, Exit.WAITING)
+
+
+class _Lost:
+    """Says once that the connection is lost, and once that it is back."""
+
+    def __init__(self) -> None:
+        self._lost = False
+
+    def __call__(self, why: str) -> None:
+        if not self._lost:
+            say(f"connection lost ({why}); trying again")
+        self._lost = True
+
+    def found(self) -> None:
+        if self._lost:
+            say("connected again")
+        self._lost = False

@@ -1,0 +1,59 @@
+"""Exit statuses, and how an error is told."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from overnight.cli.output import say
+from overnight.errors import ConfigInvalid, DataInUse, InvalidInput, OvernightError, Unreachable
+
+
+class Exit(IntEnum):
+    """What the command's status means."""
+
+    DONE = 0
+    FAILED = 1
+    """The run failed or was cancelled, or the server refused."""
+    USAGE = 2
+    """What was asked for makes no sense: options, settings, or a request that is not valid."""
+    DATA_IN_USE = 3
+    UNREACHABLE = 4
+    WAITING = 5
+    """The run waits for a person."""
+    INTERRUPTED = 130
+
+
+OF_STATE = {
+    "completed": Exit.DONE,
+    "failed": Exit.FAILED,
+    "cancelled": Exit.FAILED,
+    "waiting": Exit.WAITING,
+    "blocked": Exit.WAITING,
+    "paused": Exit.WAITING,
+}
+"""Status of a command that ends while its run is in that state."""
+
+
+def report(error: OvernightError) -> Exit:
+    """Say what went wrong and how to mend it; the status to exit with."""
+    say(f"overnight: {error.detail}")
+    fields = error.extra.get("errors")
+    for field in fields if isinstance(fields, list) else []:
+        if isinstance(field, dict):
+            say(f"  {field.get('path') or field.get('in')}: {field.get('message')}")
+    if error.mend:
+        say(f"  {error.mend}")
+    return status(error)
+
+
+def status(error: OvernightError) -> Exit:
+    """The exit status for an error."""
+    match error:
+        case DataInUse():
+            return Exit.DATA_IN_USE
+        case Unreachable():
+            return Exit.UNREACHABLE
+        case ConfigInvalid() | InvalidInput():
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED

@@ -1,0 +1,128 @@
+"""Ways to show a run while it goes on: JSON lines, plain lines, and a live view with figures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from overnight.cli.lines import Line, lines
+from overnight.cli.output import count, emit, show
+from overnight.cli.progress import Progress
+from overnight.domain.text import plain
+
+
+class View(Protocol):
+    """Shows items as they come; a context manager, so that a live view can put the terminal in order again."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def item(self, item: Mapping[str, Any]) -> None:
+        """Show an event or a delta."""
+        ...
+
+
+def view_for(*, as_json: bool, turns: int | None) -> View:
+    """JSON when asked for, the live view on a terminal, else plain lines."""
+    if as_json:
+        return JsonView()
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        return LiveView(turns)
+    return PlainView()
+
+
+class JsonView:
+    """Every event as it is, one a line."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def item(self, item: Mapping[str, Any]) -> None:
+        """One line."""
+        emit(item)
+
+
+class PlainView(JsonView):
+    """Lines without colours, for files and pipes."""
+
+    def item(self, item: Mapping[str, Any]) -> None:
+        """The lines of an event, with its time."""
+        for line in lines(item):
+            show(f"{str(item.get('at', ''))[11:19]} {line.text}")
+
+
+class LiveView:
+    """Lines that scroll by, and beneath them one line with what goes on now."""
+
+    def __init__(self, turns: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console(highlight=False)
+        self._progress = Progress(turns=turns)
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[figures]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            refresh_per_second=8,
+        )
+        self._task = self._bar.add_task("run", total=turns, state="…", figures="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def item(self, item: Mapping[str, Any]) -> None:
+        """The lines of an event, and the figures after it."""
+        self._progress.feed(item)
+        for line in lines(item):
+            self._line(line)
+        figures, width = self.figures(self._progress), self._console.width
+        self._bar.update(
+            self._task,
+            completed=max(0, self._progress.turn - 1) if self._progress.turns else None,
+            state=self._progress.state,
+            figures=figures[: max(20, width - 50)],
+        )
+
+    @staticmethod
+    def figures(progress: Progress) -> str:
+        """Turn, tokens, cost, files, tests, and what the agent does now, on one line."""
+        parts = [f"turn {progress.turn}" + (f"/{progress.turns}" if progress.turns else "")]
+        if progress.tokens:
+            parts.append(f"{count(progress.tokens)} tok")
+        if progress.cost_usd is not None:
+            parts.append(f"${progress.cost_usd:.2f}")
+        if progress.files:
+            parts.append(f"{len(progress.files)} files")
+        if progress.passed is not None:
+            parts.append(f"tests {progress.passed}/{progress.passed + (progress.failed or 0)}")
+        if progress.now:
+            parts.append(progress.now)
+        return " ".join(plain(" · ".join(parts)).split())
+
+    def _line(self, line: Line) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(plain(line.text), style=line.style), soft_wrap=True)
