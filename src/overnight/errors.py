@@ -341,6 +341,13 @@ class KeeperGone(OvernightError):
     title = "The keeper is gone"
 
 
+class WorkspaceUnreadable(OvernightError):
+    """A workspace could not be compared or checked out: git is missing, failed, or took too long."""
+
+    code = "workspace_unreadable"
+    title = "The workspace could not be read"
+
+
 class Unreachable(OvernightError):
     """The client found no server (exit code 4)."""
 

@@ -1,0 +1,1 @@
+"""Workspaces: which directories may be used, reading them safely, and our own git view of what changes in them."""

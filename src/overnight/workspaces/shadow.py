@@ -1,0 +1,272 @@
+"""Our own git view of a workspace: a repository in the run's folder whose work tree is the workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from overnight.domain.text import cut_utf8, plain
+from overnight.errors import NotFound, WorkspaceUnreadable
+from overnight.ports.workspace import FileChange
+from overnight.workspaces.git import Git
+from overnight.workspaces.raw_diff import Entry, read_entries
+
+MAX_FILES: Final = 10_000
+"""Changed files that are reported."""
+MAX_BYTES: Final = 32 << 20
+"""A bigger file is recorded by its size and time alone."""
+MAX_HASHED: Final = 4 << 20
+"""Bytes of a changed file whose hash is reported."""
+MAX_NESTED: Final = 200
+"""Repositories within the workspace that are looked into."""
+_ATTRIBUTES: Final = "* -text !eol -ident -filter -working-tree-encoding !diff !merge\n"
+_EXCLUDED: Final = "/.overnight/\n"
+_TRIES: Final = 20
+_MAKING: Final = threading.Lock()
+
+
+class GitShadow:
+    """Implements `ports.workspace.Shadow`. Safe to use from several threads.
+
+    The workspace's own repository is neither read nor written; files in repositories nested in it are files like
+    others. Ignored by the workspace's `.gitignore` files means not seen.
+    """
+
+    def __init__(self, *, repository: Path, workspace: Path) -> None:
+        self._repository = repository
+        self._workspace = workspace
+
+    def snapshot(self, label: str) -> str:
+        """See `Shadow.snapshot`."""
+        with self._new_index() as index:
+            tree = self._record(index)
+            os.replace(index, self._repository / "index")
+        self._git().run("update-ref", f"refs/overnight/{label}", tree)
+        return tree
+
+    def resolve(self, label: str) -> str | None:
+        """See `Shadow.resolve`."""
+        if not self._repository.is_dir():
+            return None
+        try:
+            found = self._git().run("rev-parse", "--quiet", "--verify", f"refs/overnight/{label}")
+        except WorkspaceUnreadable:
+            return None
+        return found.decode().strip()
+
+    def changes(self, before: str, after: str | None) -> Sequence[FileChange]:
+        """See `Shadow.changes`."""
+        options = (
+            "-r",
+            "--raw",
+            "--numstat",
+            "-z",
+            "--no-abbrev",
+            "--no-renames",
+            "--no-ext-diff",
+            "--no-textconv",
+        )
+        output = self._git().run("diff-tree", *options, self._name(before), self._after(after))
+        return self._described(read_entries(output)[:MAX_FILES])
+
+    def patch(self, before: str, after: str | None, path: str, *, limit: int) -> str:
+        """See `Shadow.patch`. Empty for a path that leads out of the workspace."""
+        if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            return ""
+        options = (
+            "-p",
+            "--no-color",
+            "--no-renames",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+        )
+        names = (self._name(before), self._after(after))
+        output = self._git().run("diff-tree", "-r", *options, *names, "--", path, limit=limit + 1)
+        text = plain(output.decode("utf-8", "replace"))
+        if len(output) <= limit:
+            return text
+        shown = cut_utf8(text, limit)
+        return f"{shown[: shown.rfind(chr(10)) + 1]}[… the rest of this patch is left out …]\n"
+
+    def _after(self, after: str | None) -> str:
+        """The name given, or that of the workspace as it is now."""
+        if after is not None:
+            return self._name(after)
+        with self._new_index() as index:
+            return self._record(index)
+
+    @staticmethod
+    def _name(name: str) -> str:
+        if len(name) != 40 or not all(digit in "0123456789abcdef" for digit in name):
+            raise NotFound(f"{name[:80]!r} names no snapshot")
+        return name
+
+    def _git(self, index: Path | None = None, tree: Path | None = None) -> Git:
+        variables = {"GIT_DIR": str(self._repository), "GIT_WORK_TREE": str(tree or self._workspace)}
+        if index is not None:
+            variables["GIT_INDEX_FILE"] = str(index)
+        return Git(variables=variables, folder=tree or self._workspace)
+
+    @contextlib.contextmanager
+    def _new_index(self) -> Iterator[Path]:
+        """A copy of the last snapshot's index, so that files which have not changed are not read again."""
+        self._make()
+        handle, name = tempfile.mkstemp(prefix="index-", dir=self._repository)
+        os.close(handle)
+        index = Path(name)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(self._repository / "index", index)
+            if index.stat().st_size == 0:
+                index.unlink()
+            yield index
+        finally:
+            index.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        with _MAKING:
+            if (self._repository / "info" / "attributes").exists():
+                return
+            self._repository.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Git().run("init", "--quiet", "--bare", "--template=", "--", str(self._repository))
+            (self._repository / "info").mkdir(exist_ok=True)
+            (self._repository / "info" / "exclude").write_text(_EXCLUDED)
+            (self._repository / "info" / "attributes").write_text(_ATTRIBUTES)
+
+    def _record(self, index: Path) -> str:
+        """Bring `index` up to the workspace; the name of its tree."""
+        for _ in range(2):
+            changed = self._changed(index)
+            kept, big, gone = self._sorted(changed)
+            self._update(index, kept)
+            self._put(index, big, gone)
+            if not any((self._workspace / os.fsdecode(path)).is_dir() for path in gone):
+                break  # else a file has become a folder, into which git looks only once the file is forgotten
+        self._drop_links_to_repositories(index)
+        return self._git(index).run("write-tree").decode().strip()
+
+    def _changed(self, index: Path) -> list[bytes]:
+        listed = self._listed(self._git(index), "--modified", "--deleted", "--others")
+        found = [path for path in listed if not path.endswith(b"/")]
+        nested = [path for path in listed if path.endswith(b"/")]
+        for _ in range(MAX_NESTED):
+            if not nested:
+                break
+            folder = nested.pop()
+            tree = self._workspace / os.fsdecode(folder)
+            if tree.is_symlink() or not tree.is_dir():
+                continue
+            inside = self._listed(self._git(self._repository / "no-index", tree), "--others")
+            found += [folder + path for path in inside if not path.endswith(b"/")]
+            nested += [folder + path for path in inside if path.endswith(b"/")]
+        return list(dict.fromkeys(found))
+
+    def _listed(self, git: Git, *which: str) -> list[bytes]:
+        return git.run("ls-files", "-z", "--exclude-standard", *which).split(b"\0")[:-1]
+
+    def _sorted(self, paths: list[bytes]) -> tuple[list[bytes], list[tuple[bytes, str]], list[bytes]]:
+        """Paths that git may read, those recorded by a description, and those that are gone."""
+        kept, big, gone = [], [], []
+        for path in paths:
+            whole = os.path.join(os.fsencode(self._workspace), path)
+            try:
+                found = os.lstat(whole)
+            except OSError:
+                gone.append(path)
+                continue
+            if stat.S_ISLNK(found.st_mode):
+                kept.append(path)
+            elif not stat.S_ISREG(found.st_mode):
+                gone.append(path)
+            elif found.st_size > MAX_BYTES or not os.access(whole, os.R_OK):
+                big.append((path, f"{found.st_size} bytes, changed at {found.st_mtime_ns}\n"))
+            else:
+                kept.append(path)
+        return kept, big, gone
+
+    def _update(self, index: Path, paths: list[bytes]) -> None:
+        """Read these files. One that has become unreadable meanwhile is left for the next snapshot."""
+        for _ in range(_TRIES):
+            if not paths:
+                return
+            try:
+                self._git(index).run(
+                    "update-index", "-z", "--add", "--remove", "--stdin", stdin=b"\0".join(paths) + b"\0"
+                )
+            except WorkspaceUnreadable as error:
+                named = error.detail.partition("Unable to process path ")[2]
+                left = [path for path in paths if os.fsdecode(path) != named]
+                if not named or len(left) == len(paths):
+                    raise
+                paths = left
+            else:
+                return
+        raise WorkspaceUnreadable("the workspace changes too fast to be compared")
+
+    def _put(self, index: Path, big: list[tuple[bytes, str]], gone: list[bytes]) -> None:
+        """Set entries without letting git look at the files."""
+        lines = [b"0 %b\t%b\0" % (b"0" * 40, path) for path in gone]
+        for path, text in big:
+            blob = self._git(index).run("hash-object", "-w", "--stdin", "--no-filters", stdin=text.encode())
+            lines.append(b"100644 %b\t%b\0" % (blob.strip(), path))
+        if lines:
+            self._git(index).run("update-index", "-z", "--index-info", stdin=b"".join(lines))
+
+    def _drop_links_to_repositories(self, index: Path) -> None:
+        """An entry that stands for a nested repository would have git look into it with that one's configuration."""
+        entries = self._git(index).run("ls-files", "-z", "--stage").split(b"\0")
+        links = [entry.partition(b"\t")[2] for entry in entries if entry.startswith(b"160000")]
+        self._put(index, [], links)
+
+    def _described(self, entries: Sequence[Entry]) -> list[FileChange]:
+        contents = self._contents([entry.blob for entry in entries if entry.blob])
+        found = []
+        for entry in entries:
+            size, digest = contents.get(entry.blob, (0, None)) if entry.blob else (0, None)
+            change = FileChange(
+                path=entry.path, kind=entry.kind, bytes=size, sha256=digest,
+                added_lines=entry.added, removed_lines=entry.removed,
+            )  # fmt: skip
+            found.append(change)
+        return found
+
+    def _contents(self, blobs: Sequence[str]) -> dict[str, tuple[int, str | None]]:
+        """Size and SHA-256 of each blob; no hash for one over the limit."""
+        names = list(dict.fromkeys(blobs))
+        if not names:
+            return {}
+        listed = self._git().run(
+            "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin="\n".join(names).encode()
+        )
+        sizes = {name: int(size) for name, size in (line.split() for line in listed.decode().splitlines())}
+        small = _within(sizes, MAX_HASHED, total=64 << 20)
+        output = (
+            self._git().run("cat-file", "--batch=", stdin="\n".join(small).encode(), limit=1 << 30)
+            if small
+            else b""
+        )
+        hashes, at = {}, 1
+        for name in small:
+            hashes[name] = hashlib.sha256(memoryview(output)[at : at + sizes[name]]).hexdigest()
+            at += sizes[name] + 2
+        return {name: (size, hashes.get(name)) for name, size in sizes.items()}
+
+
+def _within(sizes: dict[str, int], most: int, *, total: int) -> list[str]:
+    """The names whose sizes are at most `most` each, as many as fit into `total`."""
+    found = []
+    for name, size in sizes.items():
+        if size <= min(most, total):
+            total -= size
+            found.append(name)
+    return found
