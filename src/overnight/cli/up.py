@@ -45,8 +45,10 @@ def up(
         "worker.slots": str(slots) if slots else None,
         "server.behind_proxy": "true" if behind_proxy else None,
     }
-    from overnight import compose
     from overnight.config.settings import load
 
     settings = load(overrides={key: value for key, value in given.items() if value is not None})
+    # Only now: settings that are wrong need not wait until the whole program is loaded.
+    from overnight import compose
+
     raise typer.Exit(compose.serve(settings, worker=not no_worker, web=not no_web, exit_when_idle=idle))
