@@ -252,7 +252,6 @@ def test_names_of_every_kind(shadow: GitShadow, work: Path) -> None:
         "new\nline",
         "ü",
         "sp ace",
-        ".GIT",
         "git~1",
         ":!x",
         "*",
