@@ -74,8 +74,9 @@ def test_secrets_do_not_get_through_in_any_place() -> None:
     out = io.StringIO()
     configure("debug", "json", redactor=Redactor([SECRET]), stream=out)
     log = structlog.get_logger("x")
+    event = f"event {SECRET}"
     log.info(
-        "event " + SECRET,
+        event,
         value=SECRET,
         nested={"deep": [SECRET, {SECRET: 1}]},
         pair=(SECRET,),
