@@ -63,10 +63,25 @@ json_values = st.recursive(
 KEYS = st.sampled_from(
     ["type", "item", "usage", "error", "message", "content", "event", "subtype", "id", "result"]
 )
-TYPES = st.sampled_from(
-    "thread.started turn.completed turn.failed item.started item.updated item.completed error "
-    "system assistant user stream_event result rate_limit_event new.kind".split()
-)
+CODEX_TYPES = [
+    "thread.started",
+    "turn.completed",
+    "turn.failed",
+    "item.started",
+    "item.updated",
+    "item.completed",
+]
+CLAUDE_TYPES = [
+    "system",
+    "assistant",
+    "user",
+    "stream_event",
+    "result",
+    "rate_limit_event",
+    "error",
+    "new.kind",
+]
+TYPES = st.sampled_from(CODEX_TYPES + CLAUDE_TYPES)
 INNER = st.sampled_from(
     ["command_execution", "file_change", "todo_list", "mcp_tool_call", "text", "tool_use"]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +51,10 @@ async def run_bare(
     program: Program,
     start: TurnStart,
     *,
-    interrupt_when: Callable[[Update], bool] | None = None,
+    interrupt_after: Callable[[], Awaitable[object]] | None = None,
     within_s: float = 50,
 ) -> BareTurn:
-    """Start the program, feed its codec, return what came; interrupts it at the first update that asks for it."""
+    """Start the program, feed its codec, return what came; interrupted once `interrupt_after` has come back."""
     command = program.command(start)
     process = await asyncio.create_subprocess_exec(
         *command.argv,
@@ -66,39 +66,36 @@ async def run_bare(
         limit=64 * 1024 * 1024,
         start_new_session=True,
     )
+    interrupting = asyncio.ensure_future(_interrupt(process, command, interrupt_after))
     try:
         async with asyncio.timeout(within_s):
-            return await _drive(process, command, program.codec(start), interrupt_when)
+            return await _drive(process, command, program.codec(start))
     finally:
+        interrupting.cancel()
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def _drive(
-    process: asyncio.subprocess.Process,
-    command: Command,
-    codec: Codec,
-    interrupt_when: Callable[[Update], bool] | None,
-) -> BareTurn:
+async def _interrupt(
+    process: asyncio.subprocess.Process, command: Command, after: Callable[[], Awaitable[object]] | None
+) -> None:
+    if after is not None:
+        await after()
+        wanted = command.interrupt.signal if command.interrupt else None
+        process.send_signal(wanted or signal.SIGTERM)
+
+
+async def _drive(process: asyncio.subprocess.Process, command: Command, codec: Codec) -> BareTurn:
     updates: list[Update] = []
     raw: list[bytes] = []
-    armed = interrupt_when
-
-    def take(found: list[Update]) -> None:
-        nonlocal armed
-        updates.extend(found)
-        if armed is not None and any(map(armed, found)):
-            armed = None
-            wanted = command.interrupt.signal if command.interrupt else None
-            process.send_signal(wanted or signal.SIGTERM)
 
     async def read(
         stream: asyncio.StreamReader, decode: Callable[[bytes], list[Update]], kept: list[bytes]
     ) -> None:
         async for line in stream:
             kept.append(line)
-            take(decode(line))
+            updates.extend(decode(line))
 
     assert process.stdin is not None
     assert process.stdout is not None

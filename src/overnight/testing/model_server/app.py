@@ -126,9 +126,10 @@ class ModelApp:
         reply = reply_to(conversation, move)
         if conversation.stream:
             await self._stream(dialect, reply, move, receive, send)
-        elif move.fault == "hang":
-            await self._hang(receive)
-        elif move.fault == "disconnect":
+        elif move.fault in {"hang", "disconnect"}:
+            await _begin(send)
+            if move.fault == "hang":
+                await self._hang(receive)
             raise CutOff
         elif move.fault == "invalid_json":
             await _whole(send, 200, b'{"this is": not json')
@@ -192,6 +193,13 @@ async def _body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+async def _begin(send: Send) -> None:
+    """The head of an answer and no more: what comes then cannot be taken for a whole one."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{", "more_body": True})
 
 
 async def _json(send: Send, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:

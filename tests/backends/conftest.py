@@ -1,0 +1,48 @@
+"""The real programs, configured for a scripted model server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overnight.backends.claude.backend import ClaudeProgram
+from overnight.backends.codex.backend import CodexProgram
+from overnight.backends.process.program import Program
+from overnight.backends.process.settings import ProgramSettings
+from overnight.clock import SystemClock
+
+HOST = {"PATH": os.environ["PATH"]}
+MakeProgram = Callable[[str], Program]
+
+
+@pytest.fixture(params=["codex", "claude"])
+def real(request: pytest.FixtureRequest) -> MakeProgram:
+    """Makes the real program of that name talk to the model server at a URL; it gives up after one retry."""
+    path: Path = request.getfixturevalue(f"{request.param}_program")
+    if request.param == "codex":
+        return lambda url: CodexProgram(codex_settings(path, url), SystemClock())
+    return lambda url: ClaudeProgram(claude_settings(path, url), SystemClock())
+
+
+def codex_settings(program: Path, url: str) -> ProgramSettings:
+    provider = (
+        f'model_providers.mock={{name="mock", base_url="{url}/v1", env_key="MOCK_KEY", wire_api="responses", '
+        "request_max_retries=1, stream_max_retries=1, stream_idle_timeout_ms=20000}"
+    )
+    return ProgramSettings(
+        name="codex",
+        program=program,
+        args=("-c", "model=mock-model", "-c", "model_provider=mock", "-c", provider),
+        environment={"MOCK_KEY": "key"},
+        host=HOST,
+    )
+
+
+def claude_settings(program: Path, url: str) -> ProgramSettings:
+    environment = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "key", "CLAUDE_CODE_MAX_RETRIES": "1"}
+    return ProgramSettings(
+        name="claude", program=program, model="claude-sonnet-4-5", environment=environment, host=HOST
+    )
