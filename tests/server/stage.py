@@ -104,7 +104,9 @@ class Stage:
         self.clients.append(made)
         return made
 
-    async def token(self, *, owner: str = "usr_local", kind: TokenKind = "user", name: str = "t", **more: Any) -> str:
+    async def token(
+        self, *, owner: str = "usr_local", kind: TokenKind = "user", name: str = "t", **more: Any
+    ) -> str:
         secret = new_secret()
         now = self.clock.wall_ms()
         token = AccessToken(
@@ -172,7 +174,9 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         handover=lambda: handovers.append("now"), ready=ready,
     )  # fmt: skip
     try:
-        async with serving(create_app(services), Listen(port=0, grace_s=2), end_streams=follower.close) as where:
+        async with serving(
+            create_app(services), Listen(port=0, grace_s=2), end_streams=follower.close
+        ) as where:
             stage = Stage(
                 store=store, clock=clock, follower=follower, runs=runs, data_dir=root, port=where.port, secret="",
                 handovers=handovers, unready=unready,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from overnight.server import refusals
 from overnight.server.asgi import App
@@ -35,6 +36,13 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
 """Every route there is; the reference page is made from it."""
 _TITLE: Final = "Overnight"
 _SUMMARY: Final = "Coding agents as durable jobs."
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "auto_configure": False,
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+}
+"""The framework's own spans know nothing of redaction, and would let the environment open an exporter."""
 
 
 class _Api(FastAPI):
@@ -86,7 +94,7 @@ def create_api(version: str, streams: Streams | None = None) -> FastAPI:
 
     api = _Api(
         title=_TITLE, summary=_SUMMARY, version=version, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url=None, redirect_slashes=False,
+        openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY,
     )  # fmt: skip
     register(api, OPERATIONS)
     refusals.install(api)
