@@ -48,8 +48,9 @@ _EARLIER: Final = Statement(
 _CLAIMED: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
-    .values(gate=null(), gate_by=null(), waiting_for=null(), change=bindparam("order"))
+    .values(gate=gates.HELD, gate_by=null(), waiting_for=null(), change=bindparam("order"))
 )
+_SET_ASIDE: Final = Statement(update(runs).where(runs.c.pk == key("pk")).values(gate=gates.HELD))
 
 
 def claim(context: Context, offer: Offer, now_ms: int) -> tuple[Run, ...]:
@@ -86,6 +87,9 @@ def _due(context: Context, offer: Offer, most: int) -> list[Run]:
 
 def _try(context: Context, run: Run, offer: Offer) -> Run | None:
     """Take the run, or close its gate."""
+    if holds.is_held(context.link, run.pk):
+        context.link.run(_SET_ASIDE, key_pk=run.pk)
+        return None
     waiting = _session_order(context, run)
     if waiting is not None:
         gates.shut(context, run, waiting, None)

@@ -22,6 +22,8 @@ from overnight.stores.sql.schema import run_places, runs
 from overnight.stores.sql.statements import Link, Statement, key
 
 TIME: Final = "time"
+HELD: Final = "held"
+"""Claimed, but not moved on by its holder yet; the end of the hold opens it."""
 
 _OPEN: Final = {"gate": null(), "gate_by": null()}
 # Reasons stand in the SQL as literals: a partial index is used only for what is known when it is prepared.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.gates import Place, open_after
+from overnight.stores.sql.gates import HELD, Place, open_after
 from overnight.stores.sql.rows import dump
 from overnight.stores.sql.schema import leases, runs, workspace_locks
-from overnight.stores.sql.statements import Link, Statement, elements, key
+from overnight.stores.sql.statements import Link, Row, Statement, elements, key
 
-_RAISE: Final = Statement(
-    update(runs).where(runs.c.pk == key("pk")).values(token=runs.c.token + 1).returning(runs.c.token)
-)
+_NEXT: Final = update(runs).where(runs.c.pk == key("pk")).values(token=runs.c.token + 1)
+_RAISE: Final = Statement(_NEXT.returning(runs.c.token))
+_GIVE_BACK: Final = Statement(_NEXT.values(gate=func.nullif(runs.c.gate, HELD)).returning(runs.c.token))
 _FORGET: Final = Statement(delete(leases).where(leases.c.run_pk == key("pk")))
 _HELD: Final = Statement(select(leases.c.run_pk).where(leases.c.run_pk == key("pk")))
 _TAKE: Final = Statement(
@@ -49,30 +49,30 @@ _LOCKED_OUTSIDE: Final = _locked(
 """Somebody works in a directory that this one lies in."""
 
 
-def raise_token(link: Link, pk: int) -> int:
-    """The run's next token: nobody who knows only an earlier one may write any more."""
-    row = link.one(_RAISE, key_pk=pk)
-    assert row is not None  # noqa: S101 -- the caller has just read the run
-    return int(row[0])
-
-
 def begin_hold(link: Link, pk: int, worker_pk: int) -> int:
     """Give the run to the worker, whoever held it before; the new token comes back."""
-    token = raise_token(link, pk)
+    token = _token(link.one(_RAISE, key_pk=pk))
     if link.run(_TAKE, key_pk=pk, worker=worker_pk, now=token) == 0:
         link.run(_ADD, run_pk=pk, worker_pk=worker_pk, token=token, renewal=0)
     return token
 
 
 def end_hold(context: Context, pk: int) -> int | None:
-    """Remove the lease and its workspace locks and raise the token; None when the run was not held."""
+    """Remove the lease and its workspace locks and raise the token, so that nobody who knows only the earlier one
+    may write any more. None when the run was not held.
+    """
     link = context.link
     if not is_held(link, pk):
         return None
     link.run(_UNLOCK, key_pk=pk)
     link.run(_FORGET, key_pk=pk)
     open_after(context, pk)
-    return raise_token(link, pk)
+    return _token(link.one(_GIVE_BACK, key_pk=pk))
+
+
+def _token(row: Row | None) -> int:
+    assert row is not None  # noqa: S101 -- the caller has just read the run
+    return int(row[0])
 
 
 def is_held(link: Link, pk: int) -> bool:

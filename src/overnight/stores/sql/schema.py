@@ -173,7 +173,7 @@ runs: Final = Table(
     CheckConstraint(_one_of("state", list(_RUN_STATES)), name="state"),
     CheckConstraint(_ends(_RUN_STATES), name="ended_at"),
     CheckConstraint("gate IS NULL OR state = 'queued'", name="gate"),
-    CheckConstraint(_one_of("gate", ["time", "session", "workspace"]), name="gates"),
+    CheckConstraint(_one_of("gate", ["time", "session", "workspace", "held"]), name="gates"),
     **_STRICT,
 )
 """Small on purpose, since a save writes the whole row: what never changes lies in `run_specs`.

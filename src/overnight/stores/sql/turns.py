@@ -44,7 +44,7 @@ _ADVANCE: Final = Statement(
     .values(
         stdout=bindparam("new_stdout"),
         stderr=bindparam("new_stderr"),
-        items=turns.c.items + bindparam("more"),
+        items=turns.c["items"] + bindparam("more"),
     )
 )
 _INPUTS: Final = tuple(inputs.c[name] == key(name) for name in _KEYS)

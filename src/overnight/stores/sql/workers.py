@@ -110,7 +110,7 @@ def _worker(row: Row) -> Worker:
 def _check(row: Row) -> BackendCheck:
     values = dict(zip(_CHECK_COLUMNS, row, strict=True))
     found = load(values["capabilities"])
-    found["sandbox"] = tuple(found["sandbox"])
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     values["capabilities"] = Capabilities(**found)
     values["problems"] = tuple(Problem(**problem) for problem in orjson.loads(values["problems"]))
     return BackendCheck(**values)

@@ -206,7 +206,7 @@ def upgrade() -> None:
             "(state IN ('completed', 'failed', 'cancelled')) = (ended_at IS NOT NULL)",
             name=op.f("ck_runs_ended_at"),
         ),
-        sa.CheckConstraint("gate IN ('time', 'session', 'workspace')", name=op.f("ck_runs_gates")),
+        sa.CheckConstraint("gate IN ('time', 'session', 'workspace', 'held')", name=op.f("ck_runs_gates")),
         sa.CheckConstraint("gate IS NULL OR state = 'queued'", name=op.f("ck_runs_gate")),
         sa.CheckConstraint(
             "state IN ('queued', 'running', 'pausing', 'paused', 'waiting', 'blocked', 'cancelling', 'completed', 'failed', 'cancelled')",

@@ -1,0 +1,141 @@
+"""Units of work: all or nothing, alone in their failure, released after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from overnight.domain.event import Draft
+from overnight.errors import Conflict, NotFound
+from overnight.ports.notifier import CHANGES, QUEUE, stream_topic
+from overnight.ports.tables import RunFilter
+from overnight.ports.unit_of_work import Transaction
+from overnight.testing.conformance.stage import Stage
+
+SOON = 0.02
+
+
+@pytest.mark.anyio
+class UnitSuite:
+    """The contract of `ports.unit_of_work.UnitOfWork`."""
+
+    async def test_a_unit_that_raises_leaves_nothing_behind(self, stage: Stage) -> None:
+        def fails(tx: Transaction) -> None:
+            stage.add_run(tx)
+            tx.installation.put("a", "1")
+            raise Conflict("no")
+
+        with pytest.raises(Conflict, match="no"):
+            await stage.uow.write(fails)
+        assert await stage.uow.read(lambda tx: tx.installation.get("a")) is None
+        assert (await stage.uow.read(lambda tx: tx.runs.page(RunFilter(), limit=9))).runs == ()
+
+    async def test_a_failing_unit_spares_those_that_share_its_commit(self, stage: Stage) -> None:
+        gate = threading.Event()
+
+        def first(tx: Transaction) -> None:
+            gate.wait(5)
+
+        def put(n: int, tx: Transaction) -> int:
+            tx.installation.put(f"k{n}", str(n))
+            if n % 3 == 0:
+                raise Conflict(str(n))
+            return n
+
+        waiting = [asyncio.ensure_future(stage.uow.write(first))]
+        waiting += [asyncio.ensure_future(stage.uow.write(lambda tx, n=n: put(n, tx))) for n in range(1, 31)]
+        await asyncio.sleep(0)
+        gate.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        for n, result in enumerate(results[1:], 1):
+            stored = await stage.uow.read(lambda tx, n=n: tx.installation.get(f"k{n}"))
+            if n % 3 == 0:
+                assert isinstance(result, Conflict)
+                assert stored is None
+            else:
+                assert result == n
+                assert stored == str(n)
+
+    async def test_a_result_is_seen_by_every_later_read(self, stage: Stage) -> None:
+        for n in range(20):
+            await stage.uow.write(lambda tx, n=n: tx.installation.put("n", str(n)))
+            assert await stage.uow.read(lambda tx: tx.installation.get("n")) == str(n)
+
+    async def test_a_read_stays_on_its_snapshot(self, stage: Stage) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+        await stage.uow.write(lambda tx: tx.installation.put("n", "old"))
+
+        def twice(tx: Transaction) -> tuple[str | None, str | None]:
+            before = tx.installation.get("n")
+            begun.set()
+            go_on.wait(5)
+            return before, tx.installation.get("n")
+
+        reading = asyncio.ensure_future(stage.uow.read(twice))
+        await asyncio.to_thread(begun.wait, 5)
+        await stage.uow.write(lambda tx: tx.installation.put("n", "new"))
+        go_on.set()
+        assert await reading == ("old", "old")
+
+    async def test_a_read_cannot_write(self, stage: Stage) -> None:
+        with pytest.raises(Exception, match=r"(?i)read.?only"):
+            await stage.uow.read(lambda tx: tx.installation.put("n", "1"))
+        assert await stage.uow.read(lambda tx: tx.installation.get("n")) is None
+
+    async def test_notices_come_after_the_commit_and_carry_the_stored_bytes(self, stage: Stage) -> None:
+        run = await stage.run()
+        listener = stage.notifier.subscribe(stream_topic(run.pk))
+        recorded = await stage.uow.write(
+            lambda tx: tx.events.append(run.pk, [Draft(type="turn.started"), Draft(type="turn.completed")], 5)
+        )
+        notices = await listener.next(5)
+        assert [event for notice in notices for event in notice.events] == list(recorded)
+        assert await stage.uow.read(lambda tx: tx.events.after(run.pk, 1, 9)) == recorded
+        listener.close()
+
+    async def test_a_unit_that_fails_gives_no_notice(self, stage: Stage) -> None:
+        run = await stage.run()
+        listener = stage.notifier.subscribe(stream_topic(run.pk), QUEUE, CHANGES, "mine")
+
+        def fails(tx: Transaction) -> None:
+            tx.notify("mine")
+            tx.events.append(run.pk, [Draft(type="turn.started")], 5)
+            stage.add_run(tx)
+            raise NotFound("no")
+
+        with pytest.raises(NotFound):
+            await stage.uow.write(fails)
+        assert await listener.next(SOON) == ()
+        await stage.uow.write(lambda tx: tx.notify("mine"))
+        assert [notice.topic for notice in await listener.next(5)] == ["mine"]
+        listener.close()
+
+    async def test_a_caller_that_leaves_disturbs_nobody(self, stage: Stage) -> None:
+        gate = threading.Event()
+        blocking = asyncio.ensure_future(stage.uow.write(lambda tx: gate.wait(5)))
+        leaving = asyncio.ensure_future(stage.uow.write(lambda tx: tx.installation.put("left", "1")))
+        staying = asyncio.ensure_future(stage.uow.write(lambda tx: tx.installation.put("stayed", "1")))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        gate.set()
+        await asyncio.gather(blocking, staying)
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert await stage.uow.read(lambda tx: tx.installation.get("stayed")) == "1"
+
+    async def test_urgent_units_go_first(self, stage: Stage) -> None:
+        gate, order = threading.Event(), list[str]()
+        first = asyncio.ensure_future(stage.uow.write(lambda tx: gate.wait(5)))
+        await asyncio.sleep(0)
+        others = [
+            asyncio.ensure_future(
+                stage.uow.write(lambda tx, name=name: order.append(name), urgent=name == "u")
+            )
+            for name in ("a", "b", "u")
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *others)
+        assert order.index("u") < order.index("b")

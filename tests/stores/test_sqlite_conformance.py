@@ -1,0 +1,42 @@
+"""SQLite passes every store suite, the in-process notifier the notifier's."""
+
+import pytest
+
+from overnight.ports.notifier import Notifier
+from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.testing.conformance.log import LogSuite
+from overnight.testing.conformance.notices import NotifierSuite
+from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
+from overnight.testing.conformance.records import RecordSuite
+from overnight.testing.conformance.tables import TableSuite
+from overnight.testing.conformance.units import UnitSuite
+
+
+class TestUnits(UnitSuite):
+    pass
+
+
+class TestLog(LogSuite):
+    pass
+
+
+class TestRecords(RecordSuite):
+    pass
+
+
+class TestClaims(ClaimSuite):
+    pass
+
+
+class TestLeases(LeaseSuite):
+    pass
+
+
+class TestTables(TableSuite):
+    pass
+
+
+class TestInprocNotifier(NotifierSuite):
+    @pytest.fixture
+    def notifier(self) -> Notifier:
+        return InprocNotifier()
