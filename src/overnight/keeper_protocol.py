@@ -49,9 +49,11 @@ Reason = Literal[
     "fenced",
     "terminated",
     "keeper_lost",
+    "never_started",
 ]
 """Why a turn's process ended: by itself, on a client's ladder, at a limit, because nobody renewed, because the keeper
-was told to end, or because the keeper itself was killed (then whatever was left has been swept)."""
+was told to end, or because the keeper itself was killed (then whatever was left has been swept). `never_started` closes
+a turn folder whose launch was not heard of again, so that it cannot come late."""
 
 Refusal = Literal[
     "bad_message",
@@ -346,8 +348,11 @@ def starttime(pid: int) -> int:
 
 
 def is_same_process(pid: int, started: int, boot: str, namespace: int) -> bool:
-    """Whether `pid` is still the process that it was when these four were written down."""
-    return (boot, namespace) == (boot_id(), pid_namespace()) and started != 0 and starttime(pid) == started
+    """Whether `pid` is still the living process that it was when these four were written down."""
+    if started == 0 or (boot, namespace) != (boot_id(), pid_namespace()):
+        return False
+    fields = stat_fields(pid)
+    return fields is not None and fields[0] not in "ZX" and int(fields[19]) == started
 
 
 def _read(kind: type[Value], data: Mapping[str, Any]) -> Value:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from overnight.backends.process.keys import TurnSecrets
 from overnight.backends.process.sweep import sweep
 from overnight.errors import KeeperGone, LeaseLost
 from overnight.keeper_protocol import (
+    EXIT_FILE,
+    KEEPER_FILE,
     LOCK_FILE,
     VERSIONS,
     ExitRecord,
@@ -26,9 +30,11 @@ from overnight.keeper_protocol import (
     read_identity,
     read_record,
     read_spawner,
+    to_json,
 )
 
 WELCOME_WITHIN_S = 10.0
+LAUNCH_WITHIN_S = 40.0
 SPAWNER_WITHIN_S = 3.0
 """How long a living spawner is given to sweep and to write down the end of a keeper that was killed."""
 DEAF_WITHIN_S = 15.0
@@ -51,9 +57,9 @@ async def attach(turn_folder: Path, token: int, secrets: TurnSecrets, data_dir: 
 
     Raises LeaseLost when a higher token has taken over already, Refused when the keeper speaks no version of ours.
     """
-    identity = read_identity(str(turn_folder))
+    identity = await _identity(turn_folder)
     if identity is None:
-        return Dead(record=read_record(str(turn_folder)), survivors=None)
+        return Dead(record=None, survivors=0)
     try:
         return await _say_hello(identity, token, secrets)
     except Refused as refused:
@@ -77,6 +83,42 @@ def keeper_lives(turn_folder: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+async def _identity(turn_folder: Path) -> Identity | None:
+    """Who was launched here; None when nobody was, and nobody ever will be.
+
+    A launch may be on its way while its server is dead already: a keeper that holds the lock is waited for, and one
+    that has not come so far finds the folder closed.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + LAUNCH_WITHIN_S
+    while (identity := read_identity(str(turn_folder))) is None and not _close_folder(turn_folder):
+        if loop.time() >= until:
+            raise KeeperGone(f"a keeper holds {turn_folder} and does not say who it is")
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return identity or read_identity(str(turn_folder))
+
+
+def _close_folder(turn_folder: Path) -> bool:
+    """Leave a record under the lock, unless there is one or a keeper has been here. False while a keeper holds it."""
+    handle = os.open(turn_folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not any(os.path.lexists(turn_folder / name) for name in (KEEPER_FILE, EXIT_FILE)):
+            (turn_folder / EXIT_FILE).write_bytes(json.dumps(to_json(_never_started())).encode())
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _never_started() -> ExitRecord:
+    now = time.time()
+    return ExitRecord(
+        "never_started", None, None, started_at=now, ended_at=now, stdout_bytes=0, stderr_bytes=0
+    )
 
 
 async def _say_hello(identity: Identity, token: int, secrets: TurnSecrets) -> KeeperClient:

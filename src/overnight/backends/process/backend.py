@@ -21,7 +21,7 @@ from overnight.errors import BackendFailure, KeeperGone, Unavailable
 from overnight.keeper_protocol import LaunchSpec, Limits
 from overnight.ports.backend import StoreInput, TurnStart
 
-_ABANDONED = frozenset({"keeper_lost", "terminated"})
+_ABANDONED = frozenset({"keeper_lost", "terminated", "never_started"})
 
 
 class ProcessBackend:

@@ -38,9 +38,7 @@ def sweep(identity: Identity, *, patience_s: float = PATIENCE_S) -> int:
 def _marked(identity: Identity) -> Iterator[int]:
     """Living processes of the turn: in its cgroup, holding its pipes, the agent itself, and all of their children."""
     roots = {*_group_members(identity.cgroup), *_holders(identity.pipes)}
-    if is_same_process(
-        identity.agent_pid, identity.agent_starttime, identity.boot_id, identity.pid_ns
-    ) and _lives(identity.agent_pid):
+    if is_same_process(identity.agent_pid, identity.agent_starttime, identity.boot_id, identity.pid_ns):
         roots.add(identity.agent_pid)
     yield from roots
     if roots:
@@ -84,11 +82,6 @@ def _all_pids() -> list[int]:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
         return []
-
-
-def _lives(pid: int) -> bool:
-    fields = stat_fields(pid)
-    return fields is not None and fields[0] not in "ZX"
 
 
 def _kill(pid: int) -> None:

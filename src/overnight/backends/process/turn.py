@@ -33,6 +33,7 @@ _FAILURES: Final[dict[Reason, Failure]] = {
     "terminated": Failure(
         code="keeper_terminated", message="the turn's keeper was told to end", retryable=True
     ),
+    "never_started": Failure(code="keeper_lost", message="the turn was never started", retryable=True),
     "keeper_lost": Failure(code="keeper_lost", message="the turn's keeper was killed", retryable=True),
 }
 _CAUSES: Final[dict[Reason, Cause]] = {
