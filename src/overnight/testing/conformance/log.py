@@ -48,7 +48,7 @@ class LogSuite:
             found: list[int] = []
             for n in range(EACH):
                 drafts = [Draft(type="output.recorded", data={"by": name, "n": n})] * (n % 3 + 1)
-                written = await stage.uow.write(lambda tx, d=drafts: tx.events.append(run.pk, d, 0))
+                written = await stage.uow.write(lambda tx: tx.events.append(run.pk, drafts, 0))
                 found += [event.seq for event in written]
             return found
 
@@ -76,7 +76,7 @@ class LogSuite:
         run = await stage.run()
         at = stage.clock.wall_ms()
         for jump in (0, 5_000, -60_000, 1_000, -3_600_000):
-            await stage.uow.write(lambda tx, at=at + jump: tx.events.append(run.pk, _texts(1), at))
+            await stage.uow.write(lambda tx: tx.events.append(run.pk, _texts(1), at + jump))
         stored = await stage.uow.read(lambda tx: tx.events.after(run.pk, 0, 99))
         times = [orjson.loads(event.body)["at"] for event in stored]
         assert times == sorted(times)
@@ -85,7 +85,7 @@ class LogSuite:
         run = await stage.run()
         await stage.uow.write(lambda tx: tx.events.append(run.pk, _texts(9), 0))
         seen, cursor = list[int](), 0
-        while page := await stage.uow.read(lambda tx, cursor=cursor: tx.events.after(run.pk, cursor, 4)):
+        while page := await stage.uow.read(lambda tx: tx.events.after(run.pk, cursor, 4)):
             assert len(page) <= 4
             seen += [event.seq for event in page]
             cursor = seen[-1]

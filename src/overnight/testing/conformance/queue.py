@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from overnight.domain.run import Run
 from overnight.domain.states import Input, State
+from overnight.domain.worker import Worker
 from overnight.errors import LeaseLost
 from overnight.ids import new_host_id, new_run_id
 from overnight.ports.notifier import QUEUE
+from overnight.ports.unit_of_work import Transaction
 from overnight.testing.conformance.stage import LEASE_S, Stage
 
 
@@ -224,12 +227,12 @@ class LeaseSuite:
     async def test_of_many_adopters_one_wins(self, stage: Stage) -> None:
         run, lease, _ = await stage.held()
         workers = [await stage.worker() for _ in range(6)]
+
+        def take(worker: Worker, tx: Transaction) -> Run:
+            return tx.leases.take(run.pk, worker.pk, lease.token)
+
         results = await asyncio.gather(
-            *(
-                stage.uow.write(lambda tx, pk=worker.pk: tx.leases.take(run.pk, pk, lease.token))
-                for worker in workers
-            ),
-            return_exceptions=True,
+            *(stage.uow.write(partial(take, worker)) for worker in workers), return_exceptions=True
         )
         assert sum(isinstance(result, Run) for result in results) == 1
         assert sum(isinstance(result, LeaseLost) for result in results) == 5

@@ -91,7 +91,7 @@ class RecordSuite:
         run = await stage.run()
         for wrong in (replace(run, state=State.COMPLETED), replace(run, ended_at=5)):
             with pytest.raises(Exception, match=r"(?i)constraint"):
-                await stage.uow.write(lambda tx, wrong=wrong: tx.runs.save(wrong))
+                await stage.uow.write(lambda tx: tx.runs.save(wrong))
         assert await stage.get(run) == run
 
     async def test_pages_are_newest_first_and_stable_under_inserts(self, stage: Stage) -> None:
@@ -101,7 +101,7 @@ class RecordSuite:
             made.append((await stage.run()).id)
         seen, cursor = list[str](), None
         while True:
-            page = await stage.uow.read(lambda tx, c=cursor: tx.runs.page(RunFilter(), limit=2, after=c))
+            page = await stage.uow.read(lambda tx: tx.runs.page(RunFilter(), limit=2, after=cursor))
             seen += [run.id for run in page.runs]
             await stage.run()
             if page.next is None:
@@ -255,9 +255,9 @@ class RecordSuite:
             runs = [await stage.run(session=session) for _ in range(2)]
             for run in runs:
                 await stage.move(run, Input.CANCEL)
-            await stage.uow.write(lambda tx, pk=runs[0].pk: tx.runs.delete(pk))
-            await stage.uow.read(lambda tx, id=session.id: tx.sessions.get(id, None))
-            await stage.uow.write(lambda tx, pk=runs[1].pk: tx.runs.delete(pk))
+            await stage.uow.write(lambda tx: tx.runs.delete(runs[0].pk))
+            await stage.uow.read(lambda tx: tx.sessions.get(session.id, None))
+            await stage.uow.write(lambda tx: tx.runs.delete(runs[1].pk))
         await stage.uow.read(lambda tx: tx.sessions.get(kept.id, None))
         with pytest.raises(NotFound):
             await stage.uow.read(lambda tx: tx.sessions.get(made.id, None))

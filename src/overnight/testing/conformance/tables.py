@@ -56,7 +56,7 @@ class TableSuite:
         assert await stage.uow.read(lambda tx: tx.turns.last(run.pk)) is None
         turns = [_turn(run.pk), _turn(run.pk, 1, 2), _turn(run.pk, 2)]
         for turn in turns:
-            await stage.uow.write(lambda tx, turn=turn: tx.turns.open(turn))
+            await stage.uow.write(lambda tx: tx.turns.open(turn))
         assert await stage.uow.read(lambda tx: tx.turns.page(run.pk)) == tuple(turns)
         assert await stage.uow.read(lambda tx: tx.turns.last(run.pk)) == turns[2]
         assert await stage.uow.read(lambda tx: tx.turns.get(run.pk, 1)) == turns[1]
@@ -95,9 +95,7 @@ class TableSuite:
         await stage.uow.write(lambda tx: tx.turns.open(_turn(run.pk)))
         for stdout, items in ((100, 2), (250, 3)):
             position = Position(stdout=stdout, stderr=7)
-            await stage.uow.write(
-                lambda tx, position=position, items=items: tx.turns.advance(run.pk, 1, 1, position, items)
-            )
+            await stage.uow.write(lambda tx: tx.turns.advance(run.pk, 1, 1, position, items))
         found = await stage.uow.read(lambda tx: tx.turns.get(run.pk, 1))
         assert (found.position, found.items) == (Position(stdout=250, stderr=7), 5)
         with pytest.raises(NotFound):
@@ -107,10 +105,10 @@ class TableSuite:
         run = await stage.run()
         await stage.uow.write(lambda tx: tx.turns.open(_turn(run.pk)))
         for n in (1, 2, 3):
-            await stage.uow.write(lambda tx, n=n: tx.turns.add_input(run.pk, 1, 1, n, b"\x00%d" % n))
+            await stage.uow.write(lambda tx: tx.turns.add_input(run.pk, 1, 1, n, b"\x00%d" % n))
         for wrong in (3, 5, 0):
             with pytest.raises(Conflict):
-                await stage.uow.write(lambda tx, n=wrong: tx.turns.add_input(run.pk, 1, 1, n, b"x"))
+                await stage.uow.write(lambda tx: tx.turns.add_input(run.pk, 1, 1, wrong, b"x"))
         found = await stage.uow.read(lambda tx: tx.turns.inputs(run.pk, 1, 1, 1))
         assert found == ((2, b"\x002"), (3, b"\x003"))
         await stage.uow.write(lambda tx: tx.turns.add_input(run.pk, 1, 2, 1, b"own numbers"))
@@ -139,7 +137,7 @@ class TableSuite:
             SessionMessage(role="user", text=f"m{n}", at=n, run_id=new_run_id(n), turn=n) for n in range(5)
         ]
         for message in history:
-            await stage.uow.write(lambda tx, m=message: tx.sessions.add_message(session.pk, m))
+            await stage.uow.write(lambda tx: tx.sessions.add_message(session.pk, message))
         assert await stage.uow.read(lambda tx: tx.sessions.messages(session.pk, 3)) == tuple(history[2:])
         with pytest.raises(NotFound):
             await stage.uow.read(lambda tx: tx.sessions.lock(999))
@@ -148,9 +146,7 @@ class TableSuite:
         session = await stage.session()
         assert await stage.uow.read(lambda tx: tx.sessions.backend_state(session.pk, "echo")) == {}
         for state in ({"thread": "1"}, {"thread": "2", "n": 1}):
-            await stage.uow.write(
-                lambda tx, state=state: tx.sessions.save_backend_state(session.pk, "echo", state)
-            )
+            await stage.uow.write(lambda tx: tx.sessions.save_backend_state(session.pk, "echo", state))
         await stage.uow.write(lambda tx: tx.sessions.save_backend_state(session.pk, "other", {}))
         found = await stage.uow.read(lambda tx: tx.sessions.backend_state(session.pk, "echo"))
         assert found == {"thread": "2", "n": 1}
@@ -208,7 +204,7 @@ class TableSuite:
     async def test_single_facts(self, stage: Stage) -> None:
         assert await stage.uow.read(lambda tx: tx.installation.get("host_id")) is None
         for value in ("a", "b"):
-            await stage.uow.write(lambda tx, value=value: tx.installation.put("host_id", value))
+            await stage.uow.write(lambda tx: tx.installation.put("host_id", value))
         assert await stage.uow.read(lambda tx: tx.installation.get("host_id")) == "b"
         await stage.uow.write(lambda tx: tx.installation.put("host_id", None))
         assert await stage.uow.read(lambda tx: tx.installation.get("host_id")) is None

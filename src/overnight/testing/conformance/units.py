@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -35,8 +36,9 @@ class UnitSuite:
     async def test_a_failing_unit_spares_those_that_share_its_commit(self, stage: Stage) -> None:
         gate = threading.Event()
 
-        def first(tx: Transaction) -> None:
+        def first(_: Transaction) -> int:
             gate.wait(5)
+            return 0
 
         def put(n: int, tx: Transaction) -> int:
             tx.installation.put(f"k{n}", str(n))
@@ -45,12 +47,12 @@ class UnitSuite:
             return n
 
         waiting = [asyncio.ensure_future(stage.uow.write(first))]
-        waiting += [asyncio.ensure_future(stage.uow.write(lambda tx, n=n: put(n, tx))) for n in range(1, 31)]
+        waiting += [asyncio.ensure_future(stage.uow.write(partial(put, n))) for n in range(1, 31)]
         await asyncio.sleep(0)
         gate.set()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         for n, result in enumerate(results[1:], 1):
-            stored = await stage.uow.read(lambda tx, n=n: tx.installation.get(f"k{n}"))
+            stored = await stage.uow.read(lambda tx: tx.installation.get(f"k{n}"))
             if n % 3 == 0:
                 assert isinstance(result, Conflict)
                 assert stored is None
@@ -60,7 +62,7 @@ class UnitSuite:
 
     async def test_a_result_is_seen_by_every_later_read(self, stage: Stage) -> None:
         for n in range(20):
-            await stage.uow.write(lambda tx, n=n: tx.installation.put("n", str(n)))
+            await stage.uow.write(lambda tx: tx.installation.put("n", str(n)))
             assert await stage.uow.read(lambda tx: tx.installation.get("n")) == str(n)
 
     async def test_a_read_stays_on_its_snapshot(self, stage: Stage) -> None:
@@ -114,7 +116,7 @@ class UnitSuite:
 
     async def test_a_caller_that_leaves_disturbs_nobody(self, stage: Stage) -> None:
         gate = threading.Event()
-        blocking = asyncio.ensure_future(stage.uow.write(lambda tx: gate.wait(5)))
+        blocking = asyncio.ensure_future(stage.uow.write(lambda _: gate.wait(5)))
         leaving = asyncio.ensure_future(stage.uow.write(lambda tx: tx.installation.put("left", "1")))
         staying = asyncio.ensure_future(stage.uow.write(lambda tx: tx.installation.put("stayed", "1")))
         await asyncio.sleep(0)
@@ -127,12 +129,14 @@ class UnitSuite:
 
     async def test_urgent_units_go_first(self, stage: Stage) -> None:
         gate, order = threading.Event(), list[str]()
-        first = asyncio.ensure_future(stage.uow.write(lambda tx: gate.wait(5)))
+
+        def passes(name: str, _: Transaction) -> None:
+            order.append(name)
+
+        first = asyncio.ensure_future(stage.uow.write(lambda _: gate.wait(5)))
         await asyncio.sleep(0)
         others = [
-            asyncio.ensure_future(
-                stage.uow.write(lambda tx, name=name: order.append(name), urgent=name == "u")
-            )
+            asyncio.ensure_future(stage.uow.write(partial(passes, name), urgent=name == "u"))
             for name in ("a", "b", "u")
         ]
         await asyncio.sleep(0)
