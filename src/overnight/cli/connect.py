@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -73,7 +74,7 @@ async def _start(sources: Sources) -> Endpoint:
     with _appending(log) as out:
         # -P: a file in the current directory must not be taken for one of our modules.
         process = subprocess.Popen(  # noqa: ASYNC220  takes about a millisecond
-            [sys.executable, "-P", "-m", "overnight", "up", "--exit-when-idle", IDLE_EXIT],
+            [sys.executable, "-P", "-m", "overnight", "up", "--exit-when-idle", IDLE_EXIT, *_address(sources)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -89,6 +90,18 @@ async def _start(sources: Sources) -> Endpoint:
     if process.poll() == Exit.DATA_IN_USE:
         raise DataInUse(f"another server holds {data_dir}, and does not say where it answers")
     raise Unreachable(f"the server did not come up within {START_WITHIN_S:.0f} s", mend=f"its log is {log}")
+
+
+def _address(sources: Sources) -> list[str]:
+    """Another port when the usual one is taken, say by the server of other data; one that was chosen stays."""
+    found = sources.found["server.listen"]
+    if found.origin != "default":
+        return []
+    try:
+        socket.create_server(cast("tuple[str, int]", found.value)).close()
+    except OSError:
+        return ["--listen", "127.0.0.1:0"]
+    return []
 
 
 def _appending(log: Path) -> IO[bytes]:
