@@ -36,8 +36,8 @@ def test_a_directory_beneath_a_root_is_resolved_and_identified(
     linked = workspaces.check(str(tmp_path / "root" / "link" / "." / "deep" / ".."))
     assert direct == linked
     found = (tmp_path / "root" / "project").stat()
-    assert direct.chain[-1] == f"{found.st_dev}:{found.st_ino}"
-    assert workspaces.check(str(tmp_path / "root" / "project" / "deep")).chain[:-1] == direct.chain
+    assert direct.chain[0] == f"{found.st_dev}:{found.st_ino}"
+    assert workspaces.check(str(tmp_path / "root" / "project" / "deep")).chain[1:] == direct.chain
 
 
 def test_a_root_itself_may_be_used_but_not_the_home(workspaces: DirectoryWorkspaces, tmp_path: Path) -> None:

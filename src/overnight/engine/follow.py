@@ -169,6 +169,11 @@ class Follower:
         finally:
             reader.close()
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody reads anything now."""
+        return bool(self._streams or self._changes)
+
     def close(self) -> None:
         """End every reader, those that are opened later too; they can come back to another server."""
         self._closed = True

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceIdentity:
-    """`chain` is the "device:inode" of each directory from the root to the workspace; the last is its own."""
+    """`chain` is the "device:inode" of the workspace, then of each directory around it up to the root."""
 
     path: Path
     chain: tuple[str, ...]

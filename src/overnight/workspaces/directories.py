@@ -138,7 +138,7 @@ class DirectoryWorkspaces:
 
 def _identity(path: Path) -> WorkspaceIdentity:
     chain = []
-    for folder in (*reversed(path.parents), path):
+    for folder in (path, *path.parents):
         found = folder.stat()
         chain.append(f"{found.st_dev}:{found.st_ino}")
     return WorkspaceIdentity(path=path, chain=tuple(chain))

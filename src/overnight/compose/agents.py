@@ -1,0 +1,55 @@
+"""The backends that the configuration names, each with its adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from overnight.backends.claude.backend import ClaudeProgram
+from overnight.backends.codex.backend import CodexProgram
+from overnight.backends.command.backend import CommandProgram
+from overnight.backends.echo.backend import EchoBackend
+from overnight.backends.process.backend import ProcessBackend
+from overnight.backends.process.program import Program
+from overnight.backends.process.settings import ProgramSettings
+from overnight.backends.process.spawner_client import SpawnerClient
+from overnight.clock import Clock
+from overnight.config.backends import BackendSettings
+from overnight.config.settings import Settings
+from overnight.ports.backend import Backend
+
+
+def backends(settings: Settings, spawner: SpawnerClient, clock: Clock) -> Iterator[Backend]:
+    """Every configured backend. All programs share one spawner."""
+    for table in settings.backends:
+        if table.kind == "echo":
+            yield EchoBackend(clock, table.name)
+        else:
+            program = _program(_settings_of(table, settings), table, clock)
+            yield ProcessBackend(program, spawner, clock=clock, data_dir=settings.data_dir)
+
+
+def _program(settings: ProgramSettings, table: BackendSettings, clock: Clock) -> Program:
+    match table.kind:
+        case "codex":
+            return CodexProgram(settings, clock)
+        case "claude":
+            return ClaudeProgram(settings, clock)
+        case _:
+            return CommandProgram(settings, clock)
+
+
+def _settings_of(table: BackendSettings, settings: Settings) -> ProgramSettings:
+    environment: Mapping[str, str] = settings.sources.environment
+    return ProgramSettings(
+        name=table.name,
+        program=table.program,
+        command=table.command,
+        args=table.args,
+        environment=table.environment,
+        login=table.login,
+        model=table.model,
+        host=environment,
+        user_home=Path(environment.get("HOME") or Path.home()),
+        homes=settings.data_dir / "homes",
+    )
