@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from overnight.domain.values import Completion
 from overnight.engine import moves
 from overnight.engine.admission import Admission
 from overnight.engine.control import Rules
+from overnight.engine.diff import DiffAnswer
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
@@ -34,7 +34,7 @@ from overnight.ports.unit_of_work import Transaction
 from overnight.ports.workspace import Shadow, WorkspaceIdentity
 from overnight.server.app import create_app
 from overnight.server.serve import Listen, serving
-from overnight.server.services import DiffAnswer, ServerSettings, Services
+from overnight.server.services import ServerSettings, Services
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.sqlite import SqliteStore
 
@@ -100,7 +100,7 @@ class Stage:
     def client(self, secret: str | None = "", **more: Any) -> httpx2.AsyncClient:
         """A client with the operator's token, another one, or none (None)."""
         headers = {} if secret is None else {"Authorization": f"Bearer {secret or self.secret}"}
-        made = httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=20, **more)
+        made = httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=20, verify=False, **more)
         self.clients.append(made)
         return made
 

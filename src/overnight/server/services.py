@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from overnight.clock import Clock
+from overnight.engine.diff import DiffAnswer
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
@@ -14,14 +15,6 @@ from overnight.engine.service import RunService
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.samples import Sample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiffAnswer:
-    """What changed: `document` is the JSON to send, `etag` changes with it."""
-
-    document: Mapping[str, object]
-    etag: str
 
 
 class Diffs(Protocol):

@@ -10,10 +10,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from overnight.domain.spec import Document
+from overnight.engine.diff import DiffAnswer
 from overnight.errors import InvalidInput
 from overnight.server.context import Here, reply
 from overnight.server.routing import API, Operation, RunPath
-from overnight.server.services import DiffAnswer
 from overnight.wire.v1 import schema
 
 Scope = Literal["run", "turn", "uncommitted"]
