@@ -6,6 +6,8 @@ the exact bytes of an open path are open; nothing is normalised on the way.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 from http.cookies import CookieError, SimpleCookie
@@ -41,6 +43,8 @@ SECURITY_HEADERS: Final[tuple[Header, ...]] = (
 )
 _OPEN_BODY: Final = 4096
 """A body from somebody without a token is this long at most."""
+_DISCARD: Final = 16 * 1024 * 1024
+_DISCARD_S: Final = 1.0
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _TRICKS: Final = re.compile(rb"//|\\|%2f|%5c|%25|%00|%2e|/\.{1,2}(?:/|$)", re.IGNORECASE)
 _BEARER: Final = re.compile(rb"(?i:bearer) +([!-~]+) *")
@@ -138,7 +142,7 @@ class Gate:
         limit = self._settings.max_body if CALLER in scope else _OPEN_BODY
         declared = headers_of(scope, b"content-length")
         if declared and (not declared[0].isdigit() or int(declared[0]) > limit):
-            raise BodyTooLarge(f"a body may have at most {limit} bytes")
+            raise await _too_large(scope, receive, limit)
         body = bytearray()
         more = True
         while more:
@@ -148,7 +152,7 @@ class Gate:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > limit:
-                raise BodyTooLarge(f"a body may have at most {limit} bytes")
+                raise await _too_large(scope, receive if more else None, limit)
         _check_content_type(scope, bool(body))
         return _replay(bytes(body), receive)
 
@@ -195,6 +199,17 @@ def _secret(scope: Scope) -> str | None:
     except CookieError:
         raise Unauthorized("the cookie cannot be read") from None
     return jar[COOKIE].value if COOKIE in jar else None
+
+
+async def _too_large(scope: Scope, receive: Receive | None, limit: int) -> BodyTooLarge:
+    """The refusal; somebody with a token may first send on for a moment, else the answer would be lost in a reset."""
+    left = _DISCARD if CALLER in scope and not headers_of(scope, b"expect") else 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while receive is not None and left > 0:
+                message = await receive()
+                left = left - len(message.get("body", b"")) if message.get("more_body") else 0
+    return BodyTooLarge(f"a body may have at most {limit} bytes")
 
 
 def _check_content_type(scope: Scope, has_body: bool) -> None:

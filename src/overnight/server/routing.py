@@ -68,7 +68,7 @@ def register(app: FastAPI, operations: Iterable[Operation]) -> None:
             response_model=None,
             response_class=Response,
             responses=_responses(operation),
-            dependencies=[Depends(known_query)],
+            dependencies=[] if operation.open else [Depends(known_query)],
             openapi_extra={"security": []} if operation.open else None,
         )
 
