@@ -3,5 +3,5 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("log", "notices", "queue", "records", "stage", "tables", "units"))
+    *(f"{__name__}.{name}" for name in ("backend", "log", "notices", "queue", "records", "stage", "tables", "units"))
 )

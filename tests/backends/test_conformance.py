@@ -1,0 +1,71 @@
+"""Every backend passes the suite of its port."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.backends.conftest import HOST, MakeProgram
+from tests.keeper.harness import Place
+
+from overnight.backends.command.backend import CommandProgram
+from overnight.backends.echo.backend import EchoBackend
+from overnight.backends.process.backend import ProcessBackend
+from overnight.backends.process.program import Program
+from overnight.backends.process.settings import ProgramSettings
+from overnight.clock import SystemClock
+from overnight.ports.backend import Backend, TurnStart
+from overnight.testing.agents import SCRIPTED_AGENT
+from overnight.testing.bare_turn import turn_start
+from overnight.testing.conformance.backend import ALPHA, BETA, BackendStage, BackendSuite
+from overnight.testing.pytest_plugin import StartModel
+
+SCRIPT = {"turns": [{"match": word, "moves": [{"text": f"I heard {word}."}]} for word in (ALPHA, BETA)]}
+
+
+def stage(backend: Backend, place: Place) -> BackendStage:
+    numbers = itertools.count()
+
+    def begin(prompt: str) -> TurnStart:
+        start = turn_start(place.data_dir / f"t{next(numbers)}", prompt=prompt, sandbox="full_access")
+        place.turns.append(start.folder)
+        return start
+
+    return BackendStage(backend=backend, begin=begin)
+
+
+@pytest.fixture
+def place(outside_tmp: Path) -> Iterator[Place]:
+    found = Place.make(outside_tmp)
+    yield found
+    found.clear()
+    shutil.rmtree(found.runtime_dir, ignore_errors=True)
+
+
+class TestEcho(BackendSuite):
+    @pytest.fixture
+    def stage(self, place: Place) -> BackendStage:
+        return stage(EchoBackend(SystemClock()), place)
+
+
+def under_keeper(program: Program, place: Place) -> ProcessBackend:
+    return ProcessBackend(program, place.spawner, clock=SystemClock(), data_dir=place.data_dir)
+
+
+class TestCommand(BackendSuite):
+    @pytest.fixture
+    def stage(self, place: Place) -> BackendStage:
+        command = (sys.executable, str(SCRIPTED_AGENT), '[["read_prompt"], ["echo_prompt"]]')
+        program = CommandProgram(ProgramSettings(name="mine", command=command, host=HOST), SystemClock())
+        return stage(under_keeper(program, place), place)
+
+
+@pytest.mark.real_agents
+class TestRealPrograms(BackendSuite):
+    @pytest.fixture
+    def stage(self, place: Place, real: MakeProgram, start_model: StartModel) -> BackendStage:
+        return stage(under_keeper(real(start_model(SCRIPT).url), place), place)
