@@ -85,7 +85,7 @@ def load(name: str) -> Any:
         group = typer.main.get_command(found)
         group.name = name
         return group
-    single = new_app()
+    single = new_app(add_completion=False)
     single.command(name)(found)
     command = typer.main.get_command(single)
     command.name = name

@@ -74,7 +74,16 @@ async def _start(sources: Sources) -> Endpoint:
     with _appending(log) as out:
         # -P: a file in the current directory must not be taken for one of our modules.
         process = subprocess.Popen(  # noqa: ASYNC220  takes about a millisecond
-            [sys.executable, "-P", "-m", "overnight", "up", "--exit-when-idle", IDLE_EXIT, *_address(sources)],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "overnight",
+                "up",
+                "--exit-when-idle",
+                IDLE_EXIT,
+                *_address(sources),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

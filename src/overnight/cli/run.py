@@ -113,7 +113,7 @@ async def _preview(spec: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         emit(preview)
     else:
-        show(str(preview["prompt"]))
+        show(str(preview["prompt"]).rstrip("\n"))
 
 
 async def _submit(spec: dict[str, Any], *, detach: bool, as_json: bool) -> int:

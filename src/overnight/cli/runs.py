@@ -94,7 +94,7 @@ async def _show(text: str, *, turns: bool, prompt: int | None, as_json: bool) ->
         run_id = await resolve(client, text)
         if prompt is not None:
             words = await client.prompt(run_id, prompt)
-            emit({"run_id": run_id, "turn": prompt, "prompt": words}) if as_json else show(words)
+            emit({"run_id": run_id, "turn": prompt, "prompt": words}) if as_json else show(words.rstrip("\n"))
             return
         run = await client.run(run_id)
         rows = await client.turns(run_id) if turns or not as_json else []
