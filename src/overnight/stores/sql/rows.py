@@ -11,7 +11,7 @@ import orjson
 from overnight.domain.event import canonical
 from overnight.domain.run import Position, Run, Turn
 from overnight.domain.session import Session
-from overnight.domain.spec import RunSpec
+from overnight.domain.spec import LimitsSpec, RunSpec
 from overnight.domain.states import State, TurnState
 from overnight.domain.values import (
     Cancellation,
@@ -74,6 +74,10 @@ def _load_stats(text: str) -> Stats:
     )
 
 
+def _load_limits(text: str | None) -> LimitsSpec | None:
+    return None if text is None else LimitsSpec.model_validate_json(text)
+
+
 def _load_cancellation(text: str | None) -> Cancellation | None:
     if text is None:
         return None
@@ -115,6 +119,7 @@ def changing(run: Run) -> dict[str, object]:
         "pause_reason": run.pause_reason,
         "cancellation": _dump_value(run.cancellation),
         "not_before": run.not_before,
+        "raised_limits": run.raised_limits and run.raised_limits.model_dump_json(),
         "sandbox_effective": run.sandbox_effective,
         "now": _dump_value(run.now),
     }
@@ -129,7 +134,7 @@ RUN_COLUMNS: Final = (
     "pk", "id", "owner", "state", "session_pk", "session_id", "parent_id", "retry_of", "host_id", "workspace",
     "worker", "pid", "created_at", "updated_at", "started_at", "ended_at", "token", "attempt", "turn", "fallback",
     "stats", "idle_turns", "completion", "error", "waiting_for", "waiting_until", "pause_reason", "cancellation",
-    "not_before", "sandbox_effective", "now", "change",
+    "not_before", "raised_limits", "sandbox_effective", "now", "change",
 )  # fmt: skip
 """Of `runs`, in the order that `run_of` expects; behind them come the spec, `last_seq` and `last_at`."""
 
@@ -140,7 +145,7 @@ def run_of(row: Row) -> Run:
         pk, id, owner, state, session_pk, session_id, parent_id, retry_of, host_id, workspace,
         worker, pid, created_at, updated_at, started_at, ended_at, token, attempt, turn, fallback,
         stats, idle_turns, completion, error, waiting_for, waiting_until, pause_reason, cancellation,
-        not_before, sandbox_effective, now, change, spec, last_seq, last_at,
+        not_before, raised_limits, sandbox_effective, now, change, spec, last_seq, last_at,
     ) = row  # fmt: skip
     return Run(
         pk=pk, id=id, owner=owner, state=State(state), spec=_load_spec(spec), session_pk=session_pk,
@@ -150,7 +155,8 @@ def run_of(row: Row) -> Run:
         stats=_load_stats(stats), idle_turns=idle_turns, completion=_load_value(Completion, completion),
         error=_load_value(Failure, error), waiting_for=_load_value(WaitingFor, waiting_for),
         waiting_until=waiting_until, pause_reason=pause_reason, cancellation=_load_cancellation(cancellation),
-        not_before=not_before, sandbox_effective=sandbox_effective, now=_load_value(Now, now),
+        not_before=not_before, raised_limits=_load_limits(raised_limits), sandbox_effective=sandbox_effective,
+        now=_load_value(Now, now),
         last_seq=last_seq, change=change,
     )  # fmt: skip
 

@@ -167,6 +167,7 @@ runs: Final = Table(
     Column("pause_reason", Text),
     Column("cancellation", Text),
     Column("not_before", Key),
+    Column("raised_limits", Text),
     Column("sandbox_effective", Text, nullable=False),
     Column("now", Text),
     Column("change", Key, nullable=False),

@@ -199,6 +199,7 @@ def upgrade() -> None:
         sa.Column("pause_reason", sa.Text(), nullable=True),
         sa.Column("cancellation", sa.Text(), nullable=True),
         sa.Column("not_before", KEY, nullable=True),
+        sa.Column("raised_limits", sa.Text(), nullable=True),
         sa.Column("sandbox_effective", sa.Text(), nullable=False),
         sa.Column("now", sa.Text(), nullable=True),
         sa.Column("change", KEY, nullable=False),
