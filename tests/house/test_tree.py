@@ -13,18 +13,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "overnight"
 
 MOST_LINES = 400
-LONGER_FILES: dict[str, str] = {}
+LONGER_FILES: dict[str, str] = {
+    "src/overnight/stores/sql/migrations/versions/0001_first.py": "a migration is written once and stands as it is",
+}
 """Python files over the limit, each with the reason why it is better whole."""
 
-SLEEPERS: dict[str, str] = {}
+SLEEPERS: dict[str, str] = {
+    "tests/keeper/test_adoption.py": "a stand-in server paces its inputs, so that kills fall between them",
+}
 """Test files that may sleep, each with the reason why no event or condition can be awaited."""
 
 HOSTS = re.compile(
     r"\b(?:files\.pythonhosted|pypi|test\.pypi|registry\.npmjs|registry\.yarnpkg|static\.crates|proxy\.golang)"
     r"\.(?:org|com|io)\b"
 )
-MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|Users)/[a-z]\w*/|(?<![\w./])/(?:root|work)/\w")
-HOME_STANDINS = re.compile(r"/(?:home|Users)/(?:you|user|someone|alice|bob|name)/")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|Users)/[a-z]\w*/|(?<![\w./~}$*])/(?:root|work)/\w")
+HOME_STANDINS = re.compile(r"/(?:home|Users)/(?:you|user|someone|ada|alice|bob|name)/")
 
 
 @cache
@@ -113,14 +117,14 @@ def test_the_package_does_not_print() -> None:
 
 
 def test_tests_do_not_sleep() -> None:
-    """Waiting is for an event or a condition. `sleep(0)` and `sleep_forever` are not waits."""
+    """Waiting is for an event or a condition. `sleep(0)` is no wait, and a manual clock sleeps no real time."""
     found = [
         f"{name_of(path)}:{node.lineno}"
         for path in python_files("tests/")
         if name_of(path) not in SLEEPERS
         for node in ast.walk(ast.parse(path.read_bytes()))
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func).split(".")[-1] == "sleep"
+        and ast.unparse(node.func) in ("sleep", "time.sleep", "asyncio.sleep", "anyio.sleep")
         and not (node.args and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
     ]
     assert found == []
