@@ -85,7 +85,7 @@ def load(name: str) -> Any:
         group = typer.main.get_command(found)
         group.name = name
         return group
-    single = new_app(add_completion=False)
+    single = new_app()
     single.command(name)(found)
     command = typer.main.get_command(single)
     command.name = name
@@ -120,14 +120,17 @@ class Root(TyperGroup):
 def new_app(**options: Any) -> typer.Typer:
     """A Typer app as all of ours are: plain help (rich would cost 200 ms), no fancy tracebacks."""
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-    return typer.Typer(
-        rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=settings, **options
-    )
+    plain: dict[str, Any] = {
+        "rich_markup_mode": None,
+        "pretty_exceptions_enable": False,
+        "add_completion": False,
+    }
+    return typer.Typer(context_settings=settings, **plain | options)
 
 
 def root() -> Any:
     """The whole command line, for running it and for the reference page."""
-    app = new_app(cls=Root, no_args_is_help=True, name="overnight", help=HELP)
+    app = new_app(cls=Root, no_args_is_help=True, name="overnight", help=HELP, add_completion=True)
     app.callback()(_options)
     return typer.main.get_command(app)
 
