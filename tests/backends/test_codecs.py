@@ -240,6 +240,23 @@ def test_codex_commands_that_fail_tell_their_status() -> None:
     )
 
 
+SHELL_LINES = [
+    ("/bin/bash -lc 'ls -l'", "ls -l"),
+    ('/usr/bin/zsh -lc "echo \\"hi\\""', 'echo "hi"'),
+    ("bash -c ls", "ls"),
+    ("/bin/bash -lc 'unfinished", "/bin/bash -lc 'unfinished"),
+    ("python3 -m unittest", "python3 -m unittest"),
+    ("/bin/bash -lc a b", "/bin/bash -lc a b"),
+]
+
+
+@pytest.mark.parametrize("reported, shown", SHELL_LINES)
+def test_codex_commands_are_shown_as_the_model_gave_them(reported: str, shown: str) -> None:
+    item = {"id": "i", "type": "command_execution", "command": reported}
+    (update,) = feed(CodexCodec({}), {"type": "item.started", "item": item})
+    assert update == ToolStarted(item_id="i", name="shell", arguments={"command": reported}, command=shown)
+
+
 def claude_result(**changes: Any) -> dict[str, Any]:
     return {"type": "result", "subtype": "success", "is_error": False, "result": "fine", **changes}
 

@@ -58,9 +58,9 @@ def test_codex() -> None:
         ),
         Reasoning(item_id="item_1", text="I should create the file with the shell."),
         Message(item_id="item_2", text="I'll create hello.txt."),
-        ToolStarted(item_id="item_3", name="shell", arguments={"command": shell}, command=shell),
+        ToolStarted(item_id="item_3", name="shell", arguments={"command": shell}, command=COMMAND),
         ToolCompleted(
-            item_id="item_3", name="shell", ok=True, output="hello-from-mock\n", command=shell, exit_code=0
+            item_id="item_3", name="shell", ok=True, output="hello-from-mock\n", command=COMMAND, exit_code=0
         ),
         Message(item_id="item_4", text="DONE. hello.txt is written."),
         UsageReported(usage=Usage(input=2000, cached=400, output=100, reasoning=20)),

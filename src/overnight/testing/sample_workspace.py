@@ -43,6 +43,7 @@ class CountWords(unittest.TestCase):
 """
 FILES = {
     "README.md": _README,
+    ".gitignore": "__pycache__/\n",
     "textkit/__init__.py": '"""Small functions for text."""\n',
     "textkit/counting.py": _COUNTING,
     "tests/__init__.py": "",

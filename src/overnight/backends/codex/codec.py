@@ -6,6 +6,8 @@ and their difference is this turn's usage. A turn that fails reports none, so it
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +35,7 @@ Event = Mapping[str, Any]
 
 _KINDS: Mapping[str, Any] = {"add": "created", "update": "modified", "delete": "deleted"}
 _TOTALS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
+_WRAPPED = re.compile(r"(/\S+/)?(ba|z|da)?sh -l?c ")
 _LOST = ("no rollout found", "thread/resume failed")
 
 
@@ -126,8 +129,8 @@ class CodexCodec:
         item = event["item"]
         match item["type"]:
             case "command_execution":
-                command = str(item["command"])
-                return [_started(item, "shell", {"command": command}, command)]
+                given = str(item["command"])
+                return [_started(item, "shell", {"command": given}, _shell_line(given))]
             case "file_change":
                 return [_started(item, "apply_patch", {"paths": [str(c["path"]) for c in item["changes"]]})]
             case "mcp_tool_call":
@@ -199,9 +202,20 @@ def _command_completed(item: Event) -> ToolCompleted:
         name="shell",
         ok=item.get("status") == "completed",
         output=str(item.get("aggregated_output") or ""),
-        command=str(item["command"]),
+        command=_shell_line(str(item["command"])),
         exit_code=None if code is None else int(code),
     )
+
+
+def _shell_line(command: str) -> str:
+    """What the model asked for: Codex reports it within the call of the user's shell."""
+    if not _WRAPPED.match(command):
+        return command
+    try:
+        parts = shlex.split(command)
+    except ValueError:
+        return command
+    return parts[2] if len(parts) == 3 else command
 
 
 def _files(item: Event) -> list[Update]:
