@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, update
 
 from overnight.domain.event import SCHEMA_VERSION, Draft, Recorded, encode, upcast
 from overnight.errors import NotFound
@@ -15,19 +15,14 @@ from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import events, streams
 from overnight.stores.sql.statements import Row, Statement, key
 
-_HEAD: Final = Statement(
-    select(streams.c.last_seq, streams.c.last_at, streams.c.run_id, streams.c.session_id)
-    .where(streams.c.pk == key("stream"))
-    .with_for_update()
-)
 _ADVANCE: Final = Statement(
     update(streams)
     .where(streams.c.pk == key("stream"))
     .values(
-        last_seq=bindparam("last"),
-        last_at=bindparam("stamp"),
-        bytes=streams.c.bytes + bindparam("more"),
+        last_seq=streams.c.last_seq + bindparam("more"),
+        last_at=case((streams.c.last_at > key("at"), streams.c.last_at), else_=key("at")),
     )
+    .returning(streams.c.last_seq, streams.c.last_at, streams.c.run_id, streams.c.session_id)
 )
 _INSERT: Final = Statement(insert(events))
 _MARK: Final = Statement(select(streams.c.first_seq, streams.c.last_seq).where(streams.c.pk == key("stream")))
@@ -38,13 +33,11 @@ _AFTER: Final = Statement(
     .order_by(events.c.seq)
     .limit(bindparam("most"))
 )
-_DOOMED: Final = (events.c.stream_pk == key("stream"), events.c.seq < key("before"))
-_WEIGHT: Final = Statement(select(func.coalesce(func.sum(func.length(events.c.body)), 0)).where(*_DOOMED))
-_TRIM: Final = Statement(delete(events).where(*_DOOMED))
+_TRIM: Final = Statement(
+    delete(events).where(events.c.stream_pk == key("stream"), events.c.seq < key("before"))
+)
 _TRIMMED: Final = Statement(
-    update(streams)
-    .where(streams.c.pk == key("stream"))
-    .values(first_seq=bindparam("first"), bytes=streams.c.bytes - bindparam("less"))
+    update(streams).where(streams.c.pk == key("stream")).values(first_seq=bindparam("first"))
 )
 
 
@@ -59,24 +52,24 @@ class SqlEventLog:
 
     def append(self, stream_pk: int, drafts: Sequence[Draft], at: int) -> tuple[Recorded, ...]:
         """See the port."""
-        head = self._link.one(_HEAD, key_stream=stream_pk)
-        if head is None:
-            raise NotFound(f"no stream {stream_pk}")
         if not drafts:
             return ()
-        last, last_at, run_id, session_id = head
-        stamp = at if last_at is None else max(at, last_at)
-        rows: list[tuple[object, ...]] = []
-        found: list[Recorded] = []
-        size = 0
-        for seq, draft in enumerate(drafts, last + 1):
-            body = encode(draft, seq=seq, run_id=run_id, session_id=session_id, at=stamp)
-            size += len(body)
-            rows.append((stream_pk, seq, draft.type, draft.turn, stamp, SCHEMA_VERSION, body))
-            found.append(Recorded(seq, draft.type, body))
-        self._link.run_many(_INSERT, rows)
-        self._link.run(_ADVANCE, key_stream=stream_pk, last=last + len(found), stamp=stamp, more=size)
-        recorded = tuple(found)
+        # Taking the numbers first also locks the stream's row against other writers.
+        end = self._link.one(_ADVANCE, key_stream=stream_pk, key_at=at, more=len(drafts))
+        if end is None:
+            raise NotFound(f"no stream {stream_pk}")
+        last, stamp, run_id, session_id = end
+        recorded = tuple(
+            Recorded(seq, draft.type, encode(draft, seq=seq, run_id=run_id, session_id=session_id, at=stamp))
+            for seq, draft in enumerate(drafts, last - len(drafts) + 1)
+        )
+        self._link.run_many(
+            _INSERT,
+            [
+                (stream_pk, event.seq, event.type, draft.turn, stamp, SCHEMA_VERSION, event.body)
+                for event, draft in zip(recorded, drafts, strict=True)
+            ],
+        )
         self._context.recorded(stream_topic(stream_pk), recorded)
         return recorded
 
@@ -121,9 +114,8 @@ class SqlEventLog:
         bound = min(before, mark.first + limit, mark.last + 1)
         if bound <= mark.first:
             return 0
-        weight = self._link.one(_WEIGHT, key_stream=stream_pk, key_before=bound)
         removed = self._link.run(_TRIM, key_stream=stream_pk, key_before=bound)
-        self._link.run(_TRIMMED, key_stream=stream_pk, first=bound, less=weight[0] if weight else 0)
+        self._link.run(_TRIMMED, key_stream=stream_pk, first=bound)
         return removed
 
 

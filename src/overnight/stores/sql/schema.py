@@ -68,7 +68,6 @@ streams: Final = Table(
     Column("first_seq", Key, nullable=False, server_default=text("1")),
     Column("last_seq", Key, nullable=False, server_default=text("0")),
     Column("last_at", Key),
-    Column("bytes", Key, nullable=False, server_default=text("0")),
     CheckConstraint(_one_of("kind", ["run", "session"]), name="kind"),
     CheckConstraint("(kind = 'run') = (run_id IS NOT NULL)", name="run_id"),
     **_COUNTED,
@@ -398,7 +397,7 @@ _partial("ix_runs_overdue", runs.c.waiting_until, where="waiting_until IS NOT NU
 Index("ix_runs_newest", runs.c.created_at, runs.c.pk)
 Index("ix_runs_owner_newest", runs.c.owner, runs.c.created_at, runs.c.pk)
 Index("ix_runs_owner_state", runs.c.owner, runs.c.state, runs.c.created_at, runs.c.pk)
-Index("ix_runs_session", runs.c.session_pk, runs.c.created_at, runs.c.pk)
+Index("ix_runs_session", runs.c.session_id, runs.c.created_at, runs.c.pk)
 Index("ix_runs_change", runs.c.change)
 Index("ix_run_labels_value", run_labels.c.name, run_labels.c.value, run_labels.c.run_pk)
 Index("ix_leases_worker", leases.c.worker_pk)

@@ -64,7 +64,6 @@ def upgrade() -> None:
         sa.Column("first_seq", KEY, server_default=sa.text("1"), nullable=False),
         sa.Column("last_seq", KEY, server_default=sa.text("0"), nullable=False),
         sa.Column("last_at", KEY, nullable=True),
-        sa.Column("bytes", KEY, server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint("(kind = 'run') = (run_id IS NOT NULL)", name=op.f("ck_streams_run_id")),
         sa.CheckConstraint("kind IN ('run', 'session')", name=op.f("ck_streams_kind")),
         sa.PrimaryKeyConstraint("pk", name=op.f("pk_streams")),
@@ -287,7 +286,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_runs_owner_newest", "runs", ["owner", "created_at", "pk"], unique=False)
     op.create_index("ix_runs_owner_state", "runs", ["owner", "state", "created_at", "pk"], unique=False)
-    op.create_index("ix_runs_session", "runs", ["session_pk", "created_at", "pk"], unique=False)
+    op.create_index("ix_runs_session", "runs", ["session_id", "created_at", "pk"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("owner", sa.Text(), nullable=False),
