@@ -128,6 +128,8 @@ class SpawnerClient:
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return await connect(path)
         async with self._starting:
+            if (sock := await _connect_within(path, 0)) is not None:
+                return sock  # somebody else has started it while we waited
             for _ in range(START_ATTEMPTS):
                 await self._start()
                 if (sock := await _connect_within(path, LISTEN_WITHIN_S)) is not None:
