@@ -21,61 +21,23 @@ from overnight.domain.values import Completion
 from overnight.engine import moves
 from overnight.engine.admission import Admission
 from overnight.engine.control import Rules
-from overnight.engine.diff import DiffAnswer
+from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
 from overnight.engine.policy import RunPolicy, Storage
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
-from overnight.errors import NotFound, WorkspaceRefused
 from overnight.ids import RunId, new_host_id, new_token_id
 from overnight.ports.unit_of_work import Transaction
-from overnight.ports.workspace import Shadow, WorkspaceIdentity
 from overnight.server.app import create_app
 from overnight.server.serve import Listen, serving
 from overnight.server.services import ServerSettings, Services
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.sqlite import SqliteStore
+from overnight.workspaces.directories import DirectoryWorkspaces
 
 HOST = new_host_id(1_790_000_000_000)
-
-
-class NoWorkspaces:
-    """Workspaces of a host that offers none: every directory is refused."""
-
-    def check(self, path: str) -> WorkspaceIdentity:
-        raise WorkspaceRefused(f"{path[:80]!r} is beneath no configured root")
-
-    def scratch(self, run_id: str) -> WorkspaceIdentity:
-        raise WorkspaceRefused("no scratch folders here")
-
-    def checkout(self, run_id: str, url: str, ref: str) -> WorkspaceIdentity:
-        raise WorkspaceRefused("no checkouts here")
-
-    def read_text(self, workspace: Path, relative: str, *, limit: int) -> tuple[str, int] | None:
-        return None
-
-    def shadow(self, run_id: str, workspace: Path) -> Shadow:
-        raise WorkspaceRefused("no shadows here")
-
-
-@dataclass
-class FixedDiffs:
-    """Diffs of a store that knows no workspaces."""
-
-    store: SqliteStore
-
-    async def diff(
-        self, run_id: str, owner: str, *, scope: str, turn: int | None, path: str | None
-    ) -> DiffAnswer:
-        await self.store.read(lambda tx: tx.runs.get(RunId(run_id), owner))
-        if path is not None:
-            raise NotFound("no such file")
-        return DiffAnswer(document={"scope": scope, "files": []}, etag="0")
-
-    async def files(self, run_id: str, owner: str, *, scope: str, turn: int | None) -> DiffAnswer:
-        return await self.diff(run_id, owner, scope=scope, turn=turn, path=None)
 
 
 @dataclass
@@ -87,6 +49,7 @@ class Stage:
     follower: Follower
     runs: RunService
     data_dir: Path
+    work: Path
     port: int
     secret: str
     handovers: list[str]
@@ -146,11 +109,15 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
     """A server that listens; everything is closed at the end."""
     clock = clock or SystemClock()
     notifier = InprocNotifier()
-    store = SqliteStore(root / "overnight.db", clock, notifier, synchronous="NORMAL")
+    store = SqliteStore(root / "data" / "overnight.db", clock, notifier, synchronous="NORMAL")
     await store.start()
     backends = Backends([EchoBackend(clock)], uow=store, clock=clock, host_id=HOST)
-    workspaces = NoWorkspaces()
-    storage = Storage(data_dir=root)
+    folders, work = Folders(root / "data"), root / "work"
+    work.mkdir()
+    workspaces = DirectoryWorkspaces(
+        roots=[work], data_dir=folders.data_dir, run_folder=folders.run, home=root / "home"
+    )
+    storage = Storage(data_dir=folders.data_dir)
     runs = RunService(
         uow=store, clock=clock, storage=storage, host_id=HOST, free_bytes=lambda: 1 << 40,
         admission=Admission(policy=RunPolicy(default_backend="echo"), backends=backends, workspaces=workspaces),
@@ -169,7 +136,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
 
     services = Services(
         settings=ServerSettings(version="0.0.0", **settings), uow=store, notifier=notifier, clock=clock,
-        follower=follower, runs=runs, backends=backends, folders=Folders(root), diffs=FixedDiffs(store),
+        follower=follower, runs=runs, backends=backends, folders=folders, diffs=Diffs(uow=store, workspaces=workspaces),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
         handover=lambda: handovers.append("now"), ready=ready,
     )  # fmt: skip
@@ -178,7 +145,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
             create_app(services), Listen(port=0, grace_s=2), end_streams=follower.close
         ) as where:
             stage = Stage(
-                store=store, clock=clock, follower=follower, runs=runs, data_dir=root, port=where.port, secret="",
+                store=store, clock=clock, follower=follower, runs=runs, data_dir=folders.data_dir, work=work, port=where.port, secret="",
                 handovers=handovers, unready=unready,
             )  # fmt: skip
             stage.secret = await stage.token(name="operator")

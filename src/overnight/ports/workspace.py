@@ -50,6 +50,10 @@ class Workspaces(Protocol):
         """
         ...
 
+    def fingerprint(self, workspace: Path, relative: str, *, limit: int) -> tuple[int, str | None] | None:
+        """Size and SHA-256 of a regular file beneath the workspace; no hash above `limit` bytes. None as above."""
+        ...
+
     def create_text(self, workspace: Path, relative: str, text: str) -> bool:
         """Create a file beneath the workspace, folders included; False when something of that name is there.
 
@@ -58,7 +62,7 @@ class Workspaces(Protocol):
         ...
 
     def remove_file(self, workspace: Path, relative: str) -> bool:
-        """Remove a regular file beneath the workspace (the stop file); False when there is none. Never follows links."""
+        """Remove a regular file beneath the workspace, never through a link; False when there is none."""
         ...
 
     def shadow(self, run_id: str, workspace: Path) -> Shadow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -73,6 +74,18 @@ class DirectoryWorkspaces:
         if len(data) < size:
             data = _from_character(data)
         return data.decode("utf-8", "replace"), size
+
+    def fingerprint(self, workspace: Path, relative: str, *, limit: int) -> tuple[int, str | None] | None:
+        """See `Workspaces.fingerprint`."""
+        try:
+            with beneath.folder(workspace) as root:
+                found = beneath.read_end(root, relative, limit)
+        except OSError:
+            return None
+        if found is None:
+            return None
+        data, size = found
+        return size, hashlib.sha256(data).hexdigest() if len(data) == size else None
 
     def create_text(self, workspace: Path, relative: str, text: str) -> bool:
         """See `Workspaces.create_text`."""
