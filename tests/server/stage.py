@@ -145,7 +145,8 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
             create_app(services), Listen(port=0, grace_s=2), end_streams=follower.close
         ) as where:
             stage = Stage(
-                store=store, clock=clock, follower=follower, runs=runs, data_dir=folders.data_dir, work=work, port=where.port, secret="",
+                store=store, clock=clock, follower=follower, runs=runs, data_dir=folders.data_dir, work=work,
+                port=where.port, secret="",
                 handovers=handovers, unready=unready,
             )  # fmt: skip
             stage.secret = await stage.token(name="operator")

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 
 import pytest
+from tests.server.stage import Stage, raw
 
 from overnight.server.app import OPERATIONS
 from overnight.server.gate import OPEN
 from overnight.server.routing import Operation
-from tests.server.stage import Stage, raw
 
 pytestmark = pytest.mark.anyio
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY")
@@ -104,7 +105,8 @@ async def test_our_own_page_may_ask(shared: Stage) -> None:
     answer = await raw(
         shared.port,
         request(
-            "GET", "/api/v1/runs", f"Cookie: a=b; overnight_session={shared.secret}; c=d", "Sec-Fetch-Site: same-origin",
+            "GET", "/api/v1/runs", f"Cookie: a=b; overnight_session={shared.secret}; c=d",
+            "Sec-Fetch-Site: same-origin",
             f"Origin: http://localhost:{shared.port}", host=f"LOCALHOST:{shared.port}",
         ),
     )  # fmt: skip
@@ -112,11 +114,14 @@ async def test_our_own_page_may_ask(shared: Stage) -> None:
 
 
 TRICKS = [
-    "//livez", "/livez/", "/livez/.", "/./livez", "/livez/..", "/livez%2f", "/%2e/livez", "/LIVEZ", "/livez;x", "/livez%00",
+    "//livez", "/livez/", "/livez/.", "/./livez", "/livez/..", "/livez%2f", "/%2e/livez", "/LIVEZ", "/livez;x",
+    "/livez%00",
     "/livez/../api/v1/runs", "/livez/%2e%2e/api/v1/runs", "/livez%2f..%2fapi%2fv1%2fruns", "/livez?/../api/v1/runs/x#",
     "//api/v1/runs", "/api//v1/runs", "/api/v1/runs/", "/api/v1/./runs", "/API/v1/runs", "/api/v1/runs%20",
-    "/api/v1/runs.", "/api/v1/runs;/livez", "/api/v1/runs/%2e%2e/%2e%2e/%2e%2e/livez", "/%61pi/v1/runs", "/api/v1/runs\\..\\",
-    "/login/../api/v1/runs", "/docs", "/docs/", "/openapi.json", "/metrics", "/metrics/livez", "/static/x", "/favicon.ico",
+    "/api/v1/runs.", "/api/v1/runs;/livez", "/api/v1/runs/%2e%2e/%2e%2e/%2e%2e/livez", "/%61pi/v1/runs",
+    "/api/v1/runs\\..\\",
+    "/login/../api/v1/runs", "/docs", "/docs/", "/openapi.json", "/metrics", "/metrics/livez", "/static/x",
+    "/favicon.ico",
     "http://127.0.0.1/api/v1/runs", "http://evil.example/api/v1/runs", "*", "/api/v1/socket", "/?x=/livez&/api/v1/runs",
 ]  # fmt: skip
 
@@ -204,7 +209,8 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
     refused = {
         agent: {
             ("POST", "/api/v1/runs"), ("POST", f"/api/v1/runs/{run.id}/control"), ("DELETE", f"/api/v1/runs/{run.id}"),
-            ("GET", "/api/v1/tokens"), ("GET", "/api/v1/config"), ("POST", "/api/v1/backends/echo/check"), ("GET", "/docs"),
+            ("GET", "/api/v1/tokens"), ("GET", "/api/v1/config"), ("GET", "/docs"),
+            ("POST", "/api/v1/backends/echo/check"),
         },
         worker: {("GET", "/api/v1/runs"), ("POST", "/api/v1/runs"), ("GET", "/metrics"), ("GET", "/api/v1/stream")},
         bob: {
@@ -265,7 +271,7 @@ async def test_bodies_are_bounded_also_while_they_stream(stage: Stage) -> None:
     )
     assert (status(declared), code(declared)) == (413, "body_too_large")
 
-    async def pieces():  # type: ignore[no-untyped-def]
+    async def pieces() -> AsyncIterator[bytes]:
         yield b'{"goal": "'
         for _ in range(40):
             yield b"x" * 65536

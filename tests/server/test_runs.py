@@ -1,7 +1,6 @@
 """Runs over HTTP: submit, look at, list, control, delete."""
 
 import pytest
-
 from tests.server.stage import Stage
 
 pytestmark = pytest.mark.anyio

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.stage import Frame, Stage, frames, raw, staged
 
 from overnight.domain.event import Recorded
 from overnight.ports.notifier import Notice, stream_topic
 from overnight.testing.clocks import ManualClock
 from overnight.testing.signals import eventually
 from overnight.wire import sse
-from tests.server.stage import Frame, Stage, frames, raw, staged
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +28,10 @@ async def whole(stage: Stage, run_id: str, query: str = "", **headers: str) -> t
     async with stage.client() as http:
         answer = await http.get(url(run_id, query), headers=headers)
         return answer.status_code, answer.content
+
+
+def request(stage: Stage, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stage.secret}\r\n\r\n".encode()
 
 
 class Tail:
@@ -251,7 +255,7 @@ async def test_behind_the_trim_is_410_before_any_byte_or_a_gap_frame(stage: Stag
     await stage.store.write(lambda tx: tx.events.trim(run.pk, 6, 1000))
     answer = await raw(
         stage.port,
-        f"GET {url(run.id, '?after=2')} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stage.secret}\r\n\r\n".encode(),
+        request(stage, url(run.id, "?after=2")),
     )
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 410 ")
@@ -342,8 +346,7 @@ async def test_a_stalled_reader_is_dropped_and_memory_stays_flat(tmp_path: Path)
             stalled.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(stalled, ("127.0.0.1", stage.port))
-            request = f"GET {url(run.id)} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stage.secret}\r\n\r\n"
-            await loop.sock_sendall(stalled, request.encode())
+            await loop.sock_sendall(stalled, request(stage, url(run.id)))
             async with tail(stage, url(run.id)) as healthy:
                 await healthy.has(1)
                 await stage.append(run, *["x" * 10_000] * 50)
@@ -373,8 +376,7 @@ async def test_a_send_that_is_blocked_too_long_drops_the_reader(tmp_path: Path) 
             stalled.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(stalled, ("127.0.0.1", stage.port))
-            request = f"GET {url(run.id)} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stage.secret}\r\n\r\n"
-            await loop.sock_sendall(stalled, request.encode())
+            await loop.sock_sendall(stalled, request(stage, url(run.id)))
             await eventually(lambda: stage.follower._streams, what="the stream to open")
             await eventually(lambda: not stage.follower._streams, what="the stalled reader to be dropped")
         async with stage.client() as http:

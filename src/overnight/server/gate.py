@@ -61,6 +61,7 @@ class Gate:
     ) -> None:
         self._app = app
         self._settings = settings
+        self._hosts = frozenset(_bracketed(host.lower()) for host in settings.hosts)
         self._authenticator = authenticator
         self._meters = meters
 
@@ -117,7 +118,7 @@ class Gate:
     def _check_host(self, scope: Scope) -> None:
         hosts = headers_of(scope, b"host")
         match = _HOST.fullmatch(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
-        if match is None or match[1].lower() not in self._settings.hosts:
+        if match is None or match[1].lower() not in self._hosts:
             raise OriginRefused("the Host header names none of this server's addresses")
 
     def _check_origin(self, scope: Scope) -> None:
@@ -219,6 +220,10 @@ def _check_content_type(scope: Scope, has_body: bool) -> None:
     kind = kinds[0].split(b";")[0].strip().lower() if len(kinds) == 1 else b""
     if kind != b"application/json":
         raise UnsupportedMediaType("bodies are JSON", mend="send `Content-Type: application/json`")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

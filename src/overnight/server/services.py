@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from overnight.clock import Clock
-from overnight.engine.diff import DiffAnswer
+from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
@@ -17,27 +16,13 @@ from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.samples import Sample
 
 
-class Diffs(Protocol):
-    """Computes what runs did to their workspaces. Slow parts run off the event loop."""
-
-    async def diff(
-        self, run_id: str, owner: str, *, scope: str, turn: int | None, path: str | None
-    ) -> DiffAnswer:
-        """Statistics of all files, or the patch of `path`. `scope` is run, turn or uncommitted. Raises NotFound."""
-        ...
-
-    async def files(self, run_id: str, owner: str, *, scope: str, turn: int | None) -> DiffAnswer:
-        """The changed files alone."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """What the operator decides about the server."""
 
     version: str
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
-    """Names that a `Host` header may carry, without port, lower-case; behind a proxy its public name too."""
+    """Names that a `Host` header may carry, without port; behind a proxy its public name too."""
     origins: tuple[str, ...] = ()
     """Origins allowed besides the server's own, such as `https://nights.example`."""
     secure: bool = False

@@ -49,7 +49,7 @@ async def get_diff(
 async def list_files(
     here: Here, run_id: RunPath, query: Annotated[FilesQuery, Query()], if_none_match: NoneMatch = None
 ) -> Response:
-    """The changed files, without line counts of each patch."""
+    """The changed files with their statistics."""
     _check_turn(query.scope, query.turn)
     answer = await here.services.diffs.files(run_id, here.owner, scope=query.scope, turn=query.turn)
     return _reply(answer, if_none_match)

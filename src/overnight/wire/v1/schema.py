@@ -347,6 +347,8 @@ class ChangedFile(Resource):
 
     path: str
     kind: Literal["created", "modified", "deleted"]
+    bytes: int
+    sha256: str | None
     added_lines: int
     removed_lines: int
 
@@ -354,10 +356,12 @@ class ChangedFile(Resource):
 class DiffModel(Resource):
     """What changed: all files with their statistics, or one file's patch."""
 
-    model_config = ConfigDict(extra="allow")
-
     scope: Literal["run", "turn", "uncommitted"]
+    turn: int | None
     files: list[ChangedFile] | None = None
+    stats: FilesModel | None = None
+    truncated: bool | None = None
+    path: str | None = None
     patch: str | None = None
 
 
