@@ -67,7 +67,7 @@ class Adoption:
         if run.state is State.CANCELLING:
             self._kit.hold.ask("cancel")
         memory = await self._kit.shop.uow.read(lambda tx: remembered(tx, turn))
-        scene = Scene(self._kit.shop, self._kit.recorder, self._kit.redactor, run, turn, prepared, memory)
+        scene = Scene(self._kit.shop, self._kit.recorder, run, turn, prepared, memory)
         return Living(run=run, turn=turn, backend_turn=agent, prepared=prepared, scene=scene)
 
     def _find(self, tx: Transaction) -> _Left:

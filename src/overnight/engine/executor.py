@@ -178,7 +178,7 @@ class _Pipeline:
             lambda tx, run, now_ms: begun(tx, run, turn, agent.pid, now_ms)
         )
         log.info("turn.started", turn=turn.number, attempt=turn.attempt, backend=turn.backend, pid=agent.pid)
-        scene = Scene(self._shop, self._kit.recorder, self._kit.redactor, run, turn, prepared)
+        scene = Scene(self._shop, self._kit.recorder, run, turn, prepared)
         return Living(run=run, turn=turn, backend_turn=agent, prepared=prepared, scene=scene)
 
     async def _refuse(self, refusal: OvernightError) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from overnight.domain.redaction import Redactor
 from overnight.domain.run import Run, Turn
 from overnight.engine.hold import Hold
 from overnight.engine.opening import turn_start
@@ -51,7 +50,6 @@ class Kit:
     shop: Workshop
     hold: Hold
     environment: Mapping[str, str]
-    redactor: Redactor
     recorder: Recorder
     preparation: Preparation
     rules: Rules
@@ -68,7 +66,7 @@ class Kit:
         redactor = shop.redactor(environment.values())
         recorder = Recorder(uow=shop.uow, clock=shop.clock, hold=hold, redactor=redactor)
         return cls(
-            shop=shop, hold=hold, environment=environment, redactor=redactor, recorder=recorder,
+            shop=shop, hold=hold, environment=environment, recorder=recorder,
             preparation=Preparation(shop, recorder), rules=Rules(policy=shop.policy, timing=shop.timing),
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from overnight.domain.spec import GitWorkspace
 from overnight.engine.comparison import take_base
 from overnight.engine.prompt import make_logs
 from overnight.engine.recorder import Recorder
+from overnight.engine.telemetry.logs import LogWatch
 from overnight.engine.workshop import Workshop
 from overnight.errors import BackendFailure
 from overnight.ports.backend import Backend
@@ -63,6 +64,13 @@ class Preparation:
         home = await asyncio.to_thread(folders.make, folders.home(run.session_id, backend))
         return Prepared(backend=self._shop.backends.get(backend), workspace=identity.path, home=home)
 
+    def logs(self, run: Run, workspace: Path) -> LogWatch:
+        """What watches the logs that the agent keeps."""
+        return LogWatch(
+            workspaces=self._shop.workspaces, workspace=workspace, folder=self._shop.folders.run(run.id),
+            spec=run.spec, redactor=self._recorder.redactor, clock=self._shop.clock,
+        )  # fmt: skip
+
     def _workspace(self, run: Run) -> WorkspaceIdentity:
         wanted = run.spec.workspace
         if isinstance(wanted, GitWorkspace):
@@ -77,6 +85,7 @@ class Preparation:
         if run.turn == 0:
             if run.spec.mode != "oneshot":
                 make_logs(workspaces, workspace, run.spec)
+            self.logs(run, workspace).begin()
             take_base(workspaces, run, workspace)
         stop_file = run.spec.completion.stop_file
         stop = stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None

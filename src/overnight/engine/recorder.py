@@ -29,7 +29,7 @@ class Recorder:
         self._uow = uow
         self._clock = clock
         self._hold = hold
-        self._redactor = redactor
+        self.redactor = redactor
 
     async def write(self, unit: Callable[[Transaction, Run, int], T]) -> T:
         """Run `unit` with the run as it is now and the wall time, provided that the hold is still good.
@@ -48,12 +48,12 @@ class Recorder:
 
     def redacted(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The drafts without secrets: nothing else may be appended."""
-        return [replace(draft, data=self._redactor.json(dict(draft.data))) for draft in drafts]
+        return [replace(draft, data=self.redactor.json(dict(draft.data))) for draft in drafts]
 
     def hidden(self, text: str) -> str:
         """`text` without secrets."""
-        return self._redactor.text(text)
+        return self.redactor.text(text)
 
     def hidden_failure(self, failure: Failure) -> Failure:
         """The failure with a message that shows no secret."""
-        return replace(failure, message=self._redactor.text(failure.message))
+        return replace(failure, message=self.redactor.text(failure.message))

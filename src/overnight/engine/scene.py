@@ -11,15 +11,15 @@ import orjson
 
 from overnight.domain.completion import Pattern, find_completion
 from overnight.domain.event import Draft, Recorded
-from overnight.domain.redaction import Redactor
 from overnight.domain.run import Run, Turn
 from overnight.domain.values import Completion, FileStats, TestStats, Usage
 from overnight.engine.comparison import compare
 from overnight.engine.deltas import DeltaFeed
-from overnight.engine.preparation import Prepared
+from overnight.engine.preparation import Preparation, Prepared
 from overnight.engine.recorder import Recorder
 from overnight.engine.settlement import Closing
 from overnight.engine.telemetry.file_ledger import FileLedger
+from overnight.engine.telemetry.files import FileWatch
 from overnight.engine.telemetry.interpreter import Interpreter, TurnSummary
 from overnight.engine.turn_end import TurnEnd
 from overnight.engine.verdict import result_of, stop_reason_of
@@ -58,9 +58,14 @@ class Scene:
     """Observes one turn."""
 
     def __init__(
-        self, shop: Workshop, recorder: Recorder, redactor: Redactor, run: Run, turn: Turn, prepared: Prepared,
+        self,
+        shop: Workshop,
+        recorder: Recorder,
+        run: Run,
+        turn: Turn,
+        prepared: Prepared,
         memory: Memory | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._shop = shop
         self._recorder = recorder
         self._run = run
@@ -70,14 +75,29 @@ class Scene:
         self._ledger = FileLedger(str(prepared.workspace), watched=prepared.watched)
         for data in self._memory.files:
             _tell_again(self._ledger, data)
+        self._logs = Preparation(shop, recorder).logs(run, prepared.workspace)
         self.interpreter = Interpreter(
-            wall_ms=shop.clock.wall_ms, redactor=redactor, files=self._ledger, before=self._memory.summary
+            wall_ms=shop.clock.wall_ms,
+            redactor=recorder.redactor,
+            files=self._ledger,
+            before=self._memory.summary,
         )
-        self.deltas = DeltaFeed(notifier=shop.notifier, run=run, turn=turn.number, redactor=redactor)
+        self.deltas = DeltaFeed(
+            notifier=shop.notifier, run=run, turn=turn.number, redactor=recorder.redactor
+        )
 
     def aides(self) -> Sequence[Aide]:
         """Those who watch beside while the turn runs."""
-        return ()
+        if not self._prepared.watched:
+            return ()
+        files = FileWatch(
+            workspaces=self._shop.workspaces,
+            workspace=self._prepared.workspace,
+            ledger=self._ledger,
+            spec=self._run.spec.watch,
+            clock=self._shop.clock,
+        )
+        return (files.watch,) if self._run.spec.mode == "oneshot" else (files.watch, self._logs.watch)
 
     async def close(self, end: TurnEnd) -> Closing:
         """Everything that is known once the agent is gone and its output has been read."""
@@ -117,9 +137,9 @@ class Scene:
         if stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None:
             met: Completion | None = Completion(by="stop_file")
         else:
-            met = self._met_in((), message)
+            met = self._met_in(self._logs.added_lines(), message)
         return _Found(
-            drafts=self._ledger.settle(compared.changes), files=compared.of_turn,
+            drafts=[*self._logs.look(final=True), *self._ledger.settle(compared.changes)], files=compared.of_turn,
             files_of_run=compared.of_run, changed=compared.work, met=met,
         )  # fmt: skip
 

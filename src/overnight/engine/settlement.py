@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from overnight.clock import rfc3339
 from overnight.domain.event import Draft
+from overnight.domain.limits import nearly_spent, spent
 from overnight.domain.run import Run, Turn
 from overnight.domain.session import SessionMessage
 from overnight.domain.states import Input, State, TurnState
@@ -71,7 +72,9 @@ def settle(tx: Transaction, run: Run, now_ms: int, closing: Closing, wish: Wish 
     if turn is None or turn.state is not TurnState.STARTED:
         raise Conflict("the turn has been settled already")
     _close(tx, run, turn, closing, now_ms)
-    run = _accounted(run, turn, closing, now_ms)
+    before, run = run, _accounted(run, turn, closing, now_ms)
+    for entry in nearly_spent(run.limits, before.stats, run.stats):
+        moves.note(tx, run, now_ms, Draft(type="budget.warned", data=entry.to_json()))
     if closing.recovery is not None:
         run = recovered(tx, run, closing.recovery, now_ms, adopted=False)
     step = next_step(run, closing.result, now_ms=now_ms, policy=rules.policy, timing=rules.timing)
@@ -95,7 +98,9 @@ def apply(
             moves.fail(tx, run, failure, now_ms)
             return None
         case AskBudget(waiting_for=what, until=until):
-            data = {"detail": what.detail, "until": rfc3339(until)}
+            data: dict[str, object] = {"detail": what.detail, "until": rfc3339(until)}
+            if (entry := spent(run.limits, run.stats)) is not None:
+                data |= entry.to_json()
             moves.note(tx, run, now_ms, Draft(type="budget.spent", data=data))
             moves.waiting(tx, replace(run, attempt=1), what, until, now_ms)
             return None
