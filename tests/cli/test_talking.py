@@ -213,7 +213,8 @@ async def test_what_operators_ask(shell: Shell) -> None:
     assert "ci" in (await shell("token", "list")).out
     assert (await shell("token", "revoke", "ci")).status == 0
     assert any(
-        row["name"] == "ci" and row["revoked_at"] for row in (await shell("token", "list", "--json")).rows
+        row["name"] == "ci" and row["revoked_at"]
+        for row in (await shell("token", "list", "--all", "--json")).rows
     )
     assert (await shell("handover")).status == 0
     assert shell.stage.handovers == ["now"]

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from overnight.cli import exits
+from overnight.cli.output import say
 from overnight.errors import OvernightError
 
 if TYPE_CHECKING:
@@ -167,3 +168,7 @@ def run() -> None:
         root()(prog_name="overnight")
     except OvernightError as error:
         sys.exit(exits.report(error))
+    except OSError as error:
+        # A folder that may not be read, a disk that is full: the system's own words say it best.
+        say(f"overnight: {error}")
+        sys.exit(exits.Exit.FAILED)

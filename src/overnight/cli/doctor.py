@@ -39,7 +39,15 @@ def _facts() -> dict[str, Any]:
         return call(lambda client: client.doctor())
     except Unreachable:
         say("no server runs; looking without one")
-    from overnight import compose
+    from overnight.compose.diagnosis import diagnose
     from overnight.config.settings import load
+    from overnight.errors import StartRefused
 
-    return dict(compose.doctor(load()))
+    settings = load()
+    try:
+        return dict(diagnose(settings))
+    except StartRefused as error:
+        # What keeps a server from starting is the finding.
+        return {
+            "checks": [{"name": error.code, "status": "fail", "message": error.detail, "mend": error.mend}]
+        }

@@ -120,6 +120,23 @@ def _waiting(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
     return [Line(f"{str(event['type']).removeprefix('run.')} {why}".rstrip(), "magenta")]
 
 
+def _asked(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    by = f" by {data['by']}" if data.get("by") else ""
+    words = data.get("note") or data.get("reason")
+    note = f": {words}" if words else ""
+    return [Line(f"{str(event['type']).removeprefix('run.')}{by}{note}", "magenta")]
+
+
+def _budget(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    return [Line(f"   ! {str(event['type']).replace('.', ' ')} {_compact(data)}", "yellow")]
+
+
+def _plan(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    entries = data.get("entries")
+    steps = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [Line(f"   [{_MARKS.get(str(e.get('status')), ' ')}] {e.get('text', '')}", "cyan") for e in steps]
+
+
 def _recovered(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
     how = "its agent had gone on working" if data.get("adopted") else "the turn is done again"
     return [Line(f"taken over after a restart: {how}", "yellow")]
@@ -150,6 +167,7 @@ def _compact(data: object) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
+_MARKS = {"completed": "x", "in_progress": ">", "done": "x"}
 _MAKERS = {
     "run.queued": _queued,
     "turn.started": _turn_started,
@@ -171,6 +189,13 @@ _MAKERS = {
     "run.waiting": _waiting,
     "run.blocked": _waiting,
     "run.paused": _waiting,
+    "run.pausing": _asked,
+    "run.resumed": _asked,
+    "run.requeued": _asked,
+    "run.cancelling": _asked,
+    "budget.warned": _budget,
+    "budget.spent": _budget,
+    "plan.updated": _plan,
     "run.recovered": _recovered,
     "run.completed": _completed,
     "run.failed": _failed,

@@ -37,11 +37,14 @@ def new(
 
 
 @app.command("list")
-def list_tokens(as_json: JsonFlag = False) -> None:
+def list_tokens(
+    every: Annotated[bool, typer.Option("--all", help="Those that are good no longer too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """List tokens, without their secrets."""
     from overnight.cli.connect import call
 
-    found = call(lambda client: client.tokens())
+    found = [token for token in call(lambda client: client.tokens()) if every or token["usable"]]
     if as_json:
         for token in found:
             emit(token)
@@ -74,4 +77,6 @@ def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Name or id 
 def _state(token: dict[str, Any]) -> str:
     if token.get("revoked_at"):
         return "revoked"
+    if not token["usable"]:
+        return "expired"
     return f"until {token['expires_at']}" if token.get("expires_at") else "good"

@@ -75,7 +75,8 @@ class LiveView:
         self._bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.fields[state]}", markup=False),
-            BarColumn(bar_width=20),
+            # Without a limit of turns nothing says how much is left.
+            *([BarColumn(bar_width=20)] if turns else []),
             TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
