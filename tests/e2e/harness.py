@@ -79,14 +79,15 @@ class Server:
 
     def start(self, *arguments: str, wait: bool = True) -> Server:
         """Start it and wait until it answers."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "overnight", "up", *arguments],
-            env=self.env(),
-            cwd=self.root / "work",
-            stdin=subprocess.DEVNULL,
-            stdout=(self.root / "stdout").open("ab"),
-            stderr=(self.root / "stderr").open("ab"),
-        )
+        with (self.root / "stdout").open("ab") as out, (self.root / "stderr").open("ab") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "overnight", "up", *arguments],
+                env=self.env(),
+                cwd=self.root / "work",
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
         if wait:
             wait_until(self.ready, within=20, every=0.01, what="the server answers /readyz")
         return self
@@ -196,7 +197,7 @@ class Server:
         """The events of that type, once there are `count`."""
         return wait_until(
             lambda: found if len(found := self.events(run_id, type)) >= count else [],
-            within=within, every=0.02, what=f"{count} × {type}",
+            within=within, every=0.02, what=f"{count} x {type}",
         )  # fmt: skip
 
     def printed(self, run_id: str) -> str:

@@ -38,7 +38,7 @@ def test_cancel_reaches_what_ignores_it_and_hides_from_it(serve: Start) -> None:
     assert ended["cancellation"]["reason"] == "manual"
     steps = ended["cancellation"]["steps"]
     assert steps[0] in {"interrupt", "sigterm"}
-    assert {"sigterm", "sigkill", "sweep"} <= set(steps)
+    assert {"sigterm", "sigkill"} <= set(steps)
     last = server.events(run["id"])[-1]
     assert (last["type"], last["data"]["steps"], last["data"]["survivors"]) == ("run.cancelled", steps, 0)
     assert server.control(run["id"], "cancel").status_code == 409

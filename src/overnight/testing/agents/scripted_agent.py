@@ -76,6 +76,15 @@ class Agent:
             if per_second:
                 time.sleep(max(0.0, began + (start + size) / per_second - time.monotonic()))
 
+    def move_lines_until(self, path: str, per_second: float, text: str = "line $N") -> None:
+        """Numbered lines at a rate until a file exists; then `PATH.count` says how many there were."""
+        began, count = time.monotonic(), 0
+        while not Path(path).exists():
+            self._line(OUT, text)
+            count += 1
+            time.sleep(max(0.0, began + count / per_second - time.monotonic()))
+        _publish(Path(path + ".count"), str(count))
+
     def move_long_line(self, size: int, letter: str = "x") -> None:
         """One line of that many bytes."""
         piece = (letter * 65536).encode()
@@ -93,9 +102,9 @@ class Agent:
         Path(path).write_text(json.dumps(dict(os.environ)), encoding="utf-8")
 
     def move_descriptors(self, path: str) -> None:
-        """The numbers of all open descriptors as JSON into a file."""
-        listing = os.open("/proc/self/fd", os.O_RDONLY)
-        numbers = sorted(int(name) for name in os.listdir(listing) if int(name) != listing)
+        """The numbers of all open descriptors as JSON into a file; the one that lists them is gone by then."""
+        listed = [int(name) for name in os.listdir("/proc/self/fd")]
+        numbers = sorted(number for number in listed if Path(f"/proc/self/fd/{number}").exists())
         Path(path).write_text(json.dumps(numbers), encoding="utf-8")
 
     def move_pid(self, path: str) -> None:
