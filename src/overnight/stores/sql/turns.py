@@ -14,7 +14,7 @@ from overnight.stores.sql.schema import inputs, turns
 from overnight.stores.sql.statements import Statement, key
 
 _KEYS: Final = ("run_pk", "number", "attempt")
-_FROZEN: Final = frozenset({*_KEYS, "folder", "first_seq", "started_at", "resume_before"})
+_FROZEN: Final = frozenset({*_KEYS, "folder", "started_at", "resume_before"})
 _ROW: Final = tuple(turns.c[name] for name in TURN_COLUMNS)
 _THIS: Final = tuple(turns.c[name] == key(name) for name in _KEYS)
 _OPEN: Final = Statement(insert(turns))
