@@ -138,6 +138,7 @@ class Turn:
     started_at: int
     ended_at: int | None = None
     first_seq: int
+    """Of `turn.started`; 0 while the agent has not been started yet."""
     last_seq: int | None = None
     position: Position = field(default_factory=Position)
     stop_reason: str | None = None
