@@ -296,6 +296,20 @@ def test_claude_failures_are_honest_with_exit_status_0_too(
         assert (failure.code, failure.retryable) == (code, retryable)
 
 
+def test_claude_tells_when_a_limit_is_over() -> None:
+    codec = ClaudeCodec("/w")
+    feed(
+        codec,
+        {"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "resetsAt": 1_790_000_000}},
+    )
+    feed(codec, claude_result(is_error=True, api_error_status=429, result="Request rejected (429)"))
+    assert failed(codec, Exit(code=1)).retry_at == 1_790_000_000_000
+    codec = ClaudeCodec("/w")
+    feed(codec, claude_result(is_error=True, result="Claude AI usage limit reached|1790000001"))
+    failure = failed(codec, Exit(code=1))
+    assert (failure.code, failure.retryable, failure.retry_at) == ("usage_limit", True, 1_790_000_001_000)
+
+
 @pytest.mark.parametrize("where", ["stderr", "result"])
 def test_a_claude_that_has_lost_its_session_begins_anew(where: str) -> None:
     codec, words = ClaudeCodec("/w"), "No conversation found with session ID: x"

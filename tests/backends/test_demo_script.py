@@ -35,9 +35,9 @@ async def test_three_turns_from_the_goal_to_the_stop_file(
         start = replace(start, resume=turn.resume, prompt="Go on.")
     assert stop.exists()
     assert (workspace / "WORKLOG.md").read_text().count("Next steps:") == 3
-    assert tests_pass(workspace)
+    assert all_tests_pass(workspace)
 
 
-def tests_pass(workspace: Path) -> bool:
+def all_tests_pass(workspace: Path) -> bool:
     argv = [sys.executable, "-m", "unittest", "discover", "-s", "tests", "-t", "."]
     return subprocess.run(argv, cwd=workspace, capture_output=True, check=False).returncode == 0

@@ -260,9 +260,27 @@ async def test_a_host_without_sandbox_is_a_warning(stand_in: Callable[..., Path]
     broken = settings(
         "codex", program=stand_in("codex", "0.169.0", 1), args=args, homes=outside_tmp / "homes"
     )
-    check = await CodexProgram(broken, ManualClock()).check()
+    program = CodexProgram(broken, ManualClock())
+    start = turn_start(outside_tmp, sandbox="workspace_write")
+    assert "--dangerously-bypass-approvals-and-sandbox" not in program.command(start).argv
+    check = await program.check()
     assert (check.status, codes(check)) == ("warn", ["sandbox_unavailable"])
+    assert check.capabilities.sandbox == program.capabilities.sandbox == ("full_access",)
+    assert "--dangerously-bypass-approvals-and-sandbox" in program.command(start).argv
     assert list((outside_tmp / "homes").iterdir()) == []
+
+
+async def test_homes_in_the_temporary_folder_are_a_warning(
+    stand_in: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / ".codex").mkdir()
+    found = settings(
+        "codex", program=stand_in("codex", "0.169.0"), login="user", user_home=tmp_path, homes=tmp_path
+    )
+    program = CodexProgram(found, ManualClock())
+    assert codes(await program.check()) == ["home_in_temporary_folder"]
+    argv = program.command(turn_start(tmp_path, sandbox="workspace_write")).argv
+    assert "--dangerously-bypass-approvals-and-sandbox" in argv
 
 
 async def test_an_untried_version_is_a_warning(stand_in: Callable[..., Path], tmp_path: Path) -> None:

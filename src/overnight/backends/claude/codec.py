@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from overnight.backends.claude.tools import ToolCalls
@@ -30,6 +31,8 @@ Event = Mapping[str, Any]
 
 _SYNTHETIC = "<synthetic>"
 _LOST = "No conversation found with session ID"
+_LIMITS = frozenset(("rate_limited", "usage_limit"))
+_RESET = re.compile(r"limit reached\|(\d{10})\b")
 _NOISE = frozenset(
     (
         "thinking_tokens",
@@ -55,6 +58,7 @@ class ClaudeCodec:
         self._errors = StandardError()
         self._begun = False
         self._result: Event | None = None
+        self._resets_at: int | None = None
         self._tools = ToolCalls()
         self._blocks: Counter[str] = Counter()
         self._streaming = ""
@@ -99,6 +103,8 @@ class ClaudeCodec:
             return Verdict(
                 outcome=TurnOutcome(stop_reason=str(self._result.get("stop_reason") or "end_turn"))
             )
+        if failure.code in _LIMITS:
+            failure = replace(failure, retry_at=_reset(failure.message) or self._resets_at)
         return _lost() if _LOST in failure.message else Verdict(outcome=TurnOutcome(failure=failure))
 
     def _system(self, event: Event) -> list[Update]:
@@ -167,7 +173,10 @@ class ClaudeCodec:
         return [Delta(kind=kind, item_id=item_id, offset=offset, text=text)] if text else []
 
     def _limits(self, event: Event) -> list[Update]:
-        return [LimitsReported(data=event.get("rate_limit_info") or event)]
+        limits = event.get("rate_limit_info") or event
+        if isinstance(limits.get("resetsAt"), int):
+            self._resets_at = limits["resetsAt"] * 1000
+        return [LimitsReported(data=limits)]
 
     def _ended(self, event: Event) -> list[Update]:
         self._result = event
@@ -202,6 +211,11 @@ def _failure(result: Event) -> Failure | None:
     if re.match(r"error_max_", words.code):
         return Failure(code=words.code, message=words.message, retryable=False)
     return words
+
+
+def _reset(message: str) -> int | None:
+    found = _RESET.search(message)
+    return int(found[1]) * 1000 if found else None
 
 
 def _lost() -> Verdict:

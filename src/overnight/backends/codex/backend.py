@@ -28,6 +28,7 @@ class CodexProgram:
     def __init__(self, settings: ProgramSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
+        self._capabilities = CAPABILITIES
 
     @property
     def name(self) -> str:
@@ -36,14 +37,14 @@ class CodexProgram:
 
     @property
     def capabilities(self) -> Capabilities:
-        """See `Program.capabilities`."""
-        return CAPABILITIES
+        """See `Program.capabilities`; after a check, what it can do on this host."""
+        return self._capabilities
 
     def command(self, start: TurnStart) -> Command:
         """See `Program.command`."""
         program = _native(self._settings.need("codex"))
         home = self._codex_home(start.home)
-        if start.sandbox != "full_access":
+        if self._confines(start):
             _refuse_temporary(home)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lend(self._settings, ".codex/auth.json", home / "auth.json")
@@ -65,11 +66,16 @@ class CodexProgram:
 
     async def check(self) -> BackendCheck:
         """See `Program.check`: program, version, configuration, key or login, sandbox."""
-        return await preflight(self._settings, now_ms=self._clock.wall_ms(), stamp=self.stamp())
+        check = await preflight(self._settings, now_ms=self._clock.wall_ms(), stamp=self.stamp())
+        self._capabilities = check.capabilities
+        return check
 
     def stamp(self) -> str:
         """See `Program.stamp`."""
         return stamp_of(self._settings, "codex")
+
+    def _confines(self, start: TurnStart) -> bool:
+        return start.sandbox != "full_access" and start.sandbox in self._capabilities.sandbox
 
     def _codex_home(self, home: Path) -> Path:
         own = self._settings.environment.get("CODEX_HOME")
@@ -81,7 +87,7 @@ class CodexProgram:
         hidden = ", ".join(f'"{name}"' for name in KEYS)
         settings += [f"shell_environment_policy.exclude=[{hidden}]"]
         flags: list[str] = []
-        if start.sandbox == "full_access":
+        if not self._confines(start):
             flags += ["--dangerously-bypass-approvals-and-sandbox"]
         else:
             mode = _SANDBOXES[start.sandbox]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from overnight.backends.codex.provider import Provider, key_of, provider_for
@@ -24,6 +25,11 @@ CAPABILITIES = Capabilities(
     sandbox=("read_only", "workspace_write", "full_access"),
 )
 
+UNSANDBOXED = replace(CAPABILITIES, sandbox=("full_access",))
+"""On a host where Codex cannot confine commands: with its sandbox on, every command would fail."""
+
+_NO_SANDBOX = frozenset(("sandbox_unavailable", "home_in_temporary_folder"))
+
 
 async def preflight(settings: ProgramSettings, *, now_ms: int, stamp: str) -> BackendCheck:
     """The whole check: a few hundred milliseconds, up to eight seconds more when a model service does not answer."""
@@ -32,7 +38,8 @@ async def preflight(settings: ProgramSettings, *, now_ms: int, stamp: str) -> Ba
     if program is not None:
         await _look_at_key(findings, settings, program)
         await _look_at_sandbox(findings, settings, program)
-    return findings.check(settings.name, CAPABILITIES, now_ms=now_ms, stamp=stamp)
+    lacking = any(problem.code in _NO_SANDBOX for problem in findings.warns)
+    return findings.check(settings.name, UNSANDBOXED if lacking else CAPABILITIES, now_ms=now_ms, stamp=stamp)
 
 
 def is_temporary(folder: Path) -> bool:
@@ -92,7 +99,7 @@ async def _look_at_sandbox(findings: Findings, settings: ProgramSettings, progra
         findings.warn(
             "home_in_temporary_folder",
             f"Codex does not sandbox commands while its homes lie in the temporary folder ({settings.homes})",
-            "set OVERNIGHT_DATA_DIR to a folder elsewhere, or give runs sandbox full_access",
+            "set OVERNIGHT_DATA_DIR to a folder elsewhere; until then runs work without a sandbox",
         )
         return
     settings.homes.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -107,5 +114,5 @@ async def _look_at_sandbox(findings: Findings, settings: ProgramSettings, progra
         findings.warn(
             "sandbox_unavailable",
             f"Codex cannot sandbox commands on this host: {(ran.err or ran.out).strip()[-300:]}",
-            "allow unprivileged user namespaces (bubblewrap), or give runs sandbox full_access",
+            "allow unprivileged user namespaces (bubblewrap); until then runs work without a sandbox",
         )

@@ -25,7 +25,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), code, retryable)
     for pattern, code, retryable in (
         (r"context.{0,10}(window|length)|prompt is too long|maximum context", "context_exceeded", False),
-        (r"usage limit|quota|credit balance|insufficient.funds", "usage_limit", True),
+        (r"usage limit|limit reached\||hit your limit|quota|credit balance|insufficient.funds", "usage_limit", True),
         (r"too many requests|rate.?limit", "rate_limited", True),
         (r"invalid api key|not logged in|please run /login|unauthorized|authentication", "unauthorized", False),
         (r"model .{0,80}(not supported|not exist|not found|does not exist)", "not_found", False),
