@@ -1,0 +1,263 @@
+"""The SQLite store against bare SQLite: the same library, file system and durability, measured in the same call."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from bench.figure import Figure
+from overnight.clock import SystemClock
+from overnight.domain.event import Draft, Recorded
+from overnight.domain.lease import Lease
+from overnight.domain.run import Run
+from overnight.domain.session import Session
+from overnight.domain.spec import RunSpec
+from overnight.domain.states import Input, State
+from overnight.domain.worker import Offer, Worker
+from overnight.ids import new_host_id, new_run_id, new_session_id, new_worker_id
+from overnight.ports.tables import RunFilter
+from overnight.ports.unit_of_work import Transaction
+from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.sql.library import driver
+from overnight.stores.sql.sqlite import SqliteStore
+
+CLOCK = SystemClock()
+HOST = new_host_id(0)
+SPEC = RunSpec(goal="Say hello and stop. " * 10, backend="echo", mode="oneshot", labels={"team": "a"})
+TEXT = "A line of an agent. " * 5
+SECONDS = 2.0
+
+
+async def figures(long: bool) -> AsyncIterator[Figure]:
+    with tempfile.TemporaryDirectory(prefix="overnight-bench-") as folder:
+        single, cycle = bare_commits(Path(folder)), bare_cycles(Path(folder))
+        store = SqliteStore(Path(folder) / "overnight.db", CLOCK, InprocNotifier())
+        await store.start()
+        limit = {"limit": single, "limit_name": "bare commits"}
+        one = await rate(lambda: store.write(submit))
+        yield Figure(name="submit, one client", value=one, unit="runs/s", aim="≥ 0.5 ×", **limit)
+        many = await rate(lambda: store.write(submit), clients=16)
+        yield Figure(name="submit, 16 clients", value=many, unit="runs/s", aim="≥ 2 ×", **limit)
+        yield Figure(
+            name="no-op runs claimed, recorded, settled (64 at once)",
+            value=await drain(store),
+            unit="runs/s",
+            limit=cycle,
+            limit_name="bare lease + ack",
+            aim="≥ 1 ×",
+        )
+        for size in (1, 20, 200):
+            value = size * await rate(partial(append, store, size))
+            yield Figure(name=f"events appended, {size} a unit", value=value, unit="events/s", aim="≥ 10 000")
+        yield Figure(name="events read in pages of 500", value=await tail(store), unit="events/s")
+        if long:
+            async for figure in flat(store):
+                yield figure
+        await store.close()
+
+
+def bare_commits(folder: Path) -> float:
+    """One row a commit, from Python, nothing else."""
+    connection = driver().connect(str(folder / "bare.db"), isolation_level=None)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("CREATE TABLE t (pk INTEGER PRIMARY KEY, data BLOB)")
+    done, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < SECONDS:
+        connection.execute("INSERT INTO t (data) VALUES (?)", (b"x" * 100,))
+        done += 1
+    connection.close()
+    return done / (time.perf_counter() - begun)
+
+
+def bare_cycles(folder: Path) -> float:
+    """The least that a queue does for a job on such a store: a durable lease and a durable, fenced ack."""
+    connection = driver().connect(str(folder / "cycle.db"), isolation_level=None)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("CREATE TABLE j (pk INTEGER PRIMARY KEY, state TEXT, token INTEGER)")
+    connection.execute("CREATE INDEX due ON j (pk) WHERE state = 'queued'")
+    connection.execute("BEGIN")
+    connection.executemany("INSERT INTO j (state, token) VALUES ('queued', 0)", [()] * 50_000)
+    connection.execute("COMMIT")
+    lease = (
+        "UPDATE j SET state = 'running', token = token + 1 WHERE pk ="
+        " (SELECT pk FROM j WHERE state = 'queued' ORDER BY pk LIMIT 1) RETURNING pk, token"
+    )
+    done, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < SECONDS:
+        found = connection.execute(lease).fetchall()[0]
+        connection.execute("UPDATE j SET state = 'done' WHERE pk = ? AND token = ?", found)
+        done += 1
+    connection.close()
+    return done / (time.perf_counter() - begun)
+
+
+async def rate(call: Callable[[], Awaitable[object]], *, clients: int = 1) -> float:
+    """How often a second, each client waiting for its own answer before it asks again."""
+    done, begun = 0, time.perf_counter()
+
+    async def client() -> None:
+        nonlocal done
+        while time.perf_counter() - begun < SECONDS:
+            await call()
+            done += 1
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return done / (time.perf_counter() - begun)
+
+
+def submit(tx: Transaction) -> Run:
+    """What the service does for `POST /runs`: a session, a run, and an event in both streams."""
+    now = CLOCK.wall_ms()
+    session = tx.sessions.add(
+        Session(
+            pk=0,
+            id=new_session_id(now),
+            owner="usr_local",
+            name="bench",
+            mode="oneshot",
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    run = tx.runs.add(
+        Run(
+            pk=0,
+            id=new_run_id(now),
+            owner="usr_local",
+            state=State.QUEUED,
+            spec=SPEC,
+            session_pk=session.pk,
+            session_id=session.id,
+            host_id=HOST,
+            workspace=None,
+            created_at=now,
+            updated_at=now,
+        ),
+        secret_environment={},
+        idempotency=None,
+    )
+    tx.events.append(run.pk, [Draft(type="run.queued", data={"goal": SPEC.goal})], now)
+    tx.events.append(session.pk, [Draft(type="run.linked", data={"run_id": run.id})], now)
+    return run
+
+
+async def drain(store: SqliteStore) -> float:
+    """Claim in batches, then for each run a durable, fenced end with its events, 64 at a time."""
+    now = CLOCK.wall_ms()
+    worker = await store.write(
+        lambda tx: tx.workers.add(
+            Worker(
+                pk=0,
+                id=new_worker_id(now),
+                host_id=HOST,
+                host_name="bench",
+                pid=1,
+                version="0",
+                slots=64,
+                backends=("echo",),
+                started_at=now,
+                seen_at=now,
+            )
+        )
+    )
+    offer = Offer(worker_pk=worker.pk, host_id=HOST, backends=("echo",), free=64)
+
+    def claim(tx: Transaction) -> list[Run]:
+        found = []
+        for run in tx.leases.claim(offer, now):
+            tx.events.append(run.pk, [Draft(type="run.started", data={"worker": worker.id})], now)
+            found.append(tx.runs.save(run.moved(Input.CLAIM, now, worker=worker.id, started_at=now)))
+        return found
+
+    async def settle(run: Run) -> None:
+        lease = Lease(run_pk=run.pk, token=run.token, trusted_until=CLOCK.boot() + 15)
+
+        def unit(tx: Transaction) -> None:
+            held = tx.leases.check(lease)
+            tx.events.append(held.pk, [Draft(type="run.completed", data={"by": "backend"})], now)
+            tx.runs.save(held.moved(Input.COMPLETE, now))
+
+        await store.write(unit)
+
+    done, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < SECONDS:
+        runs = await store.write(claim)
+        if not runs:
+            break
+        await asyncio.gather(*map(settle, runs))
+        done += len(runs)
+    return done / (time.perf_counter() - begun)
+
+
+async def append(store: SqliteStore, size: int) -> None:
+    await store.write(append_to(store, size))
+
+
+_stream: dict[int, int] = {}
+
+
+def append_to(store: SqliteStore, size: int) -> Callable[[Transaction], object]:
+    drafts = [
+        Draft(type="message.completed", data={"item_id": f"m{n}", "text": TEXT}, turn=1, attempt=1)
+        for n in range(size)
+    ]
+
+    def unit(tx: Transaction) -> object:
+        pk = _stream.get(id(store)) or _stream.setdefault(id(store), submit(tx).pk)
+        return tx.events.append(pk, drafts, CLOCK.wall_ms())
+
+    return unit
+
+
+async def tail(store: SqliteStore) -> float:
+    pk, seen, begun = _stream[id(store)], 0, time.perf_counter()
+
+    def page_after(tx: Transaction) -> tuple[Recorded, ...]:
+        return tx.events.after(pk, seen, 500)
+
+    while page := await store.read(page_after):
+        seen = page[-1].seq
+        if time.perf_counter() - begun > SECONDS:
+            break
+    return seen / (time.perf_counter() - begun)
+
+
+async def flat(store: SqliteStore) -> AsyncIterator[Figure]:
+    """The same calls with few and with 100 000 runs in the database."""
+
+    def hundred(tx: Transaction) -> None:
+        for _ in range(100):
+            submit(tx)
+
+    async def count() -> int:
+        return sum((await store.read(lambda tx: tx.runs.counts(RunFilter()))).values())
+
+    async def measured() -> dict[str, float]:
+        return {
+            "submit, 16 clients": await rate(lambda: store.write(submit), clients=16),
+            "claimed and settled": await drain(store),
+            "first pages of 50": await rate(
+                lambda: store.read(lambda tx: tx.runs.page(RunFilter(), limit=50))
+            ),
+            "events appended, 20 a unit": 20 * await rate(lambda: store.write(append_to(store, 20))),
+        }
+
+    few, before = await count(), await measured()
+    while await count() < 100_000:
+        for _ in range(50):
+            await store.write(hundred)
+    many, after = await count(), await measured()
+    for name, value in after.items():
+        yield Figure(
+            name=f"{name}, with {many} runs",
+            value=value,
+            unit="/s",
+            limit=before[name],
+            limit_name=f"with {few} runs",
+        )
