@@ -70,6 +70,11 @@ class Desk:
             events = select.POLLIN | (select.POLLOUT if connection.wants_write else 0)
             self._loop.watch(connection.handle, events, partial(self._heard, connection))
 
+    @property
+    def attended(self) -> bool:
+        """Whether the present holder is connected."""
+        return any(known.token == self.token and not known.closed for known in self._connections)
+
     def dues(self) -> Iterator[float | None]:
         """When `serve` has something to tell."""
         if any(self._has_news(connection) for connection in self._connections):

@@ -129,7 +129,8 @@ class Keeper:
         self._linger_due = now + self._turn.limits.linger_s
         self._desk.serve(now)
         self._desk.tell_end()
-        self._turn.sync()
+        if not self._desk.attended:
+            self._turn.sync()
 
     def _is_over(self, now: float) -> bool:
         waited = self._linger_due is not None and now >= self._linger_due

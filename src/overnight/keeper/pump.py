@@ -11,6 +11,8 @@ PIECE = 65_536
 """Bytes of one read: what a pipe holds."""
 PIECES_AT_ONCE = 16
 """Reads before other work is looked at."""
+DRAIN_ROUNDS = 64
+"""What a pipe can hold is read in one or two."""
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 1.0
 
 
@@ -153,11 +155,12 @@ class Pump:
     def drain(self, now: float) -> bool:
         """After the last process has gone: move what is left in the pipes. True when all of it is in the files.
 
-        Does not wait for the end of a pipe: a stranger may hold it open.
+        Does not wait for the end of a pipe: a stranger may hold it open, and even go on writing.
         """
         for stream in self.streams:
-            while stream.read():
-                pass
+            for _ in range(DRAIN_ROUNDS):
+                if not stream.read():
+                    break
         self._schedule(now)
         if self.stalled:
             return False

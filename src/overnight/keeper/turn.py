@@ -64,8 +64,9 @@ class Turn:
         if self.record is not None:
             return
         yield from (self.ladder.due, self.pump.retry_due, self._give_up_due)
+        yield from (self.limits.deadline, self.limits.orphan_deadline)
         if self.phase == "running":
-            yield from (self.limits.deadline, self.limits.orphan_deadline, self._count_due)
+            yield self._count_due
 
     def reap(self) -> None:
         """Take leave of every child that has ended."""
@@ -85,8 +86,9 @@ class Turn:
         if self.record is not None:
             self._write_record(now)
             return
+        self._check_clocks(now)
         if self.phase == "running":
-            self._check_limits(now)
+            self._check_amounts(now)
         if self._status is not None and not self._no_child:
             self.ladder.agent_ended(now)
         if self._no_child:
@@ -118,21 +120,27 @@ class Turn:
         """Leave an interim record that names how many could not be ended, in case we do not live to see them go."""
         write_record(self.spec.turn_folder, self._make_record(self.ladder.survivors))
 
-    def _check_limits(self, now: float) -> None:
-        limits = self.limits
-        if limits.deadline is not None and now >= limits.deadline:
-            self._begin("deadline", now)
-        elif limits.orphan_deadline is not None and now >= limits.orphan_deadline:
+    def _check_clocks(self, now: float) -> None:
+        """Each has its effect once; on a ladder that is under way it is to hurry."""
+        if self.limits.orphan_deadline is not None and now >= self.limits.orphan_deadline:
+            self.limits = self.limits._replace(orphan_deadline=None)
             self._begin("fenced", now)
-        elif self.pump.overrun:
+        if self.limits.deadline is not None and now >= self.limits.deadline:
+            self.limits = self.limits._replace(deadline=None)
+            self._begin("deadline", now)
+
+    def _check_amounts(self, now: float) -> None:
+        if self.pump.overrun:
             self._begin("output_limit", now)
-        elif limits.children is not None and self._count_due is not None and now >= self._count_due:
-            self._count_children(limits.children, now)
+        elif self.limits.children is not None and self._count_due is not None and now >= self._count_due:
+            self._count_children(self.limits.children, now)
 
     def _begin(
         self, reason: Literal["deadline", "fenced", "output_limit", "children_limit"], now: float
     ) -> None:
-        self.ladder.begin(reason, self.spec.interrupt, self.limits.grace_s, now)
+        first = self.spec.interrupt if self.phase == "running" else None
+        self.ladder.begin(reason, first, self.limits.grace_s, now)
+        self.stop_waiting(now, self.limits.grace_s)
 
     def _count_children(self, limit: int, now: float) -> None:
         found = tree.descendants([os.getpid()])
@@ -167,7 +175,7 @@ class Turn:
         self._record_due = None if self.recorded else now + RECORD_RETRY_S
 
     def sync(self) -> None:
-        """Make output and record survive a loss of power. Slow: after everyone has been told."""
+        """Make output and record survive a loss of power, for a server that may come much later. Slow."""
         for stream in self.pump.streams:
             if stream.written:
                 stream.sync()

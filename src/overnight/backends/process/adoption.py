@@ -33,7 +33,8 @@ from overnight.keeper_protocol import (
     to_json,
 )
 
-WELCOME_WITHIN_S = 10.0
+WELCOME_WITHIN_S = 30.0
+"""A keeper answers at once, but a machine that swaps may not; being late costs the agent its life."""
 LAUNCH_WITHIN_S = 40.0
 SPAWNER_WITHIN_S = 3.0
 """How long a living spawner is given to sweep and to write down the end of a keeper that was killed."""

@@ -60,8 +60,8 @@ class SpawnerClient:
         idle_s: float = IDLE_S,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._data_dir = data_dir
-        self._runtime_dir = runtime_dir
+        self._data_dir = data_dir = data_dir.absolute()
+        self._runtime_dir = runtime_dir = runtime_dir.absolute()
         self._idle_s = idle_s
         self._environment = dict(environment or {})
         self._held: Channel | None = None
