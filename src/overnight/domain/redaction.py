@@ -21,6 +21,8 @@ HOLD: Final = 4096
 """How many characters a stream holds back at most."""
 PEM_LIMIT: Final = 16_384
 """A private key block without an end hides at most this much."""
+KEY_END: Final = 80
+"""Characters that the end of a key block takes at most."""
 
 _PEM_BEGIN: Final = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 _PEM_END: Final = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
@@ -146,7 +148,8 @@ class RedactingStream:
 
     def finish(self) -> str:
         """What was held back; nothing follows."""
-        held, self._held, self._swallowed = self._held, "", None
+        held = self._held if self._swallowed is None else ""
+        self._held, self._swallowed = "", None
         return self._redactor.text(held)
 
     def skip(self) -> int:
@@ -166,10 +169,8 @@ class RedactingStream:
         if swallowed + len(text) > PEM_LIMIT:
             self._swallowed = None
             return text[PEM_LIMIT - swallowed :]
-        keep = text.rfind("-----END", -80) if "\n" not in text[-1:] else -1
-        self._swallowed = swallowed + len(text)
-        if keep >= 0:
-            self._held = text[keep:]
+        self._held = text[-KEY_END:]  # its end may be cut in two
+        self._swallowed = swallowed + len(text) - len(self._held)
         return ""
 
 

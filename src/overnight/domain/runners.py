@@ -11,7 +11,7 @@ from overnight.domain.values import TestStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestResult:
+class RunnerResult:
     """What a runner said at its end."""
 
     runner: str
@@ -25,10 +25,10 @@ class TestResult:
         """The counts alone."""
         return TestStats(passed=self.passed, failed=self.failed, skipped=self.skipped)
 
-    def joined(self, other: TestResult) -> TestResult:
+    def joined(self, other: RunnerResult) -> RunnerResult:
         """Two parts of one invocation (packages, crates) together."""
         times = [part.duration_ms for part in (self, other) if part.duration_ms is not None]
-        return TestResult(
+        return RunnerResult(
             runner=self.runner,
             passed=self.passed + other.passed,
             failed=self.failed + other.failed,
@@ -38,9 +38,10 @@ class TestResult:
 
 
 MAYBE: Final = re.compile(
-    rb"pass|fail|FAIL|skip|^Ran \d|^OK|test result|Tests:|Tests  |tests ran|duration_ms|Time:|Duration|^ok|cancelled"
+    rb"pass|PASS|fail|FAIL|skip|SKIP|Ran \d|\bOK\b|\bok\b|test result|Tests:|Tests  |tests \d|todo|cancelled|duration_ms"
+    rb"|tests ran"
 )
-"""A cheap look at a line of raw output: no line without a match means anything to `TestWatch`."""
+"""A cheap look at a line of raw output: no line without a match means anything to `RunnerWatch`."""
 
 _PART: Final = re.compile(
     r"(\d{1,9}) (passed|failed|skipped|errors?|deselected|xfailed|xpassed|warnings?|todo|total)"
@@ -64,12 +65,12 @@ _BUN: Final = re.compile(r"(\d{1,9}) (pass|fail|skip|todo)")
 _BUN_END: Final = re.compile(r"Ran (\d{1,9}) tests? across \d+ files?\. \[([\d.]+)(m?s)\]")
 
 
-class TestWatch:
+class RunnerWatch:
     """Reads lines and gives a result when a runner has closed. Results in parts are joined until `end`."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._open: TestResult | None = None
+        self._open: RunnerResult | None = None
         self._ran: tuple[int, int] | None = None
 
     @property
@@ -77,7 +78,7 @@ class TestWatch:
         """Whether `end` would give a result."""
         return self._open is not None
 
-    def line(self, line: str) -> TestResult | None:
+    def line(self, line: str) -> RunnerResult | None:
         """One line without escapes; the result that it closes."""
         text = line.strip()
         if not text or len(text) > 400:
@@ -87,20 +88,20 @@ class TestWatch:
                 return found
         return None
 
-    def end(self) -> TestResult | None:
+    def end(self) -> RunnerResult | None:
         """The output is over, or has been quiet for a while: the result of a runner that closes part by part."""
         found, self._open = self._open, None
         self._counts.clear()
         return found
 
-    def _pytest(self, text: str) -> TestResult | None:
+    def _pytest(self, text: str) -> RunnerResult | None:
         match = _PYTEST.fullmatch(text)
         if match is None:
             return None
         counts = _counts(match["parts"])
         if not counts and match["parts"] != "no tests ran":
             return None
-        return TestResult(
+        return RunnerResult(
             runner="pytest",
             passed=counts.get("passed", 0) + counts.get("xpassed", 0),
             failed=counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0),
@@ -108,7 +109,7 @@ class TestWatch:
             duration_ms=_ms(match["time"]),
         )
 
-    def _unittest(self, text: str) -> TestResult | None:
+    def _unittest(self, text: str) -> RunnerResult | None:
         if ran := _UNITTEST_RAN.fullmatch(text):
             self._ran = (int(ran[1]), _ms(ran[2]) or 0)
             return None
@@ -119,7 +120,7 @@ class TestWatch:
         counts = {name: int(value) for name, value in named.items() if value.isdigit()}
         failed = sum(counts.get(name, 0) for name in ("failures", "errors", "unexpected successes"))
         skipped = counts.get("skipped", 0) + counts.get("expected failures", 0)
-        return TestResult(
+        return RunnerResult(
             runner="unittest",
             passed=max(total - failed - skipped, 0),
             failed=failed,
@@ -127,11 +128,11 @@ class TestWatch:
             duration_ms=duration,
         )
 
-    def _parts(self, text: str) -> TestResult | None:
+    def _parts(self, text: str) -> RunnerResult | None:
         """Cargo and Go close once for each crate or package."""
         if cargo := _CARGO.fullmatch(text):
             passed, failed, skipped = (int(cargo[n]) for n in (1, 2, 3))
-            part = TestResult(
+            part = RunnerResult(
                 runner="cargo", passed=passed, failed=failed, skipped=skipped, duration_ms=_ms(cargo[4])
             )
             return self._join(part)
@@ -141,18 +142,18 @@ class TestWatch:
             return self._join(self._go(package[2], ok=package[1] == "ok"))
         return None
 
-    def _go(self, seconds: str | None, *, ok: bool) -> TestResult:
+    def _go(self, seconds: str | None, *, ok: bool) -> RunnerResult:
         """A package; without `-v` only failing tests are named, so a passing package counts as one."""
         passed, failed, skipped = (self._counts.pop(name, 0) for name in ("PASS", "FAIL", "SKIP"))
         if ok and not passed + skipped:
             passed = 1
         if not ok and not failed:
             failed = 1
-        return TestResult(
+        return RunnerResult(
             runner="go", passed=passed, failed=failed, skipped=skipped, duration_ms=_ms(seconds)
         )
 
-    def _join(self, part: TestResult) -> TestResult | None:
+    def _join(self, part: RunnerResult) -> RunnerResult | None:
         before = self._open
         if before is None or before.runner == part.runner:
             self._open = before.joined(part) if before else part
@@ -160,7 +161,7 @@ class TestWatch:
         self._open = part
         return before
 
-    def _node(self, text: str) -> TestResult | None:
+    def _node(self, text: str) -> RunnerResult | None:
         match = _NODE.fullmatch(text)
         if match is None:
             return None
@@ -170,7 +171,7 @@ class TestWatch:
         if "node tests" not in self._counts:
             return None
         get = {name: self._counts.pop("node " + name, 0) for name in _NODE_NAMES}
-        return TestResult(
+        return RunnerResult(
             runner="node",
             passed=get["pass"],
             failed=get["fail"] + get["cancelled"],
@@ -178,7 +179,7 @@ class TestWatch:
             duration_ms=int(float(match[2])),
         )
 
-    def _javascript(self, text: str) -> TestResult | None:
+    def _javascript(self, text: str) -> RunnerResult | None:
         """Jest and Vitest name the time on a later line; the counts are given as soon as they are known."""
         if match := _JEST.fullmatch(text):
             return _from_counts("jest", _counts(match[1]))
@@ -186,7 +187,7 @@ class TestWatch:
             return _from_counts("vitest", _counts(match[1]))
         return None
 
-    def _bun(self, text: str) -> TestResult | None:
+    def _bun(self, text: str) -> RunnerResult | None:
         if match := _BUN.fullmatch(text):
             self._counts["bun " + match[2]] = int(match[1])
             return None
@@ -195,15 +196,15 @@ class TestWatch:
             return None
         get = {name: self._counts.pop("bun " + name, 0) for name in ("pass", "fail", "skip", "todo")}
         duration = _ms(match[2]) if match[3] == "s" else int(float(match[2]))
-        found = TestResult(
+        found = RunnerResult(
             runner="bun", passed=get["pass"], failed=get["fail"], skipped=get["skip"] + get["todo"]
         )
         return replace(found, duration_ms=duration)
 
 
-def results(text: str) -> list[TestResult]:
+def results(text: str) -> list[RunnerResult]:
     """All results in a whole output, for instance that of a command."""
-    watch = TestWatch()
+    watch = RunnerWatch()
     found = [result for line in text.splitlines() if (result := watch.line(line))]
     last = watch.end()
     return [*found, last] if last else found
@@ -216,8 +217,8 @@ def _counts(text: str) -> dict[str, int]:
     return {name: int(number) for number, name in _PART.findall(text)}
 
 
-def _from_counts(runner: str, counts: Mapping[str, int]) -> TestResult:
-    return TestResult(
+def _from_counts(runner: str, counts: Mapping[str, int]) -> RunnerResult:
+    return RunnerResult(
         runner=runner,
         passed=counts.get("passed", 0),
         failed=counts.get("failed", 0),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from overnight.domain import update as u
 from overnight.domain.event import Draft, canonical
 from overnight.domain.redaction import HOLD, Redactor
-from overnight.domain.runners import TestResult, results
+from overnight.domain.runners import RunnerResult, results
 from overnight.domain.sentinel import BadSentinel, may_be_sentinel, parse
 from overnight.domain.text import cut_utf8, first_line, plain, tail_utf8
 from overnight.domain.values import Now, TestStats, Usage
@@ -277,7 +277,7 @@ class Interpreter:
         self._usages.take(now)
         return [Draft(type="usage.recorded", data={**update.usage.to_json(), "source": update.source})]
 
-    def _tested(self, result: TestResult, *, command: str | None, exit_code: int | None = None) -> Draft:
+    def _tested(self, result: RunnerResult, *, command: str | None, exit_code: int | None = None) -> Draft:
         self._tests = result.stats
         data: dict[str, object] = {
             "command": command,

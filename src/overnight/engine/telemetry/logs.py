@@ -49,24 +49,33 @@ class Added:
 def added(before: str, after: str) -> Added:
     """What `after` has that `before` had not, in order.
 
-    A log that only grew gives its new end (a line that was begun before counts as new once it goes on). In one that
+    A log that only grew gives its new end; a line that was begun before counts as new once it goes on. In one that
     was rewritten every line counts that occurs more often than before.
     """
     if after == before:
         return Added()
     if after.startswith(before):
-        start = before.rfind("\n") + 1
-        return Added(
-            lines=tuple(after[start:].splitlines()), size=len(after[len(before) :].encode("utf-8", "replace"))
-        )
-    left = Counter(before.splitlines())
+        begun = before[before.rfind("\n") + 1 :]
+        new = _lines(after[len(before) - len(begun) :])
+        unchanged = bool(begun) and new[0] == begun
+        return Added(lines=tuple(new[1:] if unchanged else new), size=len(_bytes(after[len(before) :])))
+    left = Counter(_lines(before))
     lines = []
-    for line in after.splitlines():
+    for line in _lines(after):
         if left[line] > 0:
             left[line] -= 1
         else:
             lines.append(line)
-    return Added(lines=tuple(lines), size=sum(len(line.encode("utf-8", "replace")) + 1 for line in lines))
+    return Added(lines=tuple(lines), size=sum(len(_bytes(line)) + 1 for line in lines))
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 class LogWatch:

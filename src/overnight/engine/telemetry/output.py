@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from overnight.domain.event import Draft
 from overnight.domain.redaction import Redactor
-from overnight.domain.runners import MAYBE, TestResult, TestWatch
+from overnight.domain.runners import MAYBE, RunnerResult, RunnerWatch
 from overnight.domain.text import plain
 from overnight.engine.telemetry.rates import Slots
 
@@ -45,7 +45,7 @@ class OutputStream:
         self.full = False
         """Nothing more fits until the next release: a caller in a hurry may only `drop`."""
         self._unseen: deque[bytes] = deque(maxlen=LAST_LINES)
-        self._tests = TestWatch()
+        self._tests = RunnerWatch()
         self.total_dropped = 0
 
     def drop(self, data: bytes, total: int | None) -> None:
@@ -53,7 +53,7 @@ class OutputStream:
         self._dropped += total or len(data)
         self._unseen.append(data)
 
-    def feed(self, data: bytes, total: int | None, now: float) -> list[TestResult]:
+    def feed(self, data: bytes, total: int | None, now: float) -> list[RunnerResult]:
         """Take a line; it is shown at the next release. Results of test runners that it closes come back."""
         if self.full:
             self.drop(data, total)
@@ -104,7 +104,7 @@ class OutputStream:
             self._fit(self._secrets.feed(plain(rest)) + self._secrets.finish(), 0)
         return self._emit(now) if self._chunks or self._dropped or self._bytes else []
 
-    def quiet_results(self) -> list[TestResult]:
+    def quiet_results(self) -> list[RunnerResult]:
         """Results that stand in the lines which could not be shown, and of runners that close part by part."""
         found = []
         while self._unseen:
@@ -114,7 +114,7 @@ class OutputStream:
         last = self._tests.end()
         return [*found, last] if last else found
 
-    def _results(self, text: str) -> list[TestResult]:
+    def _results(self, text: str) -> list[RunnerResult]:
         return [found for line in plain(text).splitlines() if (found := self._tests.line(line))]
 
     def _fit(self, text: str, size: int) -> int:
