@@ -35,7 +35,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 run: setup ## run a sample job to its end, live, then keep the server up (AGENT=codex|claude, ONCE=1)
 	@$(PY) -m overnight.testing.demo $(if $(AGENT),--agent '$(AGENT)') $(if $(filter-out 0 no false,$(ONCE)),--once)
 
-test: setup agents ## run every test, those with the real agent programs among them (ARGS=…)
+test: setup ## run every test, those with the real agent programs among them (ARGS=…)
+	@$(PY) -m overnight.testing.agents install all || echo "test: without them, the tests marked real_agents are skipped" >&2
 	@$(PY) -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
 check: setup ## lint, formatting, types, import law, and reference pages that match the code
