@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.backends.conftest import HOST, MakeProgram
+from tests.backends.conftest import HOST, codex_settings
 from tests.keeper.harness import Place
 
+from overnight.backends.codex.backend import CodexProgram
 from overnight.backends.command.backend import CommandProgram
 from overnight.backends.echo.backend import EchoBackend
 from overnight.backends.process.backend import ProcessBackend
@@ -65,7 +66,10 @@ class TestCommand(BackendSuite):
 
 
 @pytest.mark.real_agents
-class TestRealPrograms(BackendSuite):
+class TestCodex(BackendSuite):
+    """The other real program goes through the same stories in test_real_under_keeper; here it would only be slow."""
+
     @pytest.fixture
-    def stage(self, place: Place, real: MakeProgram, start_model: StartModel) -> BackendStage:
-        return stage(under_keeper(real(start_model(SCRIPT).url), place), place)
+    def stage(self, place: Place, codex_program: Path, start_model: StartModel) -> BackendStage:
+        program = CodexProgram(codex_settings(codex_program, start_model(SCRIPT).url), SystemClock())
+        return stage(under_keeper(program, place), place)
