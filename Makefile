@@ -41,7 +41,7 @@ test: setup ## run every test, those with the real agent programs among them (AR
 
 check: setup ## lint, formatting, types, import law, and reference pages that match the code
 	@failed=""; step() { echo "check: $$1"; "$${@:2}" || failed+="; $$1"; }; \
-	step "lint"            $(PY) -m ruff check --quiet .; \
+	step "lint"            $(PY) -m ruff check --quiet --output-format concise .; \
 	step "formatting"      $(PY) -m ruff format --check --quiet .; \
 	step "types"           $(PY) -m mypy; \
 	step "import law"      $(VENV)/bin/lint-imports --no-cache --no-logo; \
