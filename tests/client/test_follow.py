@@ -71,6 +71,7 @@ class FakeTransport:
         self.answer = answer
         self.cursors: list[int] = []
         self.elsewhere = 0
+        self.movable = False
 
     @asynccontextmanager
     async def stream(
@@ -167,7 +168,7 @@ async def test_refusals_are_raised_at_once(status: int, code: str, kind: type[Ov
 async def test_a_new_token_is_looked_up_once() -> None:
     answers = iter([FakeResponse(401, b"{}"), FakeResponse(200, stream(0, 2))])
     transport = FakeTransport(lambda _: next(answers))
-    transport.elsewhere = 1
+    transport.elsewhere, transport.movable = 1, True
     assert seqs(await followed(transport)) == [1, 2]
 
 
@@ -238,3 +239,27 @@ async def test_nobody_there() -> None:
             await client.run("run_x")
         with pytest.raises(Unreachable, match="no connection"):
             _ = [item async for item in client.follow("run_x", patience_s=0.0)]
+
+
+async def test_a_server_that_has_not_announced_its_new_token_yet_is_waited_for() -> None:
+    answers = iter([FakeResponse(401, b"{}"), FakeResponse(401, b"{}"), FakeResponse(200, stream(0, 2))])
+    transport = FakeTransport(lambda _: next(answers))
+    transport.movable = True
+    assert seqs(await followed(transport)) == [1, 2]
+    transport = FakeTransport(lambda _: FakeResponse(401, b"{}"))
+    transport.movable = True
+    with pytest.raises(Unauthorized):
+        await followed(transport)
+
+
+async def test_an_answer_that_is_no_json_is_told() -> None:
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
+        await writer.drain()
+        writer.close()
+
+    server, url = await listening(page)
+    async with server, Client(url, "x") as client:
+        with pytest.raises(OvernightError, match="no JSON"):
+            await client.runs()

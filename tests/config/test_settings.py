@@ -1,5 +1,6 @@
 """Settings: precedence, origins, and refusals that say what to do."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,27 @@ def test_sizes_are_read_with_their_units(home: Path) -> None:
     assert loaded(home, OVERNIGHT_MAX_BYTES="10GB").storage.max_bytes == 10_000_000_000
     assert loaded(home, OVERNIGHT_MAX_BYTES="2 GiB").storage.max_bytes == 2 << 30
     assert loaded(home, "[storage]\nreserve_bytes = 0\n").storage.reserve_bytes == 0
+
+
+def test_a_file_that_others_may_write_is_refused(home: Path) -> None:
+    loaded(home, "[worker]\nslots = 1\n")
+    file = home / ".config/overnight/overnight.toml"
+    file.chmod(0o666)
+    with pytest.raises(ConfigInvalid, match="written by everybody"):
+        loaded(home)
+    if os.getuid() == 0:
+        file.chmod(0o644)
+        os.chown(file, 65_534, 65_534)
+        with pytest.raises(ConfigInvalid, match="another user"):
+            loaded(home)
+
+
+def test_spelling_mistakes_are_noticed(home: Path) -> None:
+    settings = loaded(home, OVERNIGHT_SLOT="1", OVERNIGHT_VAR_X="1", OVERNIGHT_SLOTS="1")
+    assert settings.sources.strangers() == ["OVERNIGHT_SLOT"]
+
+
+def test_nothing_secret_is_in_the_repr(home: Path) -> None:
+    toml = "[secrets]\nA = { env = 'SOURCE' }\n[backends.codex]\nenvironment = { KEY = 'hush-hush' }\n"
+    settings = loaded(home, toml, SOURCE="hush-hush", OVERNIGHT_TOKEN="hush-hush" * 3)
+    assert "hush" not in repr(settings)

@@ -15,6 +15,8 @@ from overnight.client.shapes import FINAL
 
 PATIENCE_S: Final = 120.0
 """How long a lost server is waited for."""
+QUEUED_S: Final = 2.0
+"""After this long in the queue a run's watcher hears why."""
 _PERSON: Final = frozenset({"run.waiting", "run.blocked", "run.paused"})
 
 
@@ -45,16 +47,32 @@ async def attach(client: Client, run: Run, *, after: int = 0, as_json: bool = Fa
 
 async def _watch(client: Client, run_id: str, after: int, view: View) -> str:
     """The state in which the run ended, or needs a person."""
-    lost = _Lost()
-    async for item in client.follow(run_id, after, deltas=True, patience_s=PATIENCE_S, lost=lost):
-        lost.found()
-        view.item(cast("Mapping[str, Any]", item))
-        if item["type"] in _PERSON:
-            # It may be an old event of a run that has long gone on.
-            state = (await client.run(run_id))["state"]
-            if state in {"waiting", "blocked", "paused"}:
-                return state
+    lost = _Lost(view)
+    explaining = asyncio.create_task(_explain(client, run_id, view), name="why it is queued")
+    try:
+        async for item in client.follow(run_id, after, deltas=view.deltas, patience_s=PATIENCE_S, lost=lost):
+            lost.found()
+            view.item(cast("Mapping[str, Any]", item))
+            if item["type"] in _PERSON:
+                # It may be an old event of a run that has long gone on.
+                state = (await client.run(run_id))["state"]
+                if state in {"waiting", "blocked", "paused"}:
+                    return state
+    finally:
+        explaining.cancel()
+        await asyncio.gather(explaining, return_exceptions=True)
     return (await client.run(run_id))["state"]
+
+
+async def _explain(client: Client, run_id: str, view: View) -> None:
+    """A run that is not taken up at once: say what it waits for, which no event does."""
+    await asyncio.sleep(QUEUED_S)
+    run = await client.run(run_id)
+    waiting = run["waiting_for"]
+    if run["state"] == "queued" and waiting is not None:
+        view.note(f"still queued: it waits for {waiting['kind']} {waiting.get('detail', '')}".rstrip())
+    elif run["state"] == "queued":
+        view.note("still queued: no worker has taken it yet")
 
 
 async def _verdict(client: Client, run_id: str, state: str) -> Exit:
@@ -70,15 +88,16 @@ async def _verdict(client: Client, run_id: str, state: str) -> Exit:
 class _Lost:
     """Says once that the connection is lost, and once that it is back."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._lost = False
 
     def __call__(self, why: str) -> None:
         if not self._lost:
-            say(f"connection lost ({why}); trying again")
+            self._view.note(f"connection lost ({why}); trying again")
         self._lost = True
 
     def found(self) -> None:
         if self._lost:
-            say("connected again")
+            self._view.note("connected again")
         self._lost = False

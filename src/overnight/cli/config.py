@@ -30,6 +30,8 @@ def show_config(as_json: JsonFlag = False) -> None:
     columns(("SETTING", "FROM", "VALUE"), ((row["key"], row["origin"], _text(row["value"])) for row in rows))
     file = settings.sources.file
     say(f"file: {file.path}" if file else "file: none")
+    for name in settings.sources.strangers():
+        say(f"{name} is set, but there is no such setting")
 
 
 def _text(value: Any) -> str:

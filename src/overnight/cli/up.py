@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from overnight.cli.options import duration
+from overnight.cli.output import say
 
 
 def up(
@@ -48,6 +49,8 @@ def up(
     from overnight.config.settings import load
 
     settings = load(overrides={key: value for key, value in given.items() if value is not None})
+    for name in settings.sources.strangers():
+        say(f"{name} is set, but there is no such setting")
     # Only now: settings that are wrong need not wait until the whole program is loaded.
     from overnight import compose
 

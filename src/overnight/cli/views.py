@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from overnight.cli.lines import Line, lines
-from overnight.cli.output import count, emit, show
+from overnight.cli.output import count, emit, say, show
 from overnight.cli.progress import Progress
 from overnight.domain.text import plain
 
@@ -23,8 +23,17 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    @property
+    def deltas(self) -> bool:
+        """Whether it has a use for fragments."""
+        ...
+
     def item(self, item: Mapping[str, Any]) -> None:
         """Show an event or a delta."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Words for the person, beside what is shown."""
         ...
 
 
@@ -40,6 +49,8 @@ def view_for(*, as_json: bool, turns: int | None) -> View:
 class JsonView:
     """Every event as it is, one a line."""
 
+    deltas = False
+
     def __enter__(self) -> Self:
         return self
 
@@ -51,6 +62,10 @@ class JsonView:
     def item(self, item: Mapping[str, Any]) -> None:
         """One line."""
         emit(item)
+
+    def note(self, text: str) -> None:
+        """On stderr."""
+        say(text)
 
 
 class PlainView(JsonView):
@@ -64,6 +79,8 @@ class PlainView(JsonView):
 
 class LiveView:
     """Lines that scroll by, and beneath them one line with what goes on now."""
+
+    deltas = True
 
     def __init__(self, turns: int | None) -> None:
         from rich.console import Console
@@ -106,6 +123,10 @@ class LiveView:
             state=self._progress.state,
             figures=figures[: max(20, width - 50)],
         )
+
+    def note(self, text: str) -> None:
+        """A line of its own above the figures."""
+        self._line(Line(text, "yellow"))
 
     @staticmethod
     def figures(progress: Progress) -> str:

@@ -8,12 +8,14 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 from urllib.parse import quote
 
+import orjson
+
 from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.follow import Follow, Plan
 from overnight.client.shapes import Backend, Delta, Event, Page, Run, Turn
-from overnight.client.transport import Query, Transport
+from overnight.client.transport import Headers, Query, Transport
 from overnight.clock import Clock, SystemClock
-from overnight.errors import InvalidId, OutcomeUnknown, Unreachable
+from overnight.errors import InvalidId, OutcomeUnknown, OvernightError, Unreachable
 
 API: Final = "/api/v1"
 SUBMIT_TRIES: Final = 4
@@ -58,14 +60,14 @@ class Client:
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         for attempt in range(SUBMIT_TRIES):
             try:
-                response = await self._transport.request("POST", f"{API}/runs", json=spec, headers=headers)
+                run = await self._json("POST", "/runs", json=spec, headers=headers)
             except (Unreachable, OutcomeUnknown):
                 if attempt == SUBMIT_TRIES - 1:
                     raise
                 await self._clock.sleep(0.1 * 2**attempt)
                 await self._transport.relocate()
             else:
-                return cast("Run", response.json())
+                return cast("Run", run)
         raise AssertionError("the last try either returned or raised")
 
     async def preview(self, spec: Mapping[str, object]) -> dict[str, Any]:
@@ -202,10 +204,21 @@ class Client:
             yield cast("dict[str, Any]", item)
 
     async def _json(
-        self, method: str, path: str, *, json: object = None, query: Query | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        query: Query | None = None,
+        headers: Headers | None = None,
     ) -> dict[str, Any]:
-        response = await self._transport.request(method, API + path, json=json, query=query)
-        return cast("dict[str, Any]", response.json())
+        response = await self._transport.request(method, API + path, json=json, query=query, headers=headers)
+        try:
+            return cast("dict[str, Any]", orjson.loads(response.content))
+        except orjson.JSONDecodeError:
+            raise OvernightError(
+                f"{self.url} answered with something that is no JSON", mend="check the URL"
+            ) from None
 
 
 def _run(run_id: str, rest: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +11,7 @@ class Endpoint:
     """Base URL of a server, without a path, and the token that it wants."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
 
 
 Locate = Callable[[], Endpoint | None]

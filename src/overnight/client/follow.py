@@ -18,6 +18,7 @@ from overnight.errors import OvernightError, Unavailable, Unreachable
 
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
+STRANGER_TRIES: Final = 6
 _PASSING: Final = frozenset({408, 425, 429, 502, 503, 504})
 
 
@@ -46,6 +47,7 @@ class Follow:
         self._cursor = plan.after
         self._over = False
         self._failures = 0
+        self._strange = 0
         self._since = clock.boot()
         self._holes = 0
 
@@ -78,7 +80,7 @@ class Follow:
                 self._over = True
                 return
             await self._check(response)
-            self._failures, self._since = 0, self._clock.boot()
+            self._failures, self._strange, self._since = 0, 0, self._clock.boot()
             parser = SseParser()
             async for chunk in response.aiter_raw():
                 for frame in parser.feed(chunk):
@@ -100,8 +102,10 @@ class Follow:
         body = await response.aread()
         if status in _PASSING:
             raise Unavailable(error_of(status, body).detail)
-        if status == 401 and await self._transport.relocate():
-            raise Unavailable("the server has a new token")
+        if status == 401 and self._transport.movable and self._strange < STRANGER_TRIES:
+            # A server that has just restarted listens a moment before it announces its new token.
+            self._strange += 1
+            raise Unavailable("the server does not know the token")
         raise error_of(status, body)
 
     def _ends(self, frame: Frame) -> bool:

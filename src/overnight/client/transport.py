@@ -16,7 +16,7 @@ from overnight.errors import ConfigInvalid, Unreachable
 
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 Headers = Mapping[str, str]
-TIMEOUT: Final = httpx2.Timeout(30.0, connect=5.0)
+TIMEOUT: Final = httpx2.Timeout(60.0, connect=5.0)
 QUIET_S: Final = 50.0
 """A stream that says nothing for this long is dead: the server sends a keep-alive about every 15 s."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -34,6 +34,11 @@ class Transport:
     def endpoint(self) -> Endpoint:
         """The server that the next request goes to."""
         return self._endpoint
+
+    @property
+    def movable(self) -> bool:
+        """Whether there is a way to find the server again."""
+        return self._locate is not None
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""

@@ -32,7 +32,7 @@ class BackendSettings:
     """The whole argv of kind `command`."""
     args: tuple[str, ...] = ()
     """Added to the arguments that the adapter makes."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     login: Literal["none", "user"] = "none"
     """`user` lends the credential file of the user's own home to the agent's."""
     model: str | None = None

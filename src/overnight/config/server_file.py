@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from overnight.config.paths import data_key, private_dir, runtime_dir
@@ -17,7 +17,7 @@ class ServerFile:
 
     url: str
     pid: int
-    token: str
+    token: str = field(repr=False)
     started: str = ""
 
 

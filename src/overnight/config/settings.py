@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -29,7 +29,7 @@ class ServerSettings:
 
     host: str
     port: int
-    token: str | None
+    token: str | None = field(repr=False)
     behind_proxy: bool
     tls_certificate: Path | None
     tls_key: Path | None
@@ -61,7 +61,7 @@ class Settings:
     storage: Storage
     synchronous: Literal["FULL", "NORMAL"]
     backends: tuple[BackendSettings, ...]
-    sources: Sources
+    sources: Sources = field(repr=False)
 
     @property
     def database(self) -> Path:

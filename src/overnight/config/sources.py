@@ -12,7 +12,7 @@ from typing import Final
 
 from overnight.config.parse import Raw, Unfit, Value, parsed
 from overnight.config.paths import config_file, data_home, home
-from overnight.config.table import CONFIG_VARIABLE, SETTINGS, Setting
+from overnight.config.table import CONFIG_VARIABLE, SETTINGS, VAR_PREFIX, Setting
 from overnight.errors import ConfigInvalid
 
 MAX_FILE: Final = 1 << 20
@@ -39,6 +39,12 @@ class Sources:
 
     def __getitem__(self, key: str) -> Value:
         return self.found[key].value
+
+    def strangers(self) -> list[str]:
+        """Variables that look like settings and are none: spelling mistakes, most likely."""
+        known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
+        names = (name for name in self.environment if name.startswith("OVERNIGHT_"))
+        return sorted(name for name in names if name not in known and not name.startswith(VAR_PREFIX))
 
     def refuse(self, key: str, wanted: str, *, mend: str = "") -> ConfigInvalid:
         """The error for a value that only proves wrong beside others; says where it came from."""
@@ -157,6 +163,7 @@ def _open(variables: Mapping[str, str]) -> ConfigFile | None:
         raise ConfigInvalid(f"environment {CONFIG_VARIABLE} must be an absolute path, not {named!r}")
     try:
         with path.open("rb") as file:
+            _check_owner(path, os.fstat(file.fileno()))
             content = file.read(MAX_FILE + 1)
     except FileNotFoundError:
         if named:
@@ -172,6 +179,14 @@ def _open(variables: Mapping[str, str]) -> ConfigFile | None:
         return ConfigFile(path, content.decode())
     except UnicodeDecodeError:
         raise ConfigInvalid(f"{path} is not UTF-8 text") from None
+
+
+def _check_owner(path: Path, facts: os.stat_result) -> None:
+    """The file says which programs run: nobody but its user (or root) may have written it. Raises ConfigInvalid."""
+    if facts.st_uid not in {0, os.getuid()}:
+        raise ConfigInvalid(f"{path} belongs to another user", mend="take a file of your own")
+    if facts.st_mode & 0o002:
+        raise ConfigInvalid(f"{path} can be written by everybody", mend=f"chmod o-w {path}")
 
 
 def _look_up(

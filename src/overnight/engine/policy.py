@@ -20,7 +20,7 @@ class RunPolicy:
     """A run's limit above this one is refused; a limit of None in a run is above any number here."""
     require_sandbox: bool = False
     allow_environment: tuple[str, ...] = ("OVERNIGHT_VAR_*",)
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values that the operator holds, by name; a run names them in `secrets`."""
     budget_expires_s: float = 86_400.0
     """A spent budget that nobody raises is finished after this."""
