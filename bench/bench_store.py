@@ -32,7 +32,7 @@ TEXT = "A line of an agent. " * 5
 SECONDS = 2.0
 
 
-async def figures(long: bool) -> AsyncIterator[Figure]:
+async def figures(*, long: bool) -> AsyncIterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="overnight-bench-") as folder:
         single, cycle = bare_commits(Path(folder)), bare_cycles(Path(folder))
         store = SqliteStore(Path(folder) / "overnight.db", CLOCK, InprocNotifier())

@@ -1,7 +1,7 @@
 """Finds every `bench/bench_*.py`, calls its `figures`, and prints them.
 
-Such a module has `figures(long: bool)`, plain or asynchronous, which yields or returns `Figure`s. Words on the command
-line choose the modules whose name contains one of them; `--long` asks for the slow ones too. Nothing is asserted:
+Such a module has `figures(*, long: bool)`, plain or asynchronous, which yields or returns `Figure`s. Words on
+the command line choose the modules whose name contains one of them; `--long` asks for the slow ones too. Nothing is asserted:
 a figure says how this machine did this minute, its ratio to the limit beside it says how we did.
 """
 
@@ -28,7 +28,7 @@ def modules(words: list[str]) -> list[str]:
 
 def figures(name: str, *, long: bool) -> Iterable[Figure]:
     """Run one module."""
-    measured = importlib.import_module(f"bench.{name}").figures(long)
+    measured = importlib.import_module(f"bench.{name}").figures(long=long)
     if inspect.isasyncgen(measured):
         return _collected(measured)
     if inspect.iscoroutine(measured):
