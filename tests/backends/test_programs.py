@@ -198,6 +198,25 @@ def test_claude_reads_no_settings_of_the_workspace(claude: ClaudeProgram, tmp_pa
     assert pairs(argv, "--permission-mode") == ["bypassPermissions"]
 
 
+def test_claude_is_told_the_words_of_claude_md_and_no_more(claude: ClaudeProgram, tmp_path: Path) -> None:
+    start = turn_start(tmp_path)
+    memory = start.workspace / "CLAUDE.md"
+    flag = "--append-system-prompt-file"
+    assert pairs(claude.command(start).argv, flag) == []
+    memory.write_text("Use tabs.\n")
+    (copy,) = pairs(claude.command(start).argv, flag)
+    assert copy.startswith(str(start.folder))
+    assert Path(copy).read_text() == "Use tabs.\n"
+    memory.write_text("x" * 100_000)
+    assert Path(pairs(claude.command(start).argv, flag)[0]).stat().st_size == 65_536
+    memory.unlink()
+    memory.symlink_to("/etc/hostname")
+    assert pairs(claude.command(start).argv, flag) == []
+    memory.unlink()
+    os.mkfifo(memory)
+    assert pairs(claude.command(start).argv, flag) == []
+
+
 def test_claude_that_may_only_read_gets_only_reading_tools(claude: ClaudeProgram, tmp_path: Path) -> None:
     argv = claude.command(turn_start(tmp_path, sandbox="read_only")).argv
     assert pairs(argv, "--tools") == ["Read,Glob,Grep,TodoWrite"]

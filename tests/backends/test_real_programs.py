@@ -175,6 +175,17 @@ async def test_what_may_write_the_workspace_writes_it(
     assert [Path(t.path).name for t in touched] in (["made.txt"], []), "Codex used its shell here"
 
 
+async def test_the_workspaces_own_notes_for_agents_are_read(
+    real: MakeProgram, start_model: StartModel, outside_tmp: Path
+) -> None:
+    server = start_model([{"text": "Read."}])
+    start = turn_start(outside_tmp, sandbox="full_access")
+    for name in ("CLAUDE.md", "AGENTS.md"):
+        (start.workspace / name).write_text("Always write haiku number 4711.\n")
+    await run_bare(real(server.url), start)
+    assert "haiku number 4711" in json.dumps(server.requests[0].body)
+
+
 def hostile(workspace: Path, elsewhere: str) -> Path:
     """A workspace whose every known configuration file starts a program that leaves a mark; returns where."""
     marks = workspace.parent / "marks"

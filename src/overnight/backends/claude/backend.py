@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from overnight.backends.claude.codec import ClaudeCodec
+from overnight.backends.claude.memory import memory_copy
 from overnight.backends.claude.preflight import CAPABILITIES, CREDENTIALS, credentials_of, preflight
 from overnight.backends.process.findings import stamp_of
 from overnight.backends.process.program import Command
@@ -63,7 +64,10 @@ class ClaudeProgram:
             "--verbose",
             "--include-partial-messages",
         ]
-        argv += [*_OWN_SETTINGS, *self._flags(start), *self._settings.args]
+        argv += [*_OWN_SETTINGS, *self._flags(start)]
+        memory = memory_copy(start.workspace, start.folder)
+        argv += ["--append-system-prompt-file", str(memory)] if memory else []
+        argv += self._settings.args
         return Command(
             argv=tuple(argv),
             env=self._environment(start, home),
