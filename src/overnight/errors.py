@@ -136,6 +136,14 @@ class CountMismatch(InvalidInput):
     title = "The number of runs is not the expected one"
 
 
+class MalformedRequest(OvernightError):
+    """Bytes that are no HTTP request."""
+
+    code = "malformed_request"
+    status = 400
+    title = "That is not an HTTP request"
+
+
 class Unauthorized(OvernightError):
     """No credential, or one that is not valid."""
 

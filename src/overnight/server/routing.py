@@ -47,6 +47,8 @@ class Operation:
     status: int = 200
     model: type[BaseModel] | None = None
     media: str | None = None
+    schema: Mapping[str, Any] | None = None
+    """Of an answer that is not JSON, where it is more than text."""
     refusals: tuple[int, ...] = ()
     more: Mapping[int | str, dict[str, Any]] = field(default_factory=dict)
     open: bool = False
@@ -75,10 +77,10 @@ def register(app: FastAPI, operations: Iterable[Operation]) -> None:
 
 def allowed_methods(app: FastAPI, request: Request) -> list[str]:
     """The methods that this path knows."""
-    found: set[str] = set()
-    for route in app.router.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
+    routes = [one for one in app.router.routes if isinstance(one, Route)]
+    matching = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+    exact = [one for one in matching if one.path == request.scope["path"]]
+    found = {method for one in exact or matching for method in one.methods or ()}
     return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
@@ -109,7 +111,7 @@ def _responses(operation: Operation) -> dict[int | str, dict[str, Any]]:
     if operation.model is not None:
         success["model"] = operation.model
     elif operation.media is not None:
-        success["content"] = {operation.media: {"schema": {"type": "string"}}}
+        success["content"] = {operation.media: {"schema": operation.schema or {"type": "string"}}}
     body = _WITH_BODY if operation.method in {"POST", "DELETE"} else ()
     refusals = {*(() if operation.open else _ALWAYS), *body, *operation.refusals}
     found: dict[int | str, dict[str, Any]] = {status: problem_response(status) for status in sorted(refusals)}

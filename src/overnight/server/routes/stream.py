@@ -23,7 +23,12 @@ from overnight.server.sse import EventStream, Rendering
 from overnight.wire import sse
 from overnight.wire.v1.runs import run_summary
 
-After = Annotated[str, Field(max_length=40, description="A position, or `end` for new ones only.")]
+_POSITION: Final = {"pattern": "^(end|[0-9]{1,19})$"}
+"""For the description alone: a wrong position has an error code of its own."""
+After = Annotated[
+    str,
+    Field(max_length=40, description="A position, or `end` for new ones only.", json_schema_extra=_POSITION),
+]
 LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", max_length=40, description="Where to go on; goes before `after`."),
@@ -121,7 +126,17 @@ def _summary_frames(runs: Sequence[Run]) -> bytes:
 
 
 _SUMMARIES: Final[Rendering[Run]] = Rendering(key="summaries", batch=_summary_frames)
-_stream = partial(Operation, tag="streams", method="GET", media="text/event-stream")
+_FRAME: Final = {
+    "type": "object",
+    "description": "A server-sent event.",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "The cursor: give it back as `Last-Event-ID`."},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+_stream = partial(Operation, tag="streams", method="GET", media="text/event-stream", schema=_FRAME)
 OPERATIONS: Final = (
     _stream(
         path=f"{API}/runs/{{run_id}}/stream", endpoint=stream_run, summary="Follow a run",
