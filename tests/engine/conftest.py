@@ -22,7 +22,9 @@ async def quiet(agent: FakeAgent) -> TurnOutcome | None:
     return None
 
 
-def fake(script: Any = quiet, name: str = "fake", capabilities: Capabilities = FULL, **more: Any) -> FakeBackend:
+def fake(
+    script: Any = quiet, name: str = "fake", capabilities: Capabilities = FULL, **more: Any
+) -> FakeBackend:
     return FakeBackend(name=name, script=script, capabilities=capabilities, **more)
 
 

@@ -12,7 +12,7 @@ from overnight.domain.run import Position
 from overnight.domain.update import Message, Output, TurnOutcome, Update, UsageReported
 from overnight.domain.values import Failure, Usage
 from overnight.errors import BackendFailure, LeaseLost
-from overnight.ports.backend import Batch, BackendTurn, Ended, Stopped, StoreInput, TurnStart
+from overnight.ports.backend import BackendTurn, Batch, Ended, Stopped, StoreInput, TurnStart
 
 Script = Callable[["FakeAgent"], Awaitable[TurnOutcome | None]]
 FULL = Capabilities(
@@ -175,7 +175,9 @@ class FakeBackend:
         if self.on_start is not None:
             self.on_start(start)
         if self.refuses is not None:
-            raise BackendFailure(self.refuses.message, code=self.refuses.code, retryable=self.refuses.retryable)
+            raise BackendFailure(
+                self.refuses.message, code=self.refuses.code, retryable=self.refuses.retryable
+            )
         await store_input(1, start.prompt.encode())
         agent = FakeAgent(start, self.script)
         self.agents.append(agent)

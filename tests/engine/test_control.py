@@ -7,9 +7,11 @@ import time
 
 import pytest
 from tests.engine.conftest import Make, fake
-from tests.engine.fake_backend import FULL, FakeAgent
+from tests.engine.fake_backend import FakeAgent
+from tests.engine.rig import Rig
 
 from overnight.domain.backend import Capabilities
+from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.testing.signals import eventually
 
@@ -170,8 +172,9 @@ async def test_a_long_rest_gives_the_slot_back(rig: Make) -> None:
 
     server = await rig(fake(script))
     run = await server.submit(loop_delay_s=60)
-    resting = await server.until(run, State.RUNNING)
+    await server.until(run, State.RUNNING)
     resting = await eventually(lambda: _queued_again(server, run))
+    assert resting is not None
     assert resting.not_before is not None
     assert resting.waiting_for is not None
     assert (resting.waiting_for.kind, resting.worker) == ("time", None)
@@ -200,13 +203,10 @@ async def test_a_run_that_nobody_works_on_is_cancelled_while_it_is_prepared(rig:
     held.set()
 
 
-async def _settled(server, run):  # type: ignore[no-untyped-def]
+async def _settled(server: Rig, run: Run) -> bool:
     return (await server.run(run)).stats.turns == 1
 
 
-async def _queued_again(server, run):  # type: ignore[no-untyped-def]
+async def _queued_again(server: Rig, run: Run) -> Run | None:
     found = await server.run(run)
     return found if found.stats.turns and found.state is State.QUEUED else None
-
-
-assert FULL.inject

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.engine.conftest import Make, fake, quiet
 from tests.engine.fake_backend import FakeAgent
+from tests.engine.rig import FAST
 
+from overnight.clock import SystemClock
 from overnight.domain.states import State
 from overnight.domain.update import TurnOutcome
 from overnight.domain.values import Failure
@@ -67,17 +71,12 @@ async def test_without_a_fallback_it_pauses_and_says_why(rig: Make) -> None:
 
 
 async def test_a_far_reset_time_is_left_to_a_person(rig: Make) -> None:
-    server = await rig(fake())
-    later = server.clock.wall_ms() + 7_200_000
-    server.backends[0].script = failing(Failure(**{**_fields(BUSY), "retry_at": later}), 1)
+    later = SystemClock().wall_ms() + 7_200_000
+    server = await rig(fake(failing(replace(BUSY, retry_at=later), 1)))
     run = await server.submit(mode="oneshot")
     paused = await server.until(run, State.PAUSED)
     assert paused.attempt == 1
     assert (await server.data(run, "run.paused"))[0]["retry_at"] is not None
-
-
-def _fields(failure: Failure) -> dict[str, object]:
-    return {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
 
 
 async def test_a_lasting_failure_goes_to_the_fallback_at_once_or_fails(rig: Make) -> None:
@@ -110,10 +109,6 @@ async def test_a_program_that_cannot_be_started_is_a_failed_turn(rig: Make) -> N
 
 
 async def test_long_back_off_gives_the_slot_back(rig: Make) -> None:
-    from dataclasses import replace
-
-    from tests.engine.rig import FAST
-
     server = await rig(fake(failing(BUSY, 1)), timing=replace(FAST, backoff_s=6.0))
     run = await server.submit(mode="oneshot")
 
@@ -176,9 +171,7 @@ async def test_a_spent_budget_ends_the_run(
     rig: Make, on_spent: str, pattern: str | None, state: State, code: str
 ) -> None:
     server = await rig(fake(spending(600)))
-    run = await server.submit(
-        limits={"tokens": 500, "on_spent": on_spent}, completion={"pattern": pattern}
-    )
+    run = await server.submit(limits={"tokens": 500, "on_spent": on_spent}, completion={"pattern": pattern})
     ended = await server.until(run, state)
     found = ended.completion.by if ended.completion else ended.error.code if ended.error else None
     assert found == code

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.engine.conftest import Make, fake
 from tests.engine.fake_backend import FakeAgent
+from tests.engine.rig import Rig
 
 from overnight.domain.states import State
 from overnight.domain.update import TurnOutcome
@@ -106,13 +108,16 @@ async def test_ignored_files_are_no_work(rig: Make) -> None:
     assert await _end(server, completion={"idle_turns": 2}) == ("idle", 2)
 
 
-async def _end(server, **body):  # type: ignore[no-untyped-def]
+async def _end(server: Rig, **body: Any) -> tuple[str, int]:
     ended = await server.until(await server.submit(**body), State.COMPLETED)
+    assert ended.completion is not None
     return ended.completion.by, ended.turn
 
 
 @pytest.mark.parametrize("limits, idle", [({"turns": 2}, 0), ({}, 2)])
-async def test_ended_without_its_condition_is_condition_not_met(rig: Make, limits: dict[str, int], idle: int) -> None:
+async def test_ended_without_its_condition_is_condition_not_met(
+    rig: Make, limits: dict[str, int], idle: int
+) -> None:
     server = await rig(fake())
     run = await server.submit(completion={"pattern": "^DONE$", "idle_turns": idle}, limits=limits)
     ended = await server.until(run, State.FAILED)

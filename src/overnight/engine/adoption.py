@@ -10,7 +10,7 @@ import structlog
 from overnight.domain.run import Run, Turn
 from overnight.domain.states import State, TurnState
 from overnight.engine.assembly import read_prompt
-from overnight.engine.kit import Kit, Living, Released
+from overnight.engine.kit import Kit, Living
 from overnight.engine.next_step import Step, TurnResult
 from overnight.engine.opening import begun
 from overnight.engine.scene import Scene, remembered
@@ -57,7 +57,7 @@ class Adoption:
         if agent is None:
             step: Step | None = await self._kit.recorder.write(self._abandoned)
             if step is None:
-                raise Released
+                raise self._kit.let_go()
             return step
         self._kit.hold.living = agent
         run, turn = await self._kit.recorder.write(

@@ -16,7 +16,7 @@ from overnight.engine.assembly import Assembly
 from overnight.engine.boundary import give_back_until, let_go
 from overnight.engine.follow_requests import RequestFollower
 from overnight.engine.hold import Hold
-from overnight.engine.kit import Kit, Living, Released, held
+from overnight.engine.kit import Kit, Living, Released
 from overnight.engine.next_step import Again, Complete, Fail, Fallback, NextTurn, Step, TurnResult
 from overnight.engine.opening import begun
 from overnight.engine.preparation import Prepared
@@ -133,7 +133,7 @@ class _Pipeline:
         def unit(tx: Transaction, run: Run, now_ms: int) -> Run | None:
             return None if let_go(tx, run, self._hold.wish, now_ms) else run
 
-        return held(await self._kit.recorder.write(unit))
+        return self._kit.held(await self._kit.recorder.write(unit))
 
     async def _prepared(self, run: Run) -> Prepared:
         """Made ready, however long it takes; what is asked meanwhile comes first."""
@@ -154,15 +154,16 @@ class _Pipeline:
         step_left = await self._kit.recorder.write(
             lambda tx, run, now_ms: apply(tx, run, step, self._hold.wish, now_ms)
         )
+        self._hold.over = step_left is None
         if step is not stale:
             await asyncio.to_thread(self._shop.workspaces.remove_file, prepared.workspace, stop_file)
-        held(step_left)
+        self._kit.held(step_left)
 
     async def _spawn(self, run: Run, prepared: Prepared) -> Living | None:
         """The agent at work; None when it could not be started and the next step is another try."""
         self._hold.forget("steer")
         opening, prompt = await self._assembly.assemble(run, prepared)
-        run, turn = held(
+        run, turn = self._kit.held(
             await self._kit.recorder.write(
                 lambda tx, run, now_ms: opening.open(tx, run, now_ms, self._hold.wish)
             )
@@ -190,7 +191,7 @@ class _Pipeline:
             step = Fallback(index=run.fallback + 1) if more else Fail(failure=failure)
             return apply(tx, run, step, self._hold.wish, now_ms)
 
-        held(await self._kit.recorder.write(unit))
+        self._kit.held(await self._kit.recorder.write(unit))
 
     async def _close_unstarted(self, turn: Turn, refusal: BackendFailure) -> Step:
         failure = self._kit.recorder.hidden_failure(_failure(refusal))
@@ -202,7 +203,7 @@ class _Pipeline:
 
         step: Step | None = await self._kit.recorder.write(unit)
         if step is None:
-            raise Released
+            raise self._kit.let_go()
         return step
 
     # stream, settle, decide
@@ -220,8 +221,9 @@ class _Pipeline:
         step: Step | None = await self._kit.recorder.write(
             lambda tx, run, now_ms: settle(tx, run, now_ms, closing, self._hold.wish, self._kit.rules)
         )
-        log.info("turn.settled", turn=living.turn.number, step=type(step).__name__ if step else "released")
         self._hold.living = None
+        self._hold.over = step is None
+        log.info("turn.settled", turn=living.turn.number, step=type(step).__name__ if step else "released")
         self._hold.forget("steer", "pause")
         try:
             await living.backend_turn.release()
@@ -229,7 +231,7 @@ class _Pipeline:
             log.info("keeper.gone", turn=living.turn.number)
         await living.scene.clear(closing)
         if step is None:
-            raise Released
+            raise self._kit.let_go()
         return step
 
     async def _rest(self, step: Step) -> None:
@@ -255,7 +257,7 @@ class _Pipeline:
             give_back_until(tx, run, why, due_at, now_ms)
             return due_at
 
-        raise Released(due_at=await self._kit.recorder.write(unit))
+        raise self._kit.let_go(await self._kit.recorder.write(unit))
 
 
 def _failure(refusal: OvernightError) -> Failure:

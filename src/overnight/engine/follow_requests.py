@@ -13,6 +13,7 @@ from overnight.domain.session import SessionMessage
 from overnight.engine.hold import Hold
 from overnight.engine.recorder import Recorder
 from overnight.engine.workshop import Workshop
+from overnight.errors import LeaseLost
 from overnight.ports.notifier import requests_topic
 from overnight.ports.unit_of_work import Transaction
 
@@ -33,8 +34,15 @@ class RequestFollower:
         self._queued: set[int] = set()
         """Steers that wait for the next turn."""
 
-    async def follow(self) -> Never:
-        """Act on requests until cancelled. Raises LeaseLost when the hold is no longer good."""
+    async def follow(self) -> None:
+        """Act on requests until cancelled, or the run is let go. Raises LeaseLost when the hold is lost."""
+        try:
+            await self._follow()
+        except LeaseLost:
+            if not self._hold.over:
+                raise
+
+    async def _follow(self) -> Never:
         run_pk = self._hold.run_pk
         subscription = self._shop.notifier.subscribe(requests_topic(run_pk))
         try:

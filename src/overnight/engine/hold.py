@@ -32,6 +32,8 @@ class Hold:
         self.living: BackendTurn | None = None
         """The turn under way, where there is one."""
         self.wish: Wish | None = None
+        self.over = False
+        """The run was let go in order: that its token is no longer good is no loss."""
         self._stirred = asyncio.Event()
         self._gone = asyncio.Event()
         self._why = ""

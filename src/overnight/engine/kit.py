@@ -86,9 +86,13 @@ class Kit:
             lambda tx, run, _now_ms: tx.turns.add_input(run.pk, turn.number, turn.attempt, n, data)
         )
 
+    def held(self, value: T | None) -> T:
+        """`value`, or the way out when the transaction that gave it has let the run go."""
+        if value is None:
+            raise self.let_go()
+        return value
 
-def held(value: T | None) -> T:
-    """`value`, or the way out when the transaction that gave it has let the run go."""
-    if value is None:
-        raise Released
-    return value
+    def let_go(self, due_at: int | None = None) -> Released:
+        """The run has just been let go: to be raised once everything is cleared away."""
+        self.hold.over = True
+        return Released(due_at)

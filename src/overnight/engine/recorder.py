@@ -43,7 +43,8 @@ class Recorder:
         try:
             return await self._uow.write(fenced)
         except LeaseLost as lost:
-            log.warning("run.lease_lost", run=self._hold.run_id, token=self._hold.lease.token, reason=lost.detail)
+            if not self._hold.over:
+                log.warning("run.lease_lost", token=self._hold.lease.token, reason=lost.detail)
             raise
 
     def redacted(self, drafts: Sequence[Draft]) -> list[Draft]:

@@ -33,7 +33,7 @@ from overnight.errors import KeeperGone
 from overnight.ports.backend import BackendTurn
 from overnight.ports.unit_of_work import Transaction
 
-MOST_IN_ONE_UNIT: Final = 500
+MOST_IN_ONE_UNIT: Final = 250
 """Updates after which a unit is written even though more are there."""
 MOST_HELD_BACK: Final = 10_000
 """Events that wait for output that is not due yet."""

@@ -235,9 +235,10 @@ class Worker:
         finds it lost, lets go, and the run is taken again under a new token.
         """
         sent_at = self._shop.clock.boot()
-        live = {pk: hold for pk, hold in self._holds.items() if sent_at < hold.lease.trusted_until}
-        for pk in self._holds.keys() - live.keys():
-            self._drop(pk, "the lease ran out while this process stood still")
+        holds = {pk: hold for pk, hold in self._holds.items() if not hold.over}
+        live = {pk: hold for pk, hold in holds.items() if sent_at < hold.lease.trusted_until}
+        for pk in holds.keys() - live.keys():
+            _drop(holds[pk], "the lease ran out while this process stood still")
         if not live:
             return
         tokens: Mapping[int, int] = {pk: hold.lease.token for pk, hold in live.items()}
@@ -245,16 +246,16 @@ class Worker:
         lease_s = self._shop.timing.lease_s
         for pk, hold in live.items():
             if pk in lost:
-                self._drop(pk, "another holder has taken it")
+                _drop(hold, "another holder has taken it")
             else:
                 hold.renewed(sent_at, lease_s)
         await asyncio.gather(*(h.tell_keeper(sent_at, lease_s) for pk, h in live.items() if pk not in lost))
 
-    def _drop(self, run_pk: int, why: str) -> None:
-        hold = self._holds.get(run_pk)
-        if hold is not None:
-            log.warning("run.lease_lost", run=hold.run_id, token=hold.lease.token, reason=why)
-            hold.lose(why)
+
+def _drop(hold: Hold, why: str) -> None:
+    if not hold.over:
+        log.warning("run.lease_lost", run=hold.run_id, token=hold.lease.token, reason=why)
+        hold.lose(why)
 
 
 def _lasting(trouble: Exception) -> bool:
