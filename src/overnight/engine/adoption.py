@@ -29,7 +29,8 @@ class _Left:
     run: Run
     turn: Turn | None
     """The turn in progress, if there was one."""
-    inputs: int
+    inputs: tuple[tuple[int, bytes], ...]
+    """Everything stored for its stdin, sent or not."""
 
 
 class Adoption:
@@ -52,7 +53,8 @@ class Adoption:
         prepared = await self._kit.preparation.place(left.run, turn.backend)
         folder = self._kit.shop.folders.data_dir / turn.folder
         prompt = await asyncio.to_thread(read_prompt, folder)
-        start = self._kit.start_of(left.run, turn, prepared, prompt, left.inputs)
+        sent = left.inputs[-1][0] if left.inputs else 0
+        start = replace(self._kit.start_of(left.run, turn, prepared, prompt, sent), inputs=left.inputs)
         agent = await prepared.backend.adopt(start, self._kit.input_store(turn))
         if agent is None:
             step: Step | None = await self._kit.recorder.write(self._abandoned)
@@ -74,9 +76,9 @@ class Adoption:
         run = tx.runs.get(self._kit.hold.run_id, None)
         turn = tx.turns.last(run.pk)
         if turn is None or turn.state is not TurnState.STARTED:
-            return _Left(run=run, turn=None, inputs=0)
+            return _Left(run=run, turn=None, inputs=())
         inputs = tx.turns.inputs(run.pk, turn.number, turn.attempt, 0)
-        return _Left(run=run, turn=turn, inputs=inputs[-1][0] if inputs else 0)
+        return _Left(run=run, turn=turn, inputs=inputs)
 
     def _between_turns(self, tx: Transaction, run: Run, now_ms: int) -> None:
         recovered(tx, self._ours(run), self._reason, now_ms, adopted=False)
