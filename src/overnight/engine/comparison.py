@@ -35,11 +35,11 @@ def take_base(workspaces: Workspaces, run: Run, workspace: Path) -> None:
 def compare(workspaces: Workspaces, run: Run, turn: Turn, workspace: Path) -> Comparison:
     """Take this turn's snapshot and compare it with the one before and with the first. Blocks on the disk."""
     shadow = workspaces.shadow(run.id, workspace)
-    before = _before(shadow, turn.number)
-    after = shadow.snapshot(label(turn.number))
     base = shadow.resolve(BASE)
-    changes = shadow.changes(before, after) if before is not None else ()
-    whole = changes if base in {None, before} else shadow.changes(base or after, after)
+    before = _before(shadow, turn) or base
+    after = shadow.snapshot(label(turn.number))
+    changes = _between(shadow, before, after)
+    whole = changes if before == base else _between(shadow, base, after)
     logs = {posixpath.normpath(run.spec.completion.log), posixpath.normpath(run.spec.prompt.decision_log)}
     work = any(change.path not in logs and not change.path.startswith(".overnight/") for change in changes)
     return Comparison(changes=changes, of_turn=_stats(changes), of_run=_stats(whole), work=work)
@@ -50,12 +50,19 @@ def label(number: int) -> str:
     return f"turn-{number}"
 
 
-def _before(shadow: Shadow, number: int) -> str | None:
-    """The last snapshot before this attempt: an earlier attempt's, an earlier turn's, or the first."""
-    for earlier in range(number, 0, -1):
+def _before(shadow: Shadow, turn: Turn) -> str | None:
+    """The last snapshot before this attempt that is not the first: an earlier attempt's or an earlier turn's."""
+    newest = turn.number if turn.attempt > 1 else turn.number - 1
+    for earlier in range(newest, 0, -1):
         if (found := shadow.resolve(label(earlier))) is not None:
             return found
-    return shadow.resolve(BASE)
+    return None
+
+
+def _between(shadow: Shadow, before: str | None, after: str) -> Sequence[FileChange]:
+    if before is None or before == after:
+        return ()
+    return shadow.changes(before, after)
 
 
 def _stats(changes: Iterable[FileChange]) -> FileStats:
