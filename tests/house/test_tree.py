@@ -217,7 +217,9 @@ def test_skips_give_their_reason() -> None:
     found = []
     for path in python_files("tests/"):
         for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Call) and re.search(r"\b(skip|skipif|xfail)$", ast.unparse(node.func)):
+            if isinstance(node, ast.Call) and re.fullmatch(
+                r"pytest\.(mark\.)?(skip|skipif|xfail)", ast.unparse(node.func)
+            ):
                 spoken = [*node.args, *(k.value for k in node.keywords if k.arg == "reason")]
                 if not any(
                     not isinstance(part, ast.Constant) or isinstance(part.value, str) for part in spoken
