@@ -46,3 +46,17 @@ def claude_settings(program: Path, url: str) -> ProgramSettings:
     return ProgramSettings(
         name="claude", program=program, model="claude-sonnet-4-5", environment=environment, host=HOST
     )
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Callable[..., Path]:
+    """Makes an executable that answers `--version`, and exits with `status` for anything else."""
+
+    def make(name: str, version: str, status: int = 0) -> Path:
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version}" && exit 0\nexit {status}\n')
+        path.chmod(0o755)
+        return path
+
+    return make
