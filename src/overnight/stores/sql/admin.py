@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from overnight.errors import NotFound, UnsafeDatabase
 from overnight.stores.sql import backups, migrate
 from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.lock import DataLock
+from overnight.stores.sql.statements import Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +31,30 @@ class Condition:
 
 def check(path: Path) -> Condition:
     """Look the whole database over; reads only, and may be done while a server runs. Raises NotFound."""
-    link = _existing(path).open(writing=False)
+    connections = _existing(path)
+    revision, problems, rows = None, list[str](), dict[str, int]()
     try:
-        raw = link.raw
-        problems = [str(row[0]) for row in raw.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        problems += [
-            f"{row[0]} refers to a missing row of {row[2]}" for row in raw.execute("PRAGMA foreign_key_check")
-        ]
-        revision = migrate.revision(link)
-        rows = {name: link.count(name) for name in migrate.table_names(link)}
-    finally:
-        link.close()
+        link = connections.open(writing=False)
+        try:
+            problems += _problems(link)
+            revision = migrate.revision(link)
+            rows = {name: link.count(name) for name in migrate.table_names(link)}
+        finally:
+            link.close()
+    except (connections.errors, UnsafeDatabase) as error:
+        problems.append(str(error))
     size = sum(file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists())
     return Condition(
         path=path, revision=revision, expected=migrate.HEAD, problems=tuple(problems), bytes=size, rows=rows
     )
+
+
+def _problems(link: Link) -> Iterator[str]:
+    for (found,) in link.raw.execute("PRAGMA integrity_check"):
+        if found != "ok":
+            yield str(found)
+    for table, _, parent, _ in link.raw.execute("PRAGMA foreign_key_check"):
+        yield f"{table} refers to a missing row of {parent}"
 
 
 def backup(path: Path, target: Path) -> None:
@@ -74,7 +85,7 @@ def upgrade(path: Path, clock: Clock, *, further: tuple[Path, ...] = ()) -> Path
 
     Raises DataInUse while a server runs, NotFound, and UnsafeDatabase for a schema that is not known.
     """
-    return _move(path, clock, "head", further)
+    return _move(path, clock, "head" if further else migrate.HEAD, further)
 
 
 def downgrade(path: Path, clock: Clock, to: str, *, further: tuple[Path, ...] = ()) -> Path | None:

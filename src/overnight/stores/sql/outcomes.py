@@ -33,9 +33,9 @@ def in_unit(error: Exception, folder: Path) -> OvernightError:
     return Unavailable(f"nothing was stored: {error}")
 
 
-def at_begin(error: Exception, folder: Path) -> OvernightError:
-    """No transaction could be begun."""
-    return in_unit(error, folder)
+def in_query(error: Exception) -> OvernightError:
+    """A storage failure while reading."""
+    return Unavailable(f"the database could not be read: {error}")
 
 
 def at_commit(error: Exception, folder: Path) -> OvernightError:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from overnight.ports.unit_of_work import Unit
+from overnight.stores.sql import outcomes
 from overnight.stores.sql.statements import Link
 from overnight.stores.sql.transaction import SqlTransaction
 
@@ -25,7 +26,18 @@ class Readers:
         self.pool: Final = ThreadPoolExecutor(COUNT, thread_name_prefix="overnight-reader")
 
     def run(self, query: Unit[T]) -> T:
-        """On a thread of the pool: one snapshot for the whole query, which may only read."""
+        """On a thread of the pool: one snapshot for the whole query, which may only read.
+
+        Raises what the query raises, and Unavailable when the disk fails.
+        """
+        try:
+            return self._run(query)
+        except Exception as error:
+            if outcomes.is_storage_failure(error):
+                raise outcomes.in_query(error) from error
+            raise
+
+    def _run(self, query: Unit[T]) -> T:
         found: tuple[Link, SqlTransaction] | None = getattr(self._own, "found", None)
         if found is None:
             found = self._own.found = self._open()
@@ -40,7 +52,7 @@ class Readers:
 
     def close(self) -> None:
         """Wait for the queries that run, then close all connections. Blocks."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.pool.shutdown(wait=True)
         for link in self._links:
             link.close()
         self._links.clear()

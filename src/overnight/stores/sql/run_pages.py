@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select, tuple_
 
 from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.ports.tables import RunFilter, RunPage
 from overnight.stores.sql.rows import RUN_COLUMNS, run_of
-from overnight.stores.sql.schema import run_labels, run_specs, runs, streams
+from overnight.stores.sql.schema import run_labels, run_specs, runs, sessions, streams
 from overnight.stores.sql.statements import Link, Statement, key
 
 RUN_ROW: Final = (
@@ -36,7 +36,9 @@ def _changed(*more: ColumnElement[bool]) -> Statement:
 
 
 _CHANGED: Final = _changed()
-_CHANGED_OF: Final = _changed(runs.c.owner == key("owner"))
+_CHANGED_OF: Final = _changed(runs.c.owner.concat(literal_column("''")) == key("owner"))
+"""Nearly all changes after a cursor are few, so the owner is compared row by row: by the owner's own index, all of
+his runs would be read and sorted."""
 
 
 def page(link: Link, filter: RunFilter, *, limit: int, after: tuple[int, int] | None) -> RunPage:
@@ -73,9 +75,11 @@ def _matching(query: Select[Any], filter: RunFilter) -> Select[Any]:
         runs.c.owner: filter.owner,
         runs.c.mode: filter.mode,
         runs.c.backend: filter.backend,
-        runs.c.session_id: filter.session_id,
     }
     query = query.where(*(column == value for column, value in equal.items() if value is not None))
+    if filter.session_id is not None:
+        session = select(sessions.c.pk).where(sessions.c.id == filter.session_id).scalar_subquery()
+        query = query.where(runs.c.session_pk == session)
     if filter.states:
         query = query.where(runs.c.state.in_([state.value for state in filter.states]))
     if filter.since is not None:

@@ -60,7 +60,7 @@ _SAVE: Final = Statement(
     .returning(
         runs.c.token,
         *(
-            select(column).where(streams.c.pk == runs.c.pk).scalar_subquery()
+            select(column).where(streams.c.pk == key("pk")).scalar_subquery()
             for column in (streams.c.last_seq, streams.c.last_at)
         ),
     )

@@ -45,7 +45,7 @@ _STATE_OF: Final = (backend_states.c.session_pk == key("pk"), backend_states.c.b
 _STATE: Final = Statement(select(backend_states.c.state).where(*_STATE_OF))
 _SAVE_STATE: Final = Statement(update(backend_states).where(*_STATE_OF).values(state=bindparam("new_state")))
 _ADD_STATE: Final = Statement(insert(backend_states))
-_USED: Final = Statement(select(runs.c.pk).where(runs.c.session_id == key("id")).limit(1))
+_USED: Final = Statement(select(runs.c.pk).where(runs.c.session_pk == key("pk")).limit(1))
 _DELETE: Final = tuple(
     Statement(delete(table).where(table.c.session_pk == key("pk"))) for table in (messages, backend_states)
 )
@@ -123,10 +123,7 @@ class SqlSessionTable:
 def delete_if_unused(link: Link, pk: int) -> None:
     """Remove a session that was made for a run once no run of it is left."""
     row = link.one(_LOCK, key_pk=pk)
-    if row is None:
-        return
-    session = session_of(row)
-    if not session.made_for_run or link.one(_USED, key_id=session.id) is not None:
+    if row is None or not session_of(row).made_for_run or link.one(_USED, key_pk=pk) is not None:
         return
     for statement in _DELETE:
         link.run(statement, key_pk=pk)

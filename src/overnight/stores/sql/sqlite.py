@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,7 @@ class SqliteStore:
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.close)
         self._lock.release()
+        self._loop = None
         await asyncio.sleep(0)  # lets the last results, which are on their way to this loop, arrive
 
     def free_bytes(self) -> int:
@@ -94,7 +96,7 @@ class SqliteStore:
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            raise Unavailable("the store has not been started")
+            raise Unavailable("the store is not open")
         return self._loop
 
     def _open_writing(self) -> tuple[Link, SqlTransaction]:
@@ -107,10 +109,8 @@ class SqliteStore:
 
     def _release_soon(self, batch: list[Job]) -> None:
         """On the writer's thread: one call of the loop for the whole commit."""
-        try:
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
             self._running().call_soon_threadsafe(self._release, batch)
-        except RuntimeError:
-            return  # the loop has been closed: nobody waits any more
 
     def _release(self, batch: list[Job]) -> None:
         self._notifier.publish(merged(batch))

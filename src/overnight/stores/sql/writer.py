@@ -109,7 +109,7 @@ class Writer:
         try:
             link, transaction = self._begin()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
-            self._fail([job], self._explain(outcomes.at_begin, error))
+            self._fail([job], self._explain(outcomes.in_unit, error))
             return
         while True:
             if not self._run(link, transaction, job):

@@ -162,3 +162,6 @@ class LogSuite:
         await stage.uow.write(lambda tx: tx.events.append(run.pk, _texts(4), stage.clock.wall_ms() + 7))
         found = await stage.get(run)
         assert (found.last_seq, found.last_event_at) == (5, stage.clock.wall_ms() + 7)
+        await stage.run()
+        saved = await stage.uow.write(lambda tx: tx.runs.save(run))
+        assert (saved.last_seq, saved.last_event_at) == (5, stage.clock.wall_ms() + 7)

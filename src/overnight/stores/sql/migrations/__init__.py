@@ -33,7 +33,7 @@ def move(
     `further` are folders with more revisions. Raises UnsafeDatabase, before anything is changed, when `found` or `to`
     is no revision that this program knows: then a newer one has made the database.
     """
-    config = _config(further)
+    config = alembic_config(further)
     scripts = ScriptDirectory.from_config(config)
     _expect(scripts, found, path)
     _expect(scripts, to, path)
@@ -45,7 +45,8 @@ def move(
     return backup
 
 
-def _config(further: tuple[Path, ...]) -> Config:
+def alembic_config(further: tuple[Path, ...]) -> Config:
+    """Where the revisions lie: ours and those in the folders `further`."""
     config = Config()
     config.set_main_option("script_location", str(HERE))
     config.set_main_option("path_separator", "newline")

@@ -286,7 +286,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_runs_owner_newest", "runs", ["owner", "created_at", "pk"], unique=False)
     op.create_index("ix_runs_owner_state", "runs", ["owner", "state", "created_at", "pk"], unique=False)
-    op.create_index("ix_runs_session", "runs", ["session_id", "created_at", "pk"], unique=False)
+    op.create_index("ix_runs_session", "runs", ["session_pk", "created_at", "pk"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("owner", sa.Text(), nullable=False),
@@ -338,15 +338,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
         sqlite_strict=True,
     )
-    op.create_index(
-        "ix_requests_pending",
-        "requests",
-        ["run_pk", "pk"],
-        unique=False,
-        sqlite_where=sa.text("settled_at IS NULL"),
-        postgresql_where=sa.text("settled_at IS NULL"),
-    )
-    op.create_index("ix_requests_run", "requests", ["run_pk"], unique=False)
+    op.create_index("ix_requests_pending", "requests", ["run_pk", "settled_at", "pk"], unique=False)
     op.create_table(
         "run_labels",
         sa.Column("run_pk", KEY, autoincrement=False, nullable=False),

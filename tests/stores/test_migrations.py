@@ -1,0 +1,209 @@
+"""Schemas and copies: what `overnight db` and an upgrade do to a database, and what they leave behind."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from overnight.clock import SystemClock
+from overnight.errors import Conflict, DataInUse, NotFound, UnsafeDatabase
+from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.sql import admin, migrate
+from overnight.stores.sql.library import driver
+from overnight.stores.sql.schema import metadata
+from overnight.stores.sql.sqlite import SqliteStore
+
+CLOCK = SystemClock()
+LATER = '''
+"""A revision of the future."""
+from alembic import op
+revision = "0002"
+down_revision = "0001"
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE installation ADD COLUMN note TEXT")
+    {fault}
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE installation DROP COLUMN note")
+'''
+
+
+def made(path: Path, value: str = "kept") -> Path:
+    async def make() -> None:
+        store = SqliteStore(path, CLOCK, InprocNotifier())
+        await store.start()
+        await store.write(lambda tx: tx.installation.put("fact", value))
+        await store.close()
+
+    asyncio.run(make())
+    return path
+
+
+def fact(path: Path) -> str:
+    connection = driver().connect(str(path))
+    found = connection.execute("SELECT value FROM installation WHERE key = 'fact'").fetchone()[0]
+    connection.close()
+    return str(found)
+
+
+def shape(path: Path) -> list[tuple[str, ...]]:
+    """Every column, index and check of the database, whatever the spelling of its SQL."""
+    connection = driver().connect(str(path))
+    found: list[tuple[str, ...]] = []
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name"):
+        parts = sorted(part.strip().strip(",") for part in (sql or "").replace("\t", "").splitlines())
+        found.append(
+            (kind, name, *(part.replace('"', "").replace(",", "") for part in parts if part not in {"", ")"}))
+        )
+    connection.close()
+    return found
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> tuple[Path, ...]:
+    folder = tmp_path / "later"
+    folder.mkdir()
+    (folder / "0002_later.py").write_text(LATER.format(fault=""))
+    return (folder,)
+
+
+def test_the_first_revision_makes_the_schema_of_the_code(tmp_path: Path) -> None:
+    fresh, walked = made(tmp_path / "a" / "o.db"), made(tmp_path / "b" / "o.db")
+    assert admin.downgrade(walked, CLOCK, "base")
+    assert migrate_from_base(walked)
+    assert shape(walked) == shape(fresh)
+
+
+def migrate_from_base(path: Path) -> bool:
+    from overnight.stores.sql import migrations
+    from overnight.stores.sql.connections import Connections
+
+    return migrations.move(path, Connections(path, "FULL"), CLOCK, found="base").exists()
+
+
+def test_the_head_of_the_revisions_is_the_one_the_code_names(tmp_path: Path) -> None:
+    from alembic.script import ScriptDirectory
+
+    from overnight.stores.sql.migrations import alembic_config
+
+    assert ScriptDirectory.from_config(alembic_config(())).get_heads() == [migrate.HEAD]
+    assert set(metadata.tables) | {"alembic_version"} == set(admin.check(made(tmp_path / "o.db")).rows)
+
+
+def test_up_and_down_again_with_copies(tmp_path: Path, later: tuple[Path, ...]) -> None:
+    path = made(tmp_path / "o.db")
+    before = shape(path)
+    up = admin.upgrade(path, CLOCK, further=later)
+    assert up is not None
+    assert admin.check(path).revision == "0002"
+    assert (fact(path), fact(up)) == ("kept", "kept")
+    assert admin.check(up).revision == "0001"
+    down = admin.downgrade(path, CLOCK, "0001", further=later)
+    assert down is not None
+    assert admin.check(down).revision == "0002"
+    assert shape(path) == before
+    made(path, "again")
+    assert fact(path) == "again"
+    assert up.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_to_do_makes_no_copy(tmp_path: Path) -> None:
+    path = made(tmp_path / "o.db")
+    assert admin.upgrade(path, CLOCK) is None
+    assert not list(tmp_path.glob("*backup*"))
+
+
+def test_a_revision_that_fails_changes_nothing(tmp_path: Path, later: tuple[Path, ...]) -> None:
+    path = made(tmp_path / "o.db")
+    (later[0] / "0002_later.py").write_text(LATER.format(fault='op.execute("SELECT * FROM nowhere")'))
+    before = shape(path)
+    with pytest.raises(Exception, match="nowhere"):
+        admin.upgrade(path, CLOCK, further=later)
+    assert shape(path) == before
+    assert admin.check(path).revision == "0001"
+    made(path)
+
+
+def test_unknown_revisions_are_refused(tmp_path: Path) -> None:
+    path = made(tmp_path / "o.db")
+    with pytest.raises(UnsafeDatabase, match="0815"):
+        admin.downgrade(path, CLOCK, "0815")
+    assert not list(tmp_path.glob("*backup*"))
+
+
+def test_a_copy_of_a_live_database(tmp_path: Path) -> None:
+    async def play() -> None:
+        store = SqliteStore(tmp_path / "o.db", CLOCK, InprocNotifier())
+        await store.start()
+        await store.write(lambda tx: tx.installation.put("fact", "live"))
+        writing = asyncio.ensure_future(write_on(store))
+        await asyncio.to_thread(admin.backup, tmp_path / "o.db", tmp_path / "copy.db")
+        assert (await asyncio.to_thread(admin.check, tmp_path / "o.db")).problems == ()
+        with pytest.raises(DataInUse):
+            admin.restore(tmp_path / "o.db", tmp_path / "copy.db", CLOCK)
+        await writing
+        await store.close()
+
+    async def write_on(store: SqliteStore) -> None:
+        for n in range(50):
+            await store.write(lambda tx: tx.installation.put(f"n{n}", "x" * 2000))
+
+    asyncio.run(play())
+    found = admin.check(tmp_path / "copy.db")
+    assert (found.problems, found.revision) == ((), migrate.HEAD)
+    assert fact(tmp_path / "copy.db") == "live"
+    with pytest.raises(Conflict):
+        admin.backup(tmp_path / "o.db", tmp_path / "copy.db")
+
+
+def test_restoring_keeps_what_was_there(tmp_path: Path) -> None:
+    path, copy = made(tmp_path / "o.db", "old"), tmp_path / "copy.db"
+    admin.backup(path, copy)
+    made(path, "new")
+    kept = admin.restore(path, copy, CLOCK)
+    assert kept is not None
+    assert (fact(path), fact(kept)) == ("old", "new")
+    made(path, "newest")
+    assert fact(path) == "newest"
+
+
+def test_what_is_damaged_is_not_restored(tmp_path: Path) -> None:
+    path, copy = made(tmp_path / "o.db"), tmp_path / "copy.db"
+    admin.backup(path, copy)
+    with copy.open("r+b") as file:
+        for page in range(2, 12):
+            file.seek(page * 4096)
+            file.write(b"\xa5" * 4096)
+    with pytest.raises(UnsafeDatabase):
+        admin.restore(path, copy, CLOCK)
+    assert fact(path) == "kept"
+
+
+def test_there_must_be_a_database(tmp_path: Path) -> None:
+    for call in (
+        lambda: admin.check(tmp_path / "none.db"),
+        lambda: admin.backup(tmp_path / "none.db", tmp_path / "copy.db"),
+        lambda: admin.upgrade(tmp_path / "none.db", CLOCK),
+    ):
+        with pytest.raises(NotFound):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schema_makes_sense_to_postgres_too() -> None:
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    for table in metadata.sorted_tables:
+        text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        assert (
+            "BIGINT" in text
+            or "BIGSERIAL" in text
+            or table.name in {"run_labels", "installation", "backend_states"}
+        )
+        for index in table.indexes:
+            assert (
+                "WHERE" in str(CreateIndex(index).compile(dialect=postgresql.dialect()))
+                or not index.dialect_kwargs
+            )

@@ -1,0 +1,128 @@
+"""Every statement that runs often goes by an index, whatever the tables hold."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overnight.clock import SystemClock
+from overnight.domain.states import State
+from overnight.ports.tables import RunFilter
+from overnight.stores.sql import (
+    changes,
+    claims,
+    events,
+    gates,
+    holds,
+    installation,
+    leases,
+    migrate,
+    requests,
+    run_pages,
+    runs,
+    sessions,
+    streams,
+    tokens,
+    turns,
+)
+from overnight.stores.sql.connections import Connections
+from overnight.stores.sql.statements import Link, Statement
+from overnight.stores.sql.transaction import SqlTransaction
+
+MODULES = (
+    changes, claims, events, gates, holds, installation, leases, requests, run_pages, runs, sessions, streams, tokens,
+    turns,
+)  # fmt: skip
+WHOLE_TABLE_IS_RIGHT = {"tokens._ALL", "tokens._FIND"}  # people make a handful of them
+GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"
+
+
+def statements() -> Iterator[tuple[str, Statement]]:
+    for module in MODULES:
+        for name, value in vars(module).items():
+            found = value if isinstance(value, tuple) else (value,)
+            for n, statement in enumerate(found):
+                if isinstance(statement, Statement) and not statement.sql.startswith("INSERT"):
+                    yield f"{module.__name__.rpartition('.')[2]}.{name}{n or ''}", statement
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
+    path: Path = tmp_path_factory.mktemp("plans") / "o.db"
+    connections = Connections(path, "NORMAL")
+    migrate.prepare(path, connections, SystemClock())
+    found = connections.open(writing=True)
+    yield found
+    found.close()
+
+
+def plan(link: Link, sql: str) -> list[str]:
+    marks = sql.count("?")
+    return [row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * marks)]
+
+
+@pytest.mark.parametrize("name, statement", [pytest.param(*found, id=found[0]) for found in statements()])
+def test_no_fixed_statement_reads_a_whole_table(link: Link, name: str, statement: Statement) -> None:
+    steps = plan(link, statement.sql)
+    scans = [step for step in steps if step.startswith("SCAN") and GIVEN_BY_THE_CALLER not in step]
+    assert name in WHOLE_TABLE_IS_RIGHT or not scans, steps
+
+
+@pytest.mark.parametrize(
+    "statement, index",
+    [
+        (claims._DUE, "ix_runs_due"),
+        (claims._EARLIER, "ix_runs_living"),
+        (gates._OPEN_TIME, "ix_runs_gate_time"),
+        (gates._OPEN_SESSION, "ix_runs_gate_session"),
+        (gates._OPEN_AFTER, "ix_runs_gate_by"),
+        (installation._EXPIRED, "ix_runs_ended"),
+        (installation._OVERDUE, "ix_runs_overdue"),
+        (run_pages._CHANGED, "ix_runs_change"),
+        (run_pages._CHANGED_OF, "ix_runs_change"),
+        (requests._PENDING, "ix_requests_pending"),
+        (holds._LOCKED_INSIDE, "ix_workspace_locks_node"),
+        (sessions._USED, "ix_runs_session"),
+    ],
+)
+def test_the_index_made_for_it(link: Link, statement: Statement, index: str) -> None:
+    steps = plan(link, statement.sql)
+    assert any(index in step for step in steps), steps
+    if "ORDER BY" in statement.sql:
+        assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+@pytest.mark.parametrize(
+    "asked, index",
+    [
+        (RunFilter(), "ix_runs_newest"),
+        (RunFilter(owner="a"), "ix_runs_owner_newest"),
+        (RunFilter(owner="a", states=(State.RUNNING,)), "ix_runs_owner_state"),
+        (RunFilter(session_id="s"), "ix_runs_session"),
+    ],
+)
+def test_pages_come_from_an_index_in_order(
+    link: Link, monkeypatch: pytest.MonkeyPatch, asked: RunFilter, index: str
+) -> None:
+    seen: list[str] = []
+    link.raw.set_trace_callback(seen.append)
+    transaction = SqlTransaction(link, SystemClock(), SystemClock())
+    transaction.runs.page(asked, limit=50)
+    transaction.runs.page(asked, limit=50, after=(5, 5))
+    link.raw.set_trace_callback(None)
+    pages = [sql for sql in seen if "run_specs" in sql]
+    assert len(pages) == 2
+    for sql in pages:
+        steps = [row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        assert any(index in step for step in steps), steps
+        assert not any("TEMP B-TREE FOR ORDER BY" == step[4:] for step in steps), steps
+
+
+def test_held_runs_are_found_without_reading_all(link: Link) -> None:
+    seen: list[str] = []
+    link.raw.set_trace_callback(seen.append)
+    SqlTransaction(link, SystemClock(), SystemClock()).leases.held()
+    link.raw.set_trace_callback(None)
+    steps = [row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {seen[-1]}")]
+    assert any("ix_runs_held" in step for step in steps), steps
+    assert not any(step.startswith("SCAN runs") and "ix_runs_held" not in step for step in steps), steps
