@@ -54,7 +54,7 @@ async def test_schemathesis_finds_nothing(stage: Stage, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "run", f"{stage.base}/openapi.json",
         "-H", f"Authorization: Bearer {stage.secret}",
-        "--max-examples", EXAMPLES, "--generation-deterministic", "--request-timeout", "20", "--no-color",
+        "--workers", "3", "--max-examples", EXAMPLES, "--generation-deterministic", "--request-timeout", "20", "--no-color",
         "--exclude-path", "/api/v1/stream", "--exclude-path", "/api/v1/runs/{run_id}/stream",
         "--exclude-path", "/api/v1/tokens/{name}", "--exclude-path", "/login",
         "--exclude-checks", "positive_data_acceptance",

@@ -178,6 +178,7 @@ class BulkList(Resource):
     """One entry per run."""
 
     items: list[BulkEntry]
+    next_cursor: None
 
 
 class PreviewModel(Resource):
