@@ -9,6 +9,31 @@ from hypothesis import strategies as st
 from overnight.domain.runners import MAYBE, RunnerWatch, results
 
 Case = tuple[str, int, int, int, int | None]
+GO = """\
+=== RUN TestA
+--- PASS: TestA (0.00s)
+--- FAIL: TestB (0.00s)
+    x_test.go:3: no
+--- SKIP: TestC (0.00s)
+FAIL
+FAIL\texample.com/a\t0.004s
+ok  \texample.com/b\t1.250s
+?   \texample.com/c\t[no test files]
+FAIL
+"""
+CARGO = """\
+running 2 tests
+test a ... ok
+
+test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s
+
+   Doc-tests x
+
+running 1 test
+
+test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.20s
+"""
+TAP = "# tests 1\n# suites 0\n# pass 1\n# fail 0\n# cancelled 0\n# skipped 0\n# todo 0\n# duration_ms 3.9"
 OUTPUTS: list[tuple[str, Case]] = [
     ("....\n===== 3 passed, 1 failed, 2 skipped, 1 warning in 1.50s =====\n", ("pytest", 3, 1, 2, 1500)),
     ("5 passed in 0.01s\n", ("pytest", 5, 0, 0, 10)),
@@ -17,17 +42,13 @@ OUTPUTS: list[tuple[str, Case]] = [
     ("...\n----\nRan 3 tests in 0.002s\n\nOK\n", ("unittest", 3, 0, 0, 2)),
     ("Ran 5 tests in 1s\n\nFAILED (failures=1, errors=1, skipped=1)\n", ("unittest", 2, 2, 1, 1000)),
     ("Ran 4 tests in 0.100s\nOK (skipped=1, expected failures=1)", ("unittest", 2, 0, 2, 100)),
-    ("=== RUN TestA\n--- PASS: TestA (0.00s)\n--- FAIL: TestB (0.00s)\n    x_test.go:3: no\n--- SKIP: TestC (0.00s)\n"
-     "FAIL\nFAIL\texample.com/a\t0.004s\nok  \texample.com/b\t1.250s\n?   \texample.com/c\t[no test files]\nFAIL\n",
-     ("go", 2, 1, 1, 1254)),
+    (GO, ("go", 2, 1, 1, 1254)),
     ("ok  \texample.com/b\t(cached)\n", ("go", 1, 0, 0, None)),
     ("FAIL\texample.com/b [build failed]\n", ("go", 0, 1, 0, None)),
-    ("running 2 tests\ntest a ... ok\n\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; "
-     "finished in 0.10s\n\n   Doc-tests x\n\nrunning 1 test\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; "
-     "0 measured; 0 filtered out; finished in 0.20s\n", ("cargo", 2, 1, 1, 300)),
+    (CARGO, ("cargo", 2, 1, 1, 300)),
     ("ℹ tests 4\nℹ suites 0\nℹ pass 2\nℹ fail 1\nℹ cancelled 0\nℹ skipped 1\nℹ todo 0\nℹ duration_ms 55.4\n",
      ("node", 2, 1, 1, 55)),
-    ("# tests 1\n# suites 0\n# pass 1\n# fail 0\n# cancelled 0\n# skipped 0\n# todo 0\n# duration_ms 3.9", ("node", 1, 0, 0, 3)),
+    (TAP, ("node", 1, 0, 0, 3)),
     ("Test Suites: 1 failed, 1 total\nTests:       1 failed, 2 skipped, 3 passed, 6 total\nTime:        1.2 s\n",
      ("jest", 3, 1, 2, None)),
     (" Test Files  1 failed | 1 passed (2)\n      Tests  1 failed | 4 passed | 2 skipped (7)\n   Duration  1.2s\n",
@@ -46,10 +67,8 @@ def test_each_runner(text: str, expected: Case) -> None:
 
 @pytest.mark.parametrize("text, _expected", OUTPUTS)
 def test_the_cheap_look_lets_every_line_through_that_counts(text: str, _expected: Case) -> None:
-    watch, found = RunnerWatch(), []
-    for line in text.splitlines():
-        if MAYBE.search(line.encode()):
-            found.append(watch.line(line))
+    watch = RunnerWatch()
+    found = [watch.line(line) for line in text.splitlines() if MAYBE.search(line.encode())]
     assert [*filter(None, found), *filter(None, [watch.end()])] == results(text)
 
 

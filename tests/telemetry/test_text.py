@@ -37,7 +37,9 @@ def test_what_is_left(text: str, shown: str) -> None:
 @given(st.text(st.sampled_from("\x1b[]0;m\x07\x9b\x9d\\Pa1\n\r\t\u202e\x00(?"), max_size=40))
 def test_nothing_that_controls_is_left(text: str) -> None:
     shown = plain(text)
-    assert not any(ord(c) < 32 and c not in "\n\t" or 0x7F <= ord(c) <= 0x9F or c == "\u202e" for c in shown)
+    assert not any(
+        (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) <= 0x9F or c == "\u202e" for c in shown
+    )
     assert plain(shown) == shown
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -75,31 +75,28 @@ class FileWatch:
     async def watch(self, add: Callable[[Sequence[Draft]], None]) -> None:
         """Hand over drafts until cancelled. A system that cannot watch is no error: the turn's end tells all."""
         try:
-            async for signs in self._signs():
-                add(await self._told(signs))
+            async with contextlib.aclosing(self._signs()) as found:
+                async for signs in found:
+                    add(await self._told(signs))
         except OSError as error:
             log.warning("workspace.not_watched", workspace=str(self._workspace), error=str(error))
 
-    def _signs(self) -> AsyncIterator[Mapping[str, Sign]]:
+    def _signs(self) -> AsyncGenerator[Mapping[str, Sign]]:
         return self._from_kernel() if notify.available() else self._from_watchfiles()
 
-    async def _from_kernel(self) -> AsyncIterator[Mapping[str, Sign]]:
-        tree = await _to_its_end(Tree, self._workspace, self._globs.folder)
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(tree.fileno(), news.set)
+    async def _from_kernel(self) -> AsyncGenerator[Mapping[str, Sign]]:
+        tree = Tree(self._workspace, self._globs.folder)
         try:
+            await _to_its_end(tree.open)
             while True:
-                await news.wait()
-                loop.remove_reader(tree.fileno())
+                await tree.news.wait()
                 await self._clock.sleep(SETTLE_S)
+                tree.news.clear()
                 yield await _to_its_end(tree.read)
-                news.clear()
-                loop.add_reader(tree.fileno(), news.set)
         finally:
-            loop.remove_reader(tree.fileno())
             tree.close()
 
-    async def _from_watchfiles(self) -> AsyncIterator[Mapping[str, Sign]]:
+    async def _from_watchfiles(self) -> AsyncGenerator[Mapping[str, Sign]]:
         from watchfiles import Change, awatch  # noqa: PLC0415  not needed on Linux
 
         kinds: dict[Change, Sign] = {
@@ -117,8 +114,11 @@ class FileWatch:
             root, watch_filter=wanted, debounce=int(SETTLE_S * 1000), ignore_permission_denied=True
         )
         async with contextlib.aclosing(watching):
-            async for changes in watching:
-                yield {os.path.relpath(path, root): kinds[change] for change, path in changes}
+            try:
+                async for changes in watching:
+                    yield {os.path.relpath(path, root): kinds[change] for change, path in changes}
+            except RuntimeError as error:  # of its own library: no descriptor or no watch left
+                raise OSError(str(error)) from None
 
     async def _told(self, signs: Mapping[str, Sign]) -> list[Draft]:
         wanted = {path: sign for path, sign in signs.items() if self._globs.file(path)}
@@ -144,8 +144,6 @@ async def _to_its_end(function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         await asyncio.wait([work])
-        if not work.cancelled() and work.exception() is None and isinstance(found := work.result(), Tree):
-            found.close()
         raise
 
 
