@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.backends.conftest import MakeProgram, claude_settings
+from tests.backends.conftest import MakeProgram, claude_settings, codex_settings
 
 from overnight.backends.claude.backend import ClaudeProgram
+from overnight.backends.codex.backend import CodexProgram
 from overnight.clock import SystemClock
 from overnight.domain.update import (
     Delta,
@@ -184,6 +185,17 @@ async def test_the_workspaces_own_notes_for_agents_are_read(
         (start.workspace / name).write_text("Always write haiku number 4711.\n")
     await run_bare(real(server.url), start)
     assert "haiku number 4711" in json.dumps(server.requests[0].body)
+
+
+async def test_codex_does_not_tell_its_key_to_the_models_commands(
+    codex_program: Path, start_model: StartModel, outside_tmp: Path
+) -> None:
+    server = start_model([{"tool": "shell", "arguments": {"command": "env"}}, {"text": "Seen."}])
+    program = CodexProgram(codex_settings(codex_program, server.url), SystemClock())
+    turn = await run_bare(program, turn_start(outside_tmp, sandbox="full_access"))
+    (command,) = of(turn, ToolCompleted)
+    assert "PATH=" in command.output
+    assert "MOCK_KEY" not in command.output
 
 
 def hostile(workspace: Path, elsewhere: str) -> Path:

@@ -84,7 +84,8 @@ class CodexProgram:
     def _flags(self, start: TurnStart) -> list[str]:
         settings = ["check_for_update_on_startup=false", "analytics.enabled=false", 'otel.exporter="none"']
         # The model's commands have no business with the key that the program itself needs.
-        hidden = ", ".join(f'"{name}"' for name in KEYS)
+        own = provider_for(self._settings).key_variable
+        hidden = ", ".join(f'"{name}"' for name in dict.fromkeys((*KEYS, *([own] if own else []))))
         settings += [f"shell_environment_policy.exclude=[{hidden}]"]
         flags: list[str] = []
         if not self._confines(start):
