@@ -186,7 +186,11 @@ class Server:
         found: list[dict[str, Any]] = []
         after = 0
         while True:
-            query = {"after": after, "limit": 1000, **({"types": ",".join(types)} if types else {})}
+            query: dict[str, str | int] = {
+                "after": after,
+                "limit": 1000,
+                **({"types": ",".join(types)} if types else {}),
+            }
             page = self.http.get(f"/api/v1/runs/{run_id}/events", params=query).json()["items"]
             if not page:
                 return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tests.e2e.conftest import Start
 
 
@@ -36,4 +38,4 @@ def test_two_runs_on_one_workspace_never_overlap(serve: Start) -> None:
         events = {event["type"]: event["at"] for event in server.events(run["id"])}
         spans.append((events["turn.started"], events["turn.completed"]))
     spans.sort()
-    assert all(ended <= began for (_, ended), (began, _) in zip(spans, spans[1:], strict=False))
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))

@@ -44,7 +44,8 @@ def test_forgeries_move_no_state(serve: Start) -> None:
     assert {"run.completed", "approval.resolved", "turn.completed"} <= set(names)
     assert ended["stats"]["tokens"]["total"] == 0
     assert all(event["run_id"] == run["id"] for event in events)
-    assert not any(".." in e["data"]["path"] for e in events if e["type"] == "file.written")
+    claims = [e["data"] for e in events if e["type"] == "file.written" and ".." in e["data"]["path"]]
+    assert [(claim["source"], claim["outside"]) for claim in claims] == [("agent", True)]
 
 
 def test_half_lines_split_characters_and_escapes_arrive_readable(serve: Start) -> None:
