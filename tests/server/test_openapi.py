@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.server.stage import Stage
 
 from overnight.errors import tree
 from overnight.server.app import OPERATIONS, create_api
 from overnight.server.pages import docs
-from tests.server.stage import Stage
 
 EXAMPLES = os.environ.get("OVERNIGHT_SCHEMATHESIS_EXAMPLES", "2")
 """Cases per operation that schemathesis makes up besides its systematic ones; more for a long night."""
@@ -54,7 +54,8 @@ async def test_schemathesis_finds_nothing(stage: Stage, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "run", f"{stage.base}/openapi.json",
         "-H", f"Authorization: Bearer {stage.secret}",
-        "--workers", "3", "--max-examples", EXAMPLES, "--generation-deterministic", "--request-timeout", "20", "--no-color",
+        "--workers", "3", "--max-examples", EXAMPLES, "--generation-deterministic", "--request-timeout", "20",
+        "--no-color",
         "--exclude-path", "/api/v1/stream", "--exclude-path", "/api/v1/runs/{run_id}/stream",
         "--exclude-path", "/api/v1/tokens/{name}", "--exclude-path", "/login",
         "--exclude-checks", "positive_data_acceptance",
