@@ -36,15 +36,7 @@ def _words(value: object) -> object:
 
 Text = Annotated[str, StringConstraints(max_length=200_000)]
 Words = Annotated[str, StringConstraints(max_length=2000)]
-RunIddef _words(value: object) -> object:
-    """Lists may also be written with commas: `queued,paused`."""
-    listed = _listed(value)
-    if not isinstance(listed, list):
-        return listed
-    return [word for item in listed for word in (item.split(",") if isinstance(item, str) else [item])]
-
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+RunIdText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Action = Annotated[
     Literal["pause", "resume", "cancel", "steer"],
     BeforeValidator(_folded, json_schema_input_type=Literal["pause", "resume", "cancel", "steer"]),
@@ -73,9 +65,7 @@ class ControlBody(Document):
 class FilterBody(Document):
     """Which runs: the same names as the query of `GET /runs`."""
 
-    state: Annotated[list[State], BeforeValidator(_words), Field(max_length=10)] = Field(
-        default_factory=list
-    )
+    state: Annotated[list[State], BeforeValidator(_words), Field(max_length=10)] = Field(default_factory=list)
     mode: Mode | None = None
     backend: Name | None = None
     session: RunIdText | None = None
