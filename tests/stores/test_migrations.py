@@ -147,7 +147,7 @@ def test_a_copy_of_a_live_database(tmp_path: Path) -> None:
 
     async def write_on(store: SqliteStore) -> None:
         for n in range(50):
-            await store.write(lambda tx: tx.installation.put(f"n{n}", "x" * 2000))
+            await store.write(lambda tx: tx.installation.put(f"n{n}", "x" * 2000))  # noqa: B023 -- awaited at once
 
     asyncio.run(play())
     found = admin.check(tmp_path / "copy.db")
@@ -195,15 +195,13 @@ def test_the_schema_makes_sense_to_postgres_too() -> None:
     from sqlalchemy.dialects import postgresql
     from sqlalchemy.schema import CreateIndex, CreateTable
 
+    dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
     for table in metadata.sorted_tables:
-        text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        text = str(CreateTable(table).compile(dialect=dialect))
         assert (
             "BIGINT" in text
             or "BIGSERIAL" in text
             or table.name in {"run_labels", "installation", "backend_states"}
         )
         for index in table.indexes:
-            assert (
-                "WHERE" in str(CreateIndex(index).compile(dialect=postgresql.dialect()))
-                or not index.dialect_kwargs
-            )
+            assert "WHERE" in str(CreateIndex(index).compile(dialect=dialect)) or not index.dialect_kwargs

@@ -1,6 +1,7 @@
 """What a start refuses, and what it leaves as it was."""
 
 import asyncio
+import importlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,6 @@ import pytest
 from overnight.clock import SystemClock
 from overnight.errors import DataInUse, Unavailable, UnsafeDatabase
 from overnight.stores.inproc.notifier import InprocNotifier
-from overnight.stores.sql import library
 from overnight.stores.sql.library import driver
 from overnight.stores.sql.lock import DataLock
 from overnight.stores.sql.sqlite import SqliteStore
@@ -33,7 +33,7 @@ def old(version: str) -> Any:
 async def test_an_sqlite_that_can_corrupt_is_refused_by_its_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(library.importlib, "import_module", lambda _: old("3.51.2"))
+    monkeypatch.setattr(importlib, "import_module", lambda _: old("3.51.2"))
     with pytest.raises(UnsafeDatabase, match=r"3\.51\.2.*3\.51\.3") as refused:
         store_at(tmp_path / "overnight.db")
     assert "pysqlite3" in refused.value.mend
@@ -47,7 +47,7 @@ def test_the_interpreters_library_is_taken_where_it_is_safe(monkeypatch: pytest.
             raise ImportError(name)
         return safe
 
-    monkeypatch.setattr(library.importlib, "import_module", imported)
+    monkeypatch.setattr(importlib, "import_module", imported)
     assert driver() is safe
 
 

@@ -115,7 +115,7 @@ def test_pages_come_from_an_index_in_order(
     for sql in pages:
         steps = [row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {sql}")]
         assert any(index in step for step in steps), steps
-        assert not any("TEMP B-TREE FOR ORDER BY" == step[4:] for step in steps), steps
+        assert not any(step[4:] == "TEMP B-TREE FOR ORDER BY" for step in steps), steps
 
 
 def test_held_runs_are_found_without_reading_all(link: Link) -> None:

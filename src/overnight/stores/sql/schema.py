@@ -388,7 +388,6 @@ _partial("ix_runs_gate_by", runs.c.gate_by, where="gate_by IS NOT NULL")
 _partial("ix_runs_living", runs.c.session_pk, runs.c.pk, where="ended_at IS NULL")
 _partial(
     "ix_runs_held",
-    runs.c.host_id,
     runs.c.pk,
     where="state IN ('running', 'pausing', 'blocked', 'cancelling')",
 )

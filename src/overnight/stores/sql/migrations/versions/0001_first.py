@@ -262,7 +262,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_runs_held",
         "runs",
-        ["host_id", "pk"],
+        ["pk"],
         unique=False,
         sqlite_where=sa.text("state IN ('running', 'pausing', 'blocked', 'cancelling')"),
         postgresql_where=sa.text("state IN ('running', 'pausing', 'blocked', 'cancelling')"),
