@@ -187,6 +187,19 @@ async def test_the_workspaces_own_notes_for_agents_are_read(
     assert "haiku number 4711" in json.dumps(server.requests[0].body)
 
 
+async def test_codex_tells_which_files_its_patches_touch(
+    codex_program: Path, start_model: StartModel, outside_tmp: Path
+) -> None:
+    patch = "*** Begin Patch\n*** Add File: made.txt\n+hello\n*** End Patch\n"
+    moves = [{"tool": "apply_patch", "arguments": {"input": patch}}, {"text": "Made."}]
+    program = CodexProgram(codex_settings(codex_program, start_model(moves).url), SystemClock())
+    # Only for models that it knows by name does Codex offer this tool.
+    turn = await run_bare(program, turn_start(outside_tmp, sandbox="full_access", model="gpt-5.5"))
+    made = outside_tmp / "workspace" / "made.txt"
+    assert of(turn, FileTouched) == [FileTouched(path=str(made), kind="created")]
+    assert made.read_text() == "hello\n"
+
+
 async def test_codex_does_not_tell_its_key_to_the_models_commands(
     codex_program: Path, start_model: StartModel, outside_tmp: Path
 ) -> None:

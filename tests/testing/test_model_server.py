@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,21 @@ def test_a_hang_says_nothing_more_and_ends_with_the_server() -> None:
         target, body = responses(server.url, [("user", "go")], stream=True)
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(target, json=body, timeout=0.3, verify=False)
+
+
+def test_a_slow_stream_takes_its_time(start_model: StartModel) -> None:
+    url = start_model([{"text": "slowly", "delay_s": 0.02}]).url
+    began = time.monotonic()
+    assert "slowly" in heard(ask(responses, url, [("user", "go")], stream=True))
+    assert time.monotonic() - began >= 0.08, "a pause before each of at least four pieces"
+
+
+def test_a_client_that_needs_a_finishing_tool_gets_its_call(start_model: StartModel) -> None:
+    url = start_model([{"text": "All done.", "finish": True}]).url
+    target, body = chat(url, [("user", "go")], stream=False)
+    body["tools"].append({"type": "function", "function": {"name": "complete"}})
+    message = httpx2.post(target, json=body, timeout=5, verify=False).json()["choices"][0]["message"]
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["complete"]
 
 
 def test_requests_without_tools_use_up_no_move(start_model: StartModel) -> None:
