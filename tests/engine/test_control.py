@@ -44,9 +44,9 @@ async def test_cancel_stops_the_agent_within_a_second(rig: Make) -> None:
     assert (ended.cancellation.reason, ended.cancellation.steps, ended.cancellation.survivors) == (
         "manual", ("interrupt",), 0,
     )  # fmt: skip
-    assert (await server.types(run))[-4:] == [
-        "run.cancelling", "control.requested", "turn.completed", "run.cancelled",
-    ]  # fmt: skip
+    types = await server.types(run)
+    assert set(types[-4:-2]) == {"run.cancelling", "control.requested"}
+    assert types[-2:] == ["turn.completed", "run.cancelled"]
     assert (await server.data(run, "turn.completed"))[0]["stop_reason"] == "cancelled"
     assert not backend.agents[0].alive
     assert await server.store.read(lambda tx: tx.requests.pending(run.pk)) == ()

@@ -13,6 +13,7 @@ from overnight.clock import SystemClock
 from overnight.domain.states import State
 from overnight.domain.update import TurnOutcome
 from overnight.domain.values import Failure
+from overnight.engine import executor, turn_loop
 from overnight.engine.maintenance.expirer import Expirer
 from overnight.testing.signals import eventually
 
@@ -108,8 +109,9 @@ async def test_a_program_that_cannot_be_started_is_a_failed_turn(rig: Make) -> N
     assert (await server.types(run))[-3:] == ["turn.started", "turn.failed", "run.failed"]
 
 
-async def test_long_back_off_gives_the_slot_back(rig: Make) -> None:
-    server = await rig(fake(failing(BUSY, 1)), timing=replace(FAST, backoff_s=6.0))
+async def test_long_back_off_gives_the_slot_back(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "SHORT_REST_S", 0.1)
+    server = await rig(fake(failing(BUSY, 1)), timing=replace(FAST, backoff_s=0.8))
     run = await server.submit(mode="oneshot")
 
     async def resting():  # type: ignore[no-untyped-def]
@@ -186,16 +188,17 @@ async def test_a_budget_is_announced_before_it_is_spent(rig: Make) -> None:
     assert (await server.data(run, "budget.warned"))[0]["budget"] == "tokens"
 
 
-async def test_a_turn_that_takes_too_long_is_ended_and_tried_again(rig: Make) -> None:
+async def test_a_turn_that_takes_too_long_is_ended_and_tried_again(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_loop, "OVERDUE_S", 0.05)
+
     async def script(agent: FakeAgent) -> None:
         if agent.start.attempt == 1:
             await agent.forever()
 
-    from overnight.engine import turn_loop
-
-    server = await rig(fake(script))
+    server = await rig(fake(script), timing=replace(FAST, grace_s=0.05))
     run = await server.submit(mode="oneshot", limits={"turn_timeout_s": 0.05})
-    assert turn_loop.OVERDUE_S == 2.0
     ended = await server.until(run, State.COMPLETED)
     assert ended.attempt == 2
     assert (await server.data(run, "turn.failed"))[0]["code"] == "turn_timeout"
