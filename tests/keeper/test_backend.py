@@ -274,12 +274,16 @@ async def test_a_keeper_that_is_killed_under_a_living_server(place: Place) -> No
 
 
 async def test_a_broken_connection_is_made_anew(place: Place) -> None:
-    stage = Stage(place, sh("echo one; cat", close_stdin=False))
+    stage = Stage(place, sh("echo one; cat", close_stdin=False, stdin=b""))
     turn = await stage.start()
     batches = turn.batches()
     assert said(list((await anext(batches)).updates)) == ["one\n"]
     turn._keeper._channel.close()  # type: ignore[union-attr]
-    assert said(list((await anext(batches)).updates)) == ["prompt\n"]
+    # Stored, and sent once the connection is back.
+    assert await turn.inject("two")
+    assert said(list((await anext(batches)).updates)) == ["two\n"]
+    assert await turn.inject("three")
+    assert said(list((await anext(batches)).updates)) == ["three\n"]
     await turn.stop(reason="manual", interrupt=False)
     await read(batches)
     assert turn.ended().cause == "stopped"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+PREFIX = "overnight"
+"""A group's name is this, its keeper's pid, and something that is not used twice."""
+
 
 def own_directory() -> str | None:
     """The directory of the caller's own version-2 cgroup if child groups with `cgroup.kill` can be made in it.
@@ -14,7 +17,7 @@ def own_directory() -> str | None:
     if mount is None or path is None:
         return None
     directory = os.path.normpath(f"{mount}/{path}")
-    probe = AgentCgroup.make(directory, f"overnight-probe-{os.getpid()}")
+    probe = AgentCgroup.make(directory, f"{PREFIX}-{os.getpid()}-probe")
     if probe is None:
         return None
     usable = os.access(f"{probe.path}/cgroup.kill", os.W_OK) and os.access(
@@ -22,6 +25,15 @@ def own_directory() -> str | None:
     )
     probe.remove()
     return directory if usable else None
+
+
+def remove_stale(directory: str) -> None:
+    """Remove the empty groups of keepers that are dead: one that is killed cannot do so itself."""
+    for name in os.listdir(directory):
+        kind, _, rest = name.partition("-")
+        pid = rest.partition("-")[0]
+        if kind == PREFIX and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            AgentCgroup(f"{directory}/{name}").remove()
 
 
 class AgentCgroup:

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from overnight.keeper import kernel, tree
 from overnight.keeper.agent import StartFailed
-from overnight.keeper.cgroup import AgentCgroup
+from overnight.keeper.cgroup import PREFIX, AgentCgroup
 from overnight.keeper.connection import Connection, Refused, listen
 from overnight.keeper.desk import Desk
 from overnight.keeper.kernel import boot_now
@@ -51,10 +51,15 @@ def run_keeper(sock: socket.socket, handle: int, surroundings: Surroundings) -> 
     kernel.forbid_dumps()
     kernel.become_subreaper()
     connection = Connection(sock)
+    group: AgentCgroup | None = None
     try:
-        keeper = Keeper(_read_launch(handle), connection, surroundings)
+        launch = _read_launch(handle)
+        name = f"{os.getpid()}-{launch.nonce[:8]}"
+        if surroundings.cgroup_dir is not None:
+            group = AgentCgroup.make(surroundings.cgroup_dir, f"{PREFIX}-{name}")
+        keeper = Keeper(launch, name, group, connection, surroundings)
     except (StartFailed, TurnTaken, OSError, ValueError, KeyError) as error:
-        _end_everything()
+        _end_everything(group)
         used = isinstance(error, TurnTaken | FileExistsError)
         connection.send(Refused("turn_used" if used else "start_failed", str(error)).message(0))
         connection.finish(RETIRE_S)
@@ -66,13 +71,18 @@ def run_keeper(sock: socket.socket, handle: int, surroundings: Surroundings) -> 
 class Keeper:
     """One turn, its clients, and the loop between them."""
 
-    def __init__(self, launch: Launch, connection: Connection, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        name: str,
+        group: AgentCgroup | None,
+        connection: Connection,
+        surroundings: Surroundings,
+    ) -> None:
         self._loop = Loop()
         self._signals = SignalPipe(self._loop, (signal.SIGCHLD, signal.SIGTERM))
         self._folder = TurnFolder(launch.spec.turn_folder)
-        name = f"{os.getpid()}-{launch.nonce[:8]}"
-        group = surroundings.cgroup_dir and AgentCgroup.make(surroundings.cgroup_dir, f"overnight-{name}")
-        self._turn = Turn(launch.spec, group or None)
+        self._turn = Turn(launch.spec, group)
         self._linger_due: float | None = None
         self._pipes: set[int] = set()
         self._socket = f"{surroundings.runtime_dir}/k-{name}.sock"
@@ -163,6 +173,15 @@ def _read_launch(handle: int) -> Launch:
         return launch_from(json.load(file))
 
 
-def _end_everything() -> None:
-    """The launch failed half way: leave no agent behind. What cannot die at once is the spawner's."""
-    tree.signal_descendants(tree.descendants([os.getpid()]), signal.SIGKILL, adopter=os.getpid())
+def _end_everything(group: AgentCgroup | None) -> None:
+    """The launch failed half way: leave no agent behind. What does not die at once is the spawner's."""
+    until = boot_now() + RETIRE_S
+    try:
+        while boot_now() < until:
+            tree.signal_descendants(tree.descendants([os.getpid()]), signal.SIGKILL, adopter=os.getpid())
+            os.waitpid(-1, os.WNOHANG)
+            select.select((), (), (), 0.001)
+    except ChildProcessError:
+        pass
+    if group is not None:
+        group.remove()

@@ -21,7 +21,7 @@ from functools import partial
 from typing import NoReturn
 
 from overnight.keeper import kernel, tree
-from overnight.keeper.cgroup import AgentCgroup, own_directory
+from overnight.keeper.cgroup import AgentCgroup, own_directory, remove_stale
 from overnight.keeper.connection import Connection, Refused, is_own_user, listen
 from overnight.keeper.keeper import Surroundings, run_keeper
 from overnight.keeper.kernel import boot_now
@@ -52,6 +52,8 @@ class Spawner:
 
     def __init__(self, lock: int, data_dir: str, runtime_dir: str, idle_s: float) -> None:
         cgroup_dir = own_directory()
+        if cgroup_dir is not None:
+            remove_stale(cgroup_dir)
         self._surroundings = Surroundings(
             runtime_dir, cgroup_dir, kernel.abilities(cgroup=cgroup_dir is not None)
         )

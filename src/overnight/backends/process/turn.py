@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from overnight.backends.process.adoption import Dead
+from overnight.backends.process.channel import Refused
 from overnight.backends.process.framing import OutputTruncated
 from overnight.backends.process.keeper_client import KeeperClient, KeeperView
 from overnight.backends.process.output import TurnOutput
@@ -70,6 +72,8 @@ class ProcessTurn:
         self._holding = holding
         self._next_input = holding.next_input
         self._inputs = asyncio.Lock()
+        self._unsent: deque[tuple[int, bytes]] = deque()
+        """Stored, but not yet taken by the keeper: sent before the next one, or when the connection is back."""
         self._left = asyncio.Event()
         self._ended: Ended | None = None
 
@@ -116,10 +120,8 @@ class ProcessTurn:
         async with self._inputs:
             number, self._next_input = self._next_input, self._next_input + 1
             await self._holding.store_input(number, data)
-            try:
-                return await keeper.send_stdin(number, data) >= number
-            except KeeperGone:
-                return False
+            self._unsent.append((number, data))
+            return await self._send_inputs(keeper)
 
     async def stop(self, *, reason: str, interrupt: bool) -> None:
         """See `BackendTurn.stop`. Raises KeeperGone when the keeper does not answer: then `batches` finds out why."""
@@ -159,8 +161,25 @@ class ProcessTurn:
 
     async def _reattach(self) -> None:
         found = await self._holding.attach()
+        if isinstance(found, KeeperClient):
+            async with self._inputs:
+                await self._send_inputs(found)
         self._keeper = found if isinstance(found, KeeperClient) else None
         self._dead = None if isinstance(found, KeeperClient) else found
+
+    async def _send_inputs(self, keeper: KeeperClient) -> bool:
+        """Send what is unsent, in order; what does not go now goes later. False when the agent's stdin is closed."""
+        try:
+            while self._unsent:
+                await keeper.send_stdin(*self._unsent[0])
+                self._unsent.popleft()
+        except Refused as refused:
+            if refused.reason == "stdin_closed":
+                self._unsent.clear()
+                return False
+        except KeeperGone:
+            return True
+        return True
 
     def _finish(self) -> Batch:
         """All output has been read: what is left to say, and how it ended."""
