@@ -10,6 +10,7 @@ from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
 from overnight.testing.conformance.records import RecordSuite
 from overnight.testing.conformance.tables import TableSuite
 from overnight.testing.conformance.units import UnitSuite
+from overnight.testing.conformance.walk import WalkSuite
 
 
 class TestUnits(UnitSuite):
@@ -29,6 +30,10 @@ class TestClaims(ClaimSuite):
 
 
 class TestLeases(LeaseSuite):
+    pass
+
+
+class TestWalks(WalkSuite):
     pass
 
 

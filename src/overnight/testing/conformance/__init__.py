@@ -3,5 +3,8 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("backend", "log", "notices", "queue", "records", "stage", "tables", "units"))
+    *(
+        f"{__name__}.{name}"
+        for name in ("backend", "log", "notices", "queue", "records", "stage", "tables", "units", "walk")
+    )
 )

@@ -44,7 +44,12 @@ class Stage:
     def add_session(self, tx: Transaction, owner: str = "usr_local", **changes: Any) -> Session:
         """The same inside a unit."""
         now = self.clock.wall_ms()
-        values: dict[str, Any] = {"name": "s", "mode": "continuous", "created_at": now, "updated_at": now} | changes
+        values: dict[str, Any] = {
+            "name": "s",
+            "mode": "continuous",
+            "created_at": now,
+            "updated_at": now,
+        } | changes
         return tx.sessions.add(Session(pk=0, id=new_session_id(now), owner=owner, **values))
 
     async def run(self, **asked: Any) -> Run:
