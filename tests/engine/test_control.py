@@ -45,7 +45,7 @@ async def test_cancel_stops_the_agent_within_a_second(rig: Make) -> None:
         "manual", ("interrupt",), 0,
     )  # fmt: skip
     types = await server.types(run)
-    assert set(types[-4:-2]) == {"run.cancelling", "control.requested"}
+    assert {"run.cancelling", "control.requested"} <= set(types)
     assert types[-2:] == ["turn.completed", "run.cancelled"]
     assert (await server.data(run, "turn.completed"))[0]["stop_reason"] == "cancelled"
     assert not backend.agents[0].alive

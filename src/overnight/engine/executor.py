@@ -156,7 +156,7 @@ class _Pipeline:
         )
         self._hold.over = step_left is None
         if step is not stale:
-            await asyncio.to_thread(self._shop.workspaces.remove_file, prepared.workspace, stop_file)
+            await self._kit.preparation.remove_stop_file(run, prepared.workspace)
         self._kit.held(step_left)
 
     async def _spawn(self, run: Run, prepared: Prepared) -> Living | None:
@@ -209,11 +209,16 @@ class _Pipeline:
     # stream, settle, decide
 
     async def _stream(self, living: Living) -> TurnEnd:
+        self._hold.interruptible = living.prepared.backend.capabilities.interrupt
         loop = TurnLoop(
-            self._shop, self._hold, self._kit.recorder, run=living.run, turn=living.turn,
-            agent=living.backend_turn, scene=living.scene,
-            interruptible=living.prepared.backend.capabilities.interrupt,
-        )  # fmt: skip
+            self._shop,
+            self._hold,
+            self._kit.recorder,
+            run=living.run,
+            turn=living.turn,
+            agent=living.backend_turn,
+            scene=living.scene,
+        )
         return await loop.run()
 
     async def _settle(self, living: Living, ended: TurnEnd) -> Step:

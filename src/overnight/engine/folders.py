@@ -22,7 +22,11 @@ class Folders:
 
     def home(self, session_id: str, backend: str) -> Path:
         """HOME of an agent program: it belongs to (session, backend)."""
-        return self.data_dir / "homes" / session_id / backend
+        return self.homes(session_id) / backend
+
+    def homes(self, session_id: str) -> Path:
+        """All homes of a session."""
+        return self.data_dir / "homes" / session_id
 
     @staticmethod
     def make(folder: Path) -> Path:

@@ -84,7 +84,7 @@ class RequestFollower:
             await self._recorder.write(lambda tx, run, now_ms: said(tx, run, request, now_ms, "injected"))
             return
         self._queued.add(request.pk)
-        if how != "queue":
+        if how == "interrupt" or (how == "inject" and self._hold.interruptible):
             self._hold.ask("steer")
 
     async def _settle(self, request: Request, outcome: str) -> None:

@@ -31,6 +31,8 @@ class Hold:
         """Replaced by every committed renewal."""
         self.living: BackendTurn | None = None
         """The turn under way, where there is one."""
+        self.interruptible = False
+        """Whether the living turn can be ended early in good order."""
         self.wish: Wish | None = None
         self.over = False
         """The run was let go in order: that its token is no longer good is no loss."""

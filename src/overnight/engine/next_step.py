@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from overnight.domain.limits import spent
+from overnight.domain.limits import spent, turns_used_up
 from overnight.domain.run import Run
 from overnight.domain.spec import CompletionSpec
 from overnight.domain.values import CompletedBy, Completion, Failure, WaitingFor
@@ -99,7 +99,7 @@ def next_step(run: Run, result: TurnResult, *, now_ms: int, policy: RunPolicy, t
 def _after_completed(run: Run, budget: Step | None) -> Step:
     if run.spec.mode == "oneshot":
         return Complete(completion=Completion(by="one_turn"))
-    if run.limits.turns is not None and run.stats.turns >= run.limits.turns:
+    if turns_used_up(run.limits, run.stats):
         return _ended(run, "limit", f"the limit of {run.limits.turns} turns was reached")
     idle = run.spec.completion.idle_turns
     if idle and run.idle_turns >= idle:

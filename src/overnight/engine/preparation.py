@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from overnight.domain.run import Run
 from overnight.domain.spec import GitWorkspace
 from overnight.engine.comparison import take_base
@@ -13,10 +15,12 @@ from overnight.engine.prompt import make_logs
 from overnight.engine.recorder import Recorder
 from overnight.engine.telemetry.logs import LogWatch
 from overnight.engine.workshop import Workshop
-from overnight.errors import BackendFailure
+from overnight.errors import BackendFailure, WorkspaceUnreadable
 from overnight.ports.backend import Backend
 from overnight.ports.unit_of_work import Transaction
 from overnight.ports.workspace import WorkspaceIdentity
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +48,19 @@ class Preparation:
 
     async def prepare(self, run: Run) -> Prepared:
         """Raises WorkspaceRefused, UnknownBackend, or BackendFailure when the preflight fails."""
-        prepared = await self.place(run, run.backend)
+        prepared = await self._placed(run, run.backend)
         await self._preflight(run.backend)
         if not prepared.watched:
             return prepared
         return await asyncio.to_thread(self._look_around, run, prepared)
 
     async def place(self, run: Run, backend: str) -> Prepared:
-        """The workspace and the home alone, for a turn that lives already."""
+        """What a turn that lives already works with. Its workspace is taken as it was: the agent is in there."""
+        if run.workspace is None:
+            return await self._placed(run, backend)
+        return await self._at_home(run, backend, Path(run.workspace))
+
+    async def _placed(self, run: Run, backend: str) -> Prepared:
         identity = await asyncio.to_thread(self._workspace, run)
         path = str(identity.path)
         if run.workspace != path:
@@ -60,9 +69,12 @@ class Preparation:
                 tx.runs.set_workspace(run.pk, path, identity.chain)
 
             await self._recorder.write(unit)
+        return await self._at_home(run, backend, identity.path)
+
+    async def _at_home(self, run: Run, backend: str, workspace: Path) -> Prepared:
         folders = self._shop.folders
         home = await asyncio.to_thread(folders.make, folders.home(run.session_id, backend))
-        return Prepared(backend=self._shop.backends.get(backend), workspace=identity.path, home=home)
+        return Prepared(backend=self._shop.backends.get(backend), workspace=workspace, home=home)
 
     def logs(self, run: Run, workspace: Path) -> LogWatch:
         """What watches the logs that the agent keeps."""
@@ -86,10 +98,27 @@ class Preparation:
             if run.spec.mode != "oneshot":
                 make_logs(workspaces, workspace, run.spec)
             self.logs(run, workspace).begin()
-            take_base(workspaces, run, workspace)
+            self._take_base(run, workspace)
         stop_file = run.spec.completion.stop_file
         stop = stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None
         return replace(prepared, stop=stop)
+
+    def _take_base(self, run: Run, workspace: Path) -> None:
+        """A workspace that cannot be compared can still be worked in; every turn's end says so."""
+        try:
+            take_base(self._shop.workspaces, run, workspace)
+        except (WorkspaceUnreadable, OSError) as error:
+            log.warning("workspace.unreadable", workspace=str(workspace), error=str(error))
+
+    async def remove_stop_file(self, run: Run, workspace: Path) -> None:
+        """It has done its work; one that cannot be removed is said in the log."""
+        path = run.spec.completion.stop_file
+        if path is None:
+            return
+        try:
+            await asyncio.to_thread(self._shop.workspaces.remove_file, workspace, path)
+        except OSError as error:
+            log.warning("stop_file.not_removed", path=path, error=str(error))
 
     async def _preflight(self, name: str) -> None:
         backends = self._shop.backends

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
+import structlog
 
 from overnight.domain.completion import Pattern, find_completion
 from overnight.domain.event import Draft, Recorded
@@ -24,10 +25,13 @@ from overnight.engine.telemetry.interpreter import Interpreter, TurnSummary
 from overnight.engine.turn_end import TurnEnd
 from overnight.engine.verdict import result_of, stop_reason_of
 from overnight.engine.workshop import Workshop
+from overnight.errors import OvernightError, WorkspaceUnreadable
 from overnight.ports.unit_of_work import Transaction
 
 Aide = Callable[[Callable[[Sequence[Draft]], None]], Coroutine[Any, Any, None]]
 """Watches something beside the agent's own output, and hands its events to the function given."""
+
+log = structlog.get_logger(__name__)
 
 FILE_TYPES: Final = ("file.written", "file.deleted")
 
@@ -75,7 +79,8 @@ class Scene:
         self._ledger = FileLedger(str(prepared.workspace), watched=prepared.watched)
         for data in self._memory.files:
             _tell_again(self._ledger, data)
-        self._logs = Preparation(shop, recorder).logs(run, prepared.workspace)
+        self._preparation = Preparation(shop, recorder)
+        self._logs = self._preparation.logs(run, prepared.workspace)
         self.interpreter = Interpreter(
             wall_ms=shop.clock.wall_ms,
             redactor=recorder.redactor,
@@ -120,14 +125,20 @@ class Scene:
     async def clear(self, closing: Closing) -> None:
         """After the settlement: the stop file that has ended the run goes."""
         met = closing.result.met
-        if met is not None and met.by == "stop_file" and self._run.spec.completion.stop_file:
-            path = self._run.spec.completion.stop_file
-            await asyncio.to_thread(self._shop.workspaces.remove_file, self._prepared.workspace, path)
+        if met is not None and met.by == "stop_file":
+            await self._preparation.remove_stop_file(self._run, self._prepared.workspace)
 
     async def _look(self, message: str) -> _Found:
         if not self._prepared.watched:
             return _Found(met=self._met_in((), message))
-        return await asyncio.to_thread(self._look_at_workspace, message)
+        try:
+            return await asyncio.to_thread(self._look_at_workspace, message)
+        except (OvernightError, OSError) as error:
+            # What cannot be compared may have been work: the turn does not count as idle.
+            log.warning("workspace.unreadable", workspace=str(self._prepared.workspace), error=str(error))
+            data = {"code": WorkspaceUnreadable.code, "message": str(error), "retryable": True}
+            drafts = [Draft(type="error.recorded", data=data)]
+            return _Found(drafts=drafts, changed=True, met=self._met_in((), message))
 
     def _look_at_workspace(self, message: str) -> _Found:
         """Blocks on the disk."""

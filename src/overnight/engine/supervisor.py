@@ -14,6 +14,7 @@ from overnight.engine.waiting import end
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.errors import OvernightError
+from overnight.ports.tables import Held
 from overnight.ports.unit_of_work import Transaction
 
 SWEEP_S: Final = 1.5
@@ -47,12 +48,20 @@ class Supervisor:
 
     async def start(self, *, claiming: bool = True) -> None:
         """Take over every held run of this host under a new token, then begin to claim and to do the duties."""
-        held = await self._shop.uow.read(lambda tx: tx.leases.held(self._shop.worker.host_id))
+        held = await self._shop.uow.write(self._succeed)
         await asyncio.gather(*(self._worker.adopt(found.run, "server_gone") for found in held))
         if held:
             log.info("runs.taken_over", count=len(held))
         self._worker.start(claiming=claiming)
         self._tasks = [asyncio.create_task(self._repeat(duty), name=duty.name) for duty in self._duties]
+
+    def _succeed(self, tx: Transaction) -> Sequence[Held]:
+        """What earlier workers of this host hold; none of them can be alive, since the data is ours."""
+        me, now = self._shop.worker, self._shop.clock.wall_ms()
+        for other in tx.workers.all():
+            if other.host_id == me.host_id and other.id != me.id and other.state != "gone":
+                tx.workers.set_state(other.id, "gone", now)
+        return tx.leases.held(me.host_id)
 
     async def shutdown(self) -> None:
         """The orderly end: no agent is left, every run is handed back and uses up no attempt.

@@ -25,11 +25,11 @@ from overnight.domain.values import Failure, Now
 from overnight.engine.hold import Hold, Wish
 from overnight.engine.inbox import Inbox
 from overnight.engine.recorder import Recorder
-from overnight.engine.scene import Scene
+from overnight.engine.scene import Aide, Scene
 from overnight.engine.turn_end import TurnEnd
 from overnight.engine.waiting import end, within
 from overnight.engine.workshop import Workshop
-from overnight.errors import KeeperGone
+from overnight.errors import KeeperGone, OvernightError
 from overnight.ports.backend import BackendTurn
 from overnight.ports.unit_of_work import Transaction
 
@@ -52,7 +52,7 @@ class TurnLoop:
 
     def __init__(
         self, shop: Workshop, hold: Hold, recorder: Recorder, *, run: Run, turn: Turn, agent: BackendTurn,
-        scene: Scene, interruptible: bool,
+        scene: Scene,
     ) -> None:  # fmt: skip
         self._shop = shop
         self._hold = hold
@@ -62,7 +62,6 @@ class TurnLoop:
         self._agent = agent
         self._scene = scene
         self._interpreter = scene.interpreter
-        self._interruptible = interruptible
         self._inbox = Inbox()
         self._drafts: list[Draft] = []
         self._items = 0
@@ -78,7 +77,7 @@ class TurnLoop:
     async def run(self) -> TurnEnd:
         """Until the turn has ended and everything has been recorded. Raises LeaseLost (in a group) if the hold ends."""
         async with asyncio.TaskGroup() as group:
-            aides = [group.create_task(aide(self.add)) for aide in self._scene.aides()]
+            aides = [group.create_task(self._spare(aide)) for aide in self._scene.aides()]
             aides += [group.create_task(self._obey()), group.create_task(self._mind_deadline())]
             group.create_task(self._inbox.fill(self._agent))
             await self._record()
@@ -92,6 +91,13 @@ class TurnLoop:
         """Record these with what comes next; for those who watch beside."""
         self._drafts += drafts
         self._inbox.stir()
+
+    async def _spare(self, aide: Aide) -> None:
+        """What watches beside may fail without the turn."""
+        try:
+            await aide(self.add)
+        except (OvernightError, OSError) as error:
+            log.warning("watch.failed", run=self._hold.run_id, error=str(error))
 
     async def _record(self) -> None:
         while not self._inbox.over:
@@ -179,9 +185,7 @@ class TurnLoop:
         limits = self._run.limits
         elapsed = max(0.0, (self._shop.clock.wall_ms() - self._turn.started_at) / 1000)
         left = limits.turn_timeout_s + self._shop.timing.grace_s + OVERDUE_S - elapsed
-        await self._shop.clock.sleep(max(left, 0.0))
-        message = f"the turn took longer than {limits.turn_timeout_s:g} s"
-        self._failure = Failure(code="turn_timeout", message=message, retryable=True)
+        await self._shop.clock.sleep(max(left, OVERDUE_S))
         await self._stop("deadline")
 
     async def _over_the_event_limit(self) -> None:
@@ -192,7 +196,7 @@ class TurnLoop:
     async def _stop(self, reason: str) -> None:
         log.info("turn.stopping", run=self._hold.run_id, turn=self._turn.number, reason=reason)
         try:
-            await self._agent.stop(reason=reason, interrupt=self._interruptible)
+            await self._agent.stop(reason=reason, interrupt=self._hold.interruptible)
         except KeeperGone as error:
             # Its spawner sweeps after it; the end of the updates tells when.
             log.warning("keeper.gone", run=self._hold.run_id, error=str(error))

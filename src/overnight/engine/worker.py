@@ -28,7 +28,10 @@ STORAGE_TROUBLE: Final = frozenset({"disk_full", "outcome_unknown", "unavailable
 """Codes of trouble that passes by itself: the run is taken up again for as long as it lasts."""
 MOST_FAULTS: Final = 5
 """How often in a row an executor may break for another reason before its run is failed."""
-LONGEST_REST_S: Final = 10.0
+ROW_S: Final = 60.0
+"""Faults that are farther apart are not in a row."""
+LONGEST_REST_S: Final = 2.0
+"""Between two tries to take a run up again."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +43,7 @@ class Worker:
         self._shop = shop
         self._holds: dict[int, Hold] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._faults: dict[int, int] = {}
+        self._faults: dict[int, tuple[int, float]] = {}
         self._draining = False
         self._duties: list[asyncio.Task[None]] = []
         self._due: list[int] = []
@@ -187,22 +190,32 @@ class Worker:
 
     async def _retake(self, hold: Hold, trouble: Exception) -> None:
         """The executor let go without an end: if the run is still ours, take it again under a new token."""
-        faults = self._faults[hold.run_pk] = self._faults.get(hold.run_pk, 0) + 1
-        if faults > 1:
-            await self._shop.clock.sleep(min(LONGEST_REST_S, 0.1 * 2**faults))
-        try:
-            run = await self._shop.uow.read(lambda tx: tx.runs.get(hold.run_id, None))
-            if run.state not in HELD or run.token != hold.lease.token:
-                self._faults.pop(hold.run_pk, None)
-                return
-            if _lasting(trouble) and faults >= MOST_FAULTS:
-                await self._fail(run, trouble)
-            else:
-                await self.adopt(run, _reason(trouble))
-        except OvernightError as error:
-            log.warning("run.retake_failed", run=hold.run_id, code=error.code, error=str(error))
-            await self._shop.clock.sleep(1.0)
-            await self._retake(hold, trouble)
+        faults = self._count_fault(hold.run_pk)
+        while True:
+            if faults > 1:
+                await self._shop.clock.sleep(min(LONGEST_REST_S, 0.1 * 2**faults))
+            try:
+                return await self._take_again(hold, trouble, faults)
+            except OvernightError as error:
+                log.warning("run.retake_failed", run=hold.run_id, code=error.code, error=str(error))
+                faults += 1
+
+    async def _take_again(self, hold: Hold, trouble: Exception, faults: int) -> None:
+        run = await self._shop.uow.read(lambda tx: tx.runs.get(hold.run_id, None))
+        if run.state not in HELD or run.token != hold.lease.token:
+            self._faults.pop(hold.run_pk, None)
+        elif _lasting(trouble) and faults >= MOST_FAULTS:
+            await self._fail(run, trouble)
+        else:
+            await self.adopt(run, _reason(trouble))
+
+    def _count_fault(self, run_pk: int) -> int:
+        """How often in a row: an executor that worked for a while since the last time begins a new row."""
+        boot = self._shop.clock.boot()
+        count, since = self._faults.get(run_pk, (0, boot))
+        count = count + 1 if boot - since < ROW_S else 1
+        self._faults[run_pk] = count, boot
+        return count
 
     async def _fail(self, run: Run, trouble: Exception) -> None:
         failure = Failure(code="internal", message=f"Overnight could not carry out the run: {type(trouble).__name__}")
