@@ -16,6 +16,8 @@ from overnight.errors import WorkspaceUnreadable
 TIMEOUT_S: Final = 300.0
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of a git command's output that are read; then it is ended."""
+PIPE: Final = 32_768
+"""Bytes that every pipe takes at once."""
 _SETTINGS: Final = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
@@ -105,10 +107,13 @@ def _environment() -> dict[str, str]:
 def _talk(process: subprocess.Popen[bytes], stdin: bytes, limit: int) -> tuple[bytes, bytes, bool]:
     """Output, errors, and whether the output is whole. Each pipe has a reader of its own, so none can block another."""
     errors: list[bytes] = []
-    writer = threading.Thread(target=_write, args=(process, stdin), daemon=True)
     reader = threading.Thread(target=_collect, args=(process, errors), daemon=True)
-    writer.start()
     reader.start()
+    writer = threading.Thread(target=_write, args=(process, stdin), daemon=True)
+    if len(stdin) > PIPE:
+        writer.start()
+    else:
+        _write(process, stdin)
     assert process.stdout is not None  # noqa: S101  asked for by PIPE
     with process.stdout:
         output = process.stdout.read(limit + 1)
@@ -116,7 +121,8 @@ def _talk(process: subprocess.Popen[bytes], stdin: bytes, limit: int) -> tuple[b
     if not whole:
         _end(process)
     process.wait()
-    writer.join()
+    if writer.is_alive():
+        writer.join()
     reader.join()
     return output[:limit], b"".join(errors), whole
 

@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -27,8 +28,12 @@ MAX_HASHED: Final = 4 << 20
 """Bytes of a changed file whose hash is reported."""
 MAX_NESTED: Final = 200
 """Repositories within the workspace that are looked into."""
-_ATTRIBUTES: Final = "* -text !eol -ident -filter -working-tree-encoding !diff !merge\n"
-_EXCLUDED: Final = "/.overnight/\n"
+MAX_READ: Final = 256 << 20
+"""Bytes of all changed files together that are read for their hashes."""
+EMPTY: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""The name of the empty tree."""
+_ATTRIBUTES: Final = "* -text !eol -ident -filter -working-tree-encoding !diff !merge"
+_EXCLUDED: Final = "/.overnight/"
 _TRIES: Final = 20
 _MAKING: Final = threading.Lock()
 
@@ -48,22 +53,24 @@ class GitShadow:
         """See `Shadow.snapshot`."""
         with self._new_index() as index:
             tree = self._record(index)
-            os.replace(index, self._repository / "index")
-        self._git().run("update-ref", f"refs/overnight/{label}", tree)
+            if index.exists():
+                os.replace(index, self._repository / "index")
+        self._write(f"refs/overnight/{label}", tree)
         return tree
 
     def resolve(self, label: str) -> str | None:
         """See `Shadow.resolve`."""
-        if not self._repository.is_dir():
-            return None
         try:
-            found = self._git().run("rev-parse", "--quiet", "--verify", f"refs/overnight/{label}")
-        except WorkspaceUnreadable:
+            found = (self._repository / "refs" / "overnight" / label).read_text().strip()
+        except OSError:
             return None
-        return found.decode().strip()
+        return self._name(found)
 
     def changes(self, before: str, after: str | None) -> Sequence[FileChange]:
         """See `Shadow.changes`."""
+        names = self._name(before), self._after(after)
+        if names[0] == names[1]:
+            return []
         options = (
             "-r",
             "--raw",
@@ -74,8 +81,7 @@ class GitShadow:
             "--no-ext-diff",
             "--no-textconv",
         )
-        output = self._git().run("diff-tree", *options, self._name(before), self._after(after))
-        return self._described(read_entries(output)[:MAX_FILES])
+        return self._described(read_entries(self._git().run("diff-tree", *options, *names))[:MAX_FILES])
 
     def patch(self, before: str, after: str | None, path: str, *, limit: int) -> str:
         """See `Shadow.patch`. Empty for a path that leads out of the workspace."""
@@ -134,26 +140,58 @@ class GitShadow:
             index.unlink(missing_ok=True)
 
     def _make(self) -> None:
+        """An empty repository, made by hand: git's own way would look for templates."""
         with _MAKING:
             if (self._repository / "info" / "attributes").exists():
                 return
-            self._repository.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Git().run("init", "--quiet", "--bare", "--template=", "--", str(self._repository))
-            (self._repository / "info").mkdir(exist_ok=True)
-            (self._repository / "info" / "exclude").write_text(_EXCLUDED)
-            (self._repository / "info" / "attributes").write_text(_ATTRIBUTES)
+            for folder in ("objects/info", "objects/pack", "refs/overnight", "info"):
+                (self._repository / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._write("HEAD", "ref: refs/heads/none")
+            self._write("config", "[core]\n\trepositoryformatversion = 0\n\tbare = false")
+            self._write("info/exclude", _EXCLUDED)
+            self._write(f"objects/{EMPTY[:2]}/{EMPTY[2:]}", zlib.compress(b"tree 0\0"))
+            self._write("info/attributes", _ATTRIBUTES)
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        """A file of the repository, whole or not at all."""
+        file = self._repository / name
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix="partial-", dir=self._repository)
+        with os.fdopen(handle, "wb") as open_file:
+            open_file.write(content if isinstance(content, bytes) else f"{content}\n".encode())
+        os.replace(partial, file)
 
     def _record(self, index: Path) -> str:
         """Bring `index` up to the workspace; the name of its tree."""
         for _ in range(2):
             changed = self._changed(index)
+            if not changed and (known := self._known_tree(index)):
+                return known
             kept, big, gone = self._sorted(changed)
             self._update(index, kept)
             self._put(index, big, gone)
-            if not any((self._workspace / os.fsdecode(path)).is_dir() for path in gone):
+            if not any(self._is_folder(path) for path in (*gone, *kept)):
                 break  # else a file has become a folder, into which git looks only once the file is forgotten
-        self._drop_links_to_repositories(index)
-        return self._git(index).run("write-tree").decode().strip()
+            self._drop_links_to_repositories(index)
+        tree = self._git(index).run("write-tree").decode().strip()
+        self._write("index.tree", f"{_checksum(index)} {tree}")
+        return tree
+
+    def _known_tree(self, index: Path) -> str | None:
+        """The tree of an index that has not changed since it was last written as a tree."""
+        if not index.exists():
+            return EMPTY
+        try:
+            checksum, _, tree = (self._repository / "index.tree").read_text().strip().partition(" ")
+        except FileNotFoundError:
+            return None
+        return self._name(tree) if checksum == _checksum(index) else None
+
+    def _is_folder(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(os.lstat(os.path.join(os.fsencode(self._workspace), path)).st_mode)
+        except OSError:
+            return False
 
     def _changed(self, index: Path) -> list[bytes]:
         listed = self._listed(self._git(index), "--modified", "--deleted", "--others")
@@ -241,32 +279,25 @@ class GitShadow:
         return found
 
     def _contents(self, blobs: Sequence[str]) -> dict[str, tuple[int, str | None]]:
-        """Size and SHA-256 of each blob; no hash for one over the limit."""
+        """Size and SHA-256 of each blob; no hash for those that are too big or too many to be read."""
         names = list(dict.fromkeys(blobs))
         if not names:
             return {}
-        listed = self._git().run(
-            "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin="\n".join(names).encode()
-        )
-        sizes = {name: int(size) for name, size in (line.split() for line in listed.decode().splitlines())}
-        small = _within(sizes, MAX_HASHED, total=64 << 20)
-        output = (
-            self._git().run("cat-file", "--batch=", stdin="\n".join(small).encode(), limit=1 << 30)
-            if small
-            else b""
-        )
-        hashes, at = {}, 1
-        for name in small:
-            hashes[name] = hashlib.sha256(memoryview(output)[at : at + sizes[name]]).hexdigest()
-            at += sizes[name] + 2
-        return {name: (size, hashes.get(name)) for name, size in sizes.items()}
+        request = "\n".join(names).encode()
+        output = self._git().run("cat-file", "--batch", stdin=request, limit=MAX_READ)
+        found: dict[str, tuple[int, str | None]] = {}
+        at = 0
+        while (end := output.find(b"\n", at)) >= 0:
+            name, _type, size = output[at:end].split()
+            content = memoryview(output)[end + 1 : end + 1 + int(size)]
+            known = len(content) == int(size) <= MAX_HASHED
+            found[name.decode()] = int(size), hashlib.sha256(content).hexdigest() if known else None
+            at = end + 1 + int(size) + 1
+        return found
 
 
-def _within(sizes: dict[str, int], most: int, *, total: int) -> list[str]:
-    """The names whose sizes are at most `most` each, as many as fit into `total`."""
-    found = []
-    for name, size in sizes.items():
-        if size <= min(most, total):
-            total -= size
-            found.append(name)
-    return found
+def _checksum(index: Path) -> str:
+    """An index ends with a checksum of all that is in it."""
+    with index.open("rb") as file:
+        file.seek(-20, os.SEEK_END)
+        return file.read().hex()
