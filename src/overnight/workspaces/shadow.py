@@ -132,7 +132,8 @@ class GitShadow:
         index = Path(name)
         try:
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(self._repository / "index", index)
+                # With its time: git reads a file again that was changed in the instant in which the index was written.
+                shutil.copy2(self._repository / "index", index)
             if index.stat().st_size == 0:
                 index.unlink()
             yield index
