@@ -39,13 +39,13 @@ def drive(serve: Start, folder: Path) -> Drive:
         binary = program(name)
         assert binary is not None, "the program is not installed: make agents"
         if name == "claude":
-            keys = 'ANTHROPIC_API_KEY = "scripted", CLAUDE_CODE_MAX_RETRIES = "1"'
+            keys = 'ANTHROPIC_API_KEY = "no-real-key", CLAUDE_CODE_MAX_RETRIES = "1"'
             table = f'environment = {{ ANTHROPIC_BASE_URL = "{url}", {keys} }}'
         else:
             provider = f'name="scripted",base_url="{url}/v1",env_key="MODEL_KEY",wire_api="responses"'
             provider += ",request_max_retries=1,stream_max_retries=1,stream_idle_timeout_ms=3000"
             args = ["-c", 'model_provider="scripted"', "-c", f"model_providers.scripted={{{provider}}}"]
-            table = f'environment = {{ MODEL_KEY = "scripted" }}\nargs = {json.dumps(args)}'
+            table = f'environment = {{ MODEL_KEY = "no-real-key" }}\nargs = {json.dumps(args)}'
         return serve(
             {},
             root=folder,

@@ -37,7 +37,7 @@ class Reason(Enum):
 
 def serve(settings: Settings, *, worker: bool, web: bool, exit_when_idle: float | None) -> int:
     """Run until it ends in order; the exit status. Raises StartRefused in its kinds when it cannot start."""
-    secrets = [*settings.runs.secrets.values(), *([settings.server.token] if settings.server.token else [])]
+    secrets = [*settings.runs.secrets.values(), *settings.runs.hidden]
     logging.configure(settings.log.level, settings.log.format, settings.log.file, redactor=Redactor(secrets))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Foreground(settings, worker=worker, web=web, exit_when_idle=exit_when_idle).run())

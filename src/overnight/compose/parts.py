@@ -124,7 +124,9 @@ async def _assemble(
         runs=service,
         backends=backends,
         folders=folders,
-        diffs=Diffs(uow=store, workspaces=workspaces, secrets=settings.runs.secrets.values()),
+        diffs=Diffs(
+            uow=store, workspaces=workspaces, secrets=(*settings.runs.secrets.values(), *settings.runs.hidden)
+        ),
         doctor=Doctor(health.looks(settings, store), backends).report,
         config=lambda: list(settings.shown()),
         handover=handover,

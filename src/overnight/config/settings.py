@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
 from overnight.engine.policy import RunPolicy, Storage, Timing
 from overnight.errors import ConfigInvalid
 
+_CREDENTIAL = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 SWEEP_S = 2.0
 """What the last sweep of the control ladder may take after the grace."""
 
@@ -107,7 +109,7 @@ def load(
         log=_log(sources),
         workspace_roots=cast("tuple[Path, ...]", sources["workspace_roots"]),
         slots=cast("int", sources["worker.slots"]),
-        runs=_run_policy(sources, default_backend(sources, known)[0]),
+        runs=_run_policy(sources, known),
         timing=_timing(sources),
         storage=_storage(sources),
         synchronous="NORMAL" if sources["storage.synchronous"] == "normal" else "FULL",
@@ -214,17 +216,30 @@ def _storage(sources: Sources) -> Storage:
     )
 
 
-def _run_policy(sources: Sources, backend: str) -> RunPolicy:
+def _run_policy(sources: Sources, known: tuple[BackendSettings, ...]) -> RunPolicy:
     return RunPolicy(
-        default_backend=backend,
+        default_backend=default_backend(sources, known)[0],
         max_sandbox=cast("Sandbox", sources["runs.max_sandbox"]),
         min_policy=cast("ApprovalPolicy", sources["runs.min_policy"]),
         max_limits=_max_limits(sources),
         require_sandbox=cast("bool", sources["runs.require_sandbox"]),
         allow_environment=cast("tuple[str, ...]", sources["runs.allow_environment"]),
         secrets=secrets(sources),
+        hidden=_hidden(sources, known),
         budget_expires_s=cast("float", sources["runs.budget_expires_s"]),
     )
+
+
+def _hidden(sources: Sources, known: tuple[BackendSettings, ...]) -> tuple[str, ...]:
+    """The server's own token, and what backends are given under a name that speaks of a credential."""
+    given = [
+        value
+        for backend in known
+        for name, value in backend.environment.items()
+        if _CREDENTIAL.search(name.upper())
+    ]
+    token = _token(sources)
+    return (*given, token) if token else tuple(given)
 
 
 def _max_limits(sources: Sources) -> LimitsSpec | None:

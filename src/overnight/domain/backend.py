@@ -28,6 +28,10 @@ class Capabilities:
     reserved_environment: tuple[str, ...] = ()
     """Glob patterns of variables that steer the program itself; no run may set them."""
 
+    def missing_sandbox(self, wanted: str) -> bool:
+        """Whether a run that asks for this level would work without any sandbox."""
+        return wanted != "full_access" and wanted not in self.sandbox
+
     def to_json(self) -> dict[str, object]:
         """The wire's `capabilities` object."""
         found = asdict(self)

@@ -106,7 +106,7 @@ class Admission:
 
     def _check_sandbox(self, spec: RunSpec, capabilities: Capabilities) -> str:
         _ceiling("sandbox", spec.sandbox, self._policy.max_sandbox, get_args(Sandbox))
-        if spec.sandbox == "full_access" or spec.sandbox in capabilities.sandbox:
+        if not capabilities.missing_sandbox(spec.sandbox):
             return spec.sandbox
         if self._policy.require_sandbox:
             raise SandboxUnavailable(

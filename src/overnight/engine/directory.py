@@ -34,12 +34,16 @@ class Backends:
         self._clock = clock
         self._host_id = host_id
         self._checks: dict[str, BackendCheck] = {}
+        self._stored: dict[str, BackendCheck] = {}
         self._running: dict[str, asyncio.Task[BackendCheck]] = {}
 
     async def load(self) -> None:
-        """Read the checks that an earlier server of this host has stored."""
-        for check in await self._uow.read(lambda tx: tx.workers.checks(self._host_id)):
-            self._checks.setdefault(check.name, check)
+        """Read the checks that an earlier server of this host has stored.
+
+        They are shown only: a preflight of this process also tells the adapter what the host gives.
+        """
+        stored = await self._uow.read(lambda tx: tx.workers.checks(self._host_id))
+        self._stored = {check.name: check for check in stored}
 
     def names(self) -> tuple[str, ...]:
         """All configured backends, sorted."""
@@ -63,7 +67,7 @@ class Backends:
 
     def last(self, name: str) -> BackendCheck | None:
         """The last check, however old."""
-        return self._checks.get(name)
+        return self._checks.get(name) or self._stored.get(name)
 
     async def check(self, name: str) -> BackendCheck:
         """Run the preflight now (callers at the same time share one) and cache it."""

@@ -79,10 +79,14 @@ class Opening:
     def _with_sandbox(self, tx: Transaction, run: Run, now_ms: int) -> Run:
         """What the sandbox really is with this backend; a missing one is said once, when that becomes known."""
         wanted = run.spec.sandbox
-        given = wanted == "full_access" or wanted in self.prepared.backend.capabilities.sandbox
-        effective = wanted if given else "none"
-        if not given and (run.sandbox_effective != "none" or (run.turn, run.attempt) == (1, 1)):
-            data = {"code": "sandbox_unavailable", "message": NO_SANDBOX.format(wanted=wanted), "retryable": False}
+        missing = self.prepared.backend.capabilities.missing_sandbox(wanted)
+        effective = "none" if missing else wanted
+        if missing and (run.sandbox_effective != "none" or (run.turn, run.attempt) == (1, 1)):
+            data = {
+                "code": "sandbox_unavailable",
+                "message": NO_SANDBOX.format(wanted=wanted),
+                "retryable": False,
+            }
             moves.note(tx, run, now_ms, Draft(type="error.recorded", data=data))
         return replace(run, sandbox_effective=effective)
 

@@ -22,6 +22,8 @@ class RunPolicy:
     allow_environment: tuple[str, ...] = ("OVERNIGHT_VAR_*",)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values that the operator holds, by name; a run names them in `secrets`."""
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """More values that no event may show, such as the keys that a backend is given."""
     budget_expires_s: float = 86_400.0
     """A spent budget that nobody raises is finished after this."""
 

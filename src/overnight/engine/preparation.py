@@ -49,7 +49,7 @@ class Preparation:
     async def prepare(self, run: Run) -> Prepared:
         """Raises WorkspaceRefused, UnknownBackend, or BackendFailure when the preflight fails."""
         prepared = await self._placed(run, run.backend)
-        await self._preflight(run.backend)
+        await self._preflight(run)
         if not prepared.watched:
             return prepared
         return await asyncio.to_thread(self._look_around, run, prepared)
@@ -120,13 +120,19 @@ class Preparation:
         except OSError as error:
             log.warning("stop_file.not_removed", path=path, error=str(error))
 
-    async def _preflight(self, name: str) -> None:
-        backends = self._shop.backends
+    async def _preflight(self, run: Run) -> None:
+        name, backends = run.backend, self._shop.backends
         check = backends.known(name) or await backends.check(name)
-        if check.status != "fail":
-            return
-        first = check.problems[0] if check.problems else None
-        message = f"{name}: {first.message if first else 'its preflight fails'}"
-        raise BackendFailure(
-            message, code="preflight_failed", retryable=False, mend=first.mend if first else ""
-        )
+        if check.status == "fail":
+            first = check.problems[0] if check.problems else None
+            message = f"{name}: {first.message if first else 'its preflight fails'}"
+            raise BackendFailure(
+                message, code="preflight_failed", retryable=False, mend=first.mend if first else ""
+            )
+        # A preflight may find that this host gives no sandbox after the run was admitted.
+        missing = backends.get(name).capabilities.missing_sandbox(run.spec.sandbox)
+        if missing and self._shop.policy.require_sandbox:
+            message = (
+                f"{name} gives no {run.spec.sandbox} sandbox on this host, and the operator requires one"
+            )
+            raise BackendFailure(message, code="sandbox_unavailable", retryable=False)

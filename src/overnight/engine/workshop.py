@@ -33,8 +33,8 @@ class Workshop:
     """The registered row: its pk holds the leases."""
 
     def redactor(self, environment: Iterable[str]) -> Redactor:
-        """Hides the operator's secrets and what one run was given as environment."""
-        return Redactor([*self.policy.secrets.values(), *environment])
+        """Hides what the operator keeps to himself, and what one run was given as environment."""
+        return Redactor([*self.policy.secrets.values(), *self.policy.hidden, *environment])
 
     def secrets_of(self, run: Run) -> dict[str, str]:
         """The operator's values that this run names."""

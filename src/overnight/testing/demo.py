@@ -123,12 +123,12 @@ def _scripted(name: str, url: str) -> Choice:
     program = install((name,), say=_say)[name]  # type: ignore[arg-type,index]
     words = f"the real {name} program works, against the scripted model server at {url}"
     if name == "claude":
-        table = f'environment = {{ ANTHROPIC_BASE_URL = "{url}", ANTHROPIC_API_KEY = "scripted" }}'
+        table = f'environment = {{ ANTHROPIC_BASE_URL = "{url}", ANTHROPIC_API_KEY = "no-real-key" }}'
         model = "claude-sonnet-4-5"
     else:
         provider = f'name="scripted",base_url="{url}/v1",env_key="MODEL_KEY",wire_api="responses"'
         args = ["-c", 'model_provider="scripted"', "-c", f"model_providers.scripted={{{provider}}}"]
-        table = f'environment = {{ MODEL_KEY = "scripted" }}\nargs = {json.dumps(args)}'
+        table = f'environment = {{ MODEL_KEY = "no-real-key" }}\nargs = {json.dumps(args)}'
         model = "scripted-model"
     config = f'[backends.{name}]\nprogram = "{program}"\n{table}\n'
     return Choice(name=name, backend=name, words=words, config=config, model=model, model_server=True)
