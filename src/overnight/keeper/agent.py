@@ -16,6 +16,14 @@ EXEC_TIMEOUT_MS = 30_000
 """A program on a file system that hangs must not hang its keeper for ever."""
 
 
+# Looked up once, in the spawner: what we were born with, and what we ignore ourselves from now on.
+_IGNORED = {
+    *(signum for signum in signal.valid_signals() if signal.getsignal(signum) == signal.SIG_IGN),
+    signal.SIGHUP,
+    signal.SIGINT,
+}
+
+
 class Agent(NamedTuple):
     """A started agent, and our ends of its pipes (non-blocking)."""
 
@@ -113,7 +121,6 @@ def _close_all_but(kept: int) -> None:
 
 def _default_signals() -> None:
     """Ignored signals and a blocked mask would be inherited across exec (Python ignores SIGPIPE)."""
-    for signum in signal.valid_signals():
-        if signal.getsignal(signum) == signal.SIG_IGN:
-            signal.signal(signum, signal.SIG_DFL)
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
