@@ -18,6 +18,8 @@ RING_BYTES: Final = 4 * 1024 * 1024
 """How much a channel keeps for its slowest reader; who needs more reads the log."""
 BATCH_BYTES: Final = 256 * 1024
 PAGE: Final = 500
+CROWD: Final = 20
+PACE_PER_LISTENER_S: Final = 0.00005
 
 log = structlog.get_logger(__name__)
 
@@ -154,7 +156,12 @@ class Channel(Generic[Item]):
             self._opened.set()
         while True:
             await self._look()
-            await asyncio.sleep(self._source.pace_s)
+            await asyncio.sleep(max(self._source.pace_s, self._crowd_pace()))
+
+    def _crowd_pace(self) -> float:
+        """With many listeners every round costs each of them a send: rounds a few milliseconds apart carry more."""
+        crowd = len(self._listeners)
+        return crowd * PACE_PER_LISTENER_S if crowd >= CROWD else 0.0
 
     async def _look(self) -> None:
         """One round: wait for notices, take what they bring, look at the log for the rest, wake everybody."""
