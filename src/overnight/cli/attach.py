@@ -80,7 +80,7 @@ async def _verdict(client: Client, run_id: str, state: str) -> Exit:
         return OF_STATE[state]
     run = await client.run(run_id)
     waiting = run["waiting_for"]
-    why = f" for {waiting['kind']}" if waiting else ""
+    why = f" for {waiting['kind']}" if waiting and state != "paused" else ""
     say(f"the run is {state}{why}. Go on: overnight resume {run_id}. Stop it: overnight cancel {run_id}")
     return OF_STATE.get(state, Exit.WAITING)
 
