@@ -6,6 +6,7 @@ One `Redactor` is made for a run; the recorder, the live deltas and the logging 
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -66,9 +67,7 @@ class Redactor:
         self._longest = max((len(form) for form in forms), default=0)
         self._starts = frozenset(form[0] for form in forms)
         self._known = tuple(forms)
-        parts = [*(re.escape(form) for form in forms), *_KEPT_HEAD, *_WHOLE]
-        self._exact = re.compile("|".join(f"(?:{part})" for part in parts))
-        self._quick = _quick(forms)
+        self._exact, self._quick = _compiled(self._known)
 
     def text(self, text: str) -> str:
         """`text` with every secret replaced; the same object when there is none."""
@@ -212,7 +211,14 @@ def _replace(match: re.Match[str]) -> str:
     return whole[: start - match.start()] + MARK + whole[end - match.start() :]
 
 
-def _quick(forms: list[str]) -> Any:
+@functools.lru_cache(maxsize=32)
+def _compiled(forms: tuple[str, ...]) -> tuple[re.Pattern[str], Any]:
+    """The judge and the cheap look before it; most runs share theirs, because they bring no secrets of their own."""
+    parts = [*(re.escape(form) for form in forms), *_KEPT_HEAD, *_WHOLE]
+    return re.compile("|".join(f"(?:{part})" for part in parts)), _quick(forms)
+
+
+def _quick(forms: Iterable[str]) -> Any:
     """One linear automaton that says whether anything at all could match; it may say yes too often, never no."""
     options = re2.Options()
     options.max_mem = 64 << 20
