@@ -1,4 +1,4 @@
-"""The server's order of run changes."""
+"""The server's order of run changes, and the keys of streams, which come from the same counter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from overnight.ports.notifier import CHANGES
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import counters
-from overnight.stores.sql.statements import Statement
+from overnight.stores.sql.statements import Link, Statement
 
 _NEXT: Final = Statement(
     update(counters)
@@ -23,7 +23,12 @@ _LAST: Final = Statement(select(counters.c.value).where(counters.c.name == "chan
 def next_change(context: Context) -> int:
     """The next position in the order of changes; wakes the summaries after the commit."""
     context.wake(CHANGES)
-    row = context.link.one(_NEXT)
+    return next_number(context.link)
+
+
+def next_number(link: Link) -> int:
+    """A number that was never given out before."""
+    row = link.one(_NEXT)
     assert row is not None  # noqa: S101 -- the row is made with the schema
     return int(row[0])
 

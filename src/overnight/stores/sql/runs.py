@@ -102,8 +102,9 @@ class SqlRunTable:
 
     def add(self, run: Run, *, secret_environment: Mapping[str, str], idempotency: Idempotency | None) -> Run:
         """See the port."""
-        pk = add_stream(self._link, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
-        run = replace(run, pk=pk, change=next_change(self._context), last_seq=0, last_event_at=None)
+        pk = next_change(self._context)
+        run = replace(run, pk=pk, change=pk, last_seq=0, last_event_at=None)
+        add_stream(self._link, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
         self._link.run(
             _ADD,
             **changing(run),

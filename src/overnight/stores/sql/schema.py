@@ -40,7 +40,7 @@ Key = BigInteger().with_variant(Integer(), "sqlite")
 _STRICT: Final[dict[str, Any]] = {"sqlite_strict": True}
 _PACKED: Final[dict[str, Any]] = {"sqlite_strict": True, "sqlite_with_rowid": False}
 _COUNTED: Final[dict[str, Any]] = {"sqlite_strict": True, "sqlite_autoincrement": True}
-"""A deleted key is never given out again: it names topics and cursors that others may still hold."""
+"""A deleted key is never given out again."""
 
 
 def _one_of(column: str, names: list[str]) -> str:
@@ -60,7 +60,7 @@ _TURN_STATES: Final = {state.value: not moves for state, moves in TURN_TRANSITIO
 streams: Final = Table(
     "streams",
     metadata,
-    Column("pk", Key, primary_key=True),
+    Column("pk", Key, primary_key=True, autoincrement=False),
     Column("kind", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("run_id", Text),
@@ -70,8 +70,11 @@ streams: Final = Table(
     Column("last_at", Key),
     CheckConstraint(_one_of("kind", ["run", "session"]), name="kind"),
     CheckConstraint("(kind = 'run') = (run_id IS NOT NULL)", name="run_id"),
-    **_COUNTED,
+    **_STRICT,
 )
+"""The keys come from the counter of changes, so that one that was deleted is never given out again: it names topics
+and cursors that others may still hold.
+"""
 
 events: Final = Table(
     "events",
@@ -367,7 +370,9 @@ counters: Final = Table(
     Column("value", Key, nullable=False),
     **_STRICT,
 )
-"""`change` orders the changes of all runs. A row, not a sequence: its lock makes the order that of the commits."""
+"""`change` orders the changes of all runs and numbers the streams. A row, not a sequence: its lock makes the order
+that of the commits.
+"""
 
 
 def _partial(name: str, *columns: Column[object] | object, where: str, unique: bool = False) -> Index:
@@ -385,7 +390,6 @@ _partial(
 _partial("ix_runs_gate_time", runs.c.not_before, where="gate = 'time'")
 _partial("ix_runs_gate_session", runs.c.session_pk, runs.c.pk, where="gate = 'session'")
 _partial("ix_runs_gate_by", runs.c.gate_by, where="gate_by IS NOT NULL")
-_partial("ix_runs_living", runs.c.session_pk, runs.c.pk, where="ended_at IS NULL")
 _partial(
     "ix_runs_held",
     runs.c.pk,
@@ -396,9 +400,8 @@ _partial("ix_runs_overdue", runs.c.waiting_until, where="waiting_until IS NOT NU
 Index("ix_runs_newest", runs.c.created_at, runs.c.pk)
 Index("ix_runs_owner_newest", runs.c.owner, runs.c.created_at, runs.c.pk)
 Index("ix_runs_owner_state", runs.c.owner, runs.c.state, runs.c.created_at, runs.c.pk)
-Index("ix_runs_session", runs.c.session_pk, runs.c.created_at, runs.c.pk)
+Index("ix_runs_session", runs.c.session_pk, runs.c.ended_at, runs.c.pk)
 Index("ix_runs_change", runs.c.change)
-Index("ix_run_labels_value", run_labels.c.name, run_labels.c.value, run_labels.c.run_pk)
 Index("ix_leases_worker", leases.c.worker_pk)
 Index("ix_workspace_locks_node", workspace_locks.c.host_id, workspace_locks.c.node)
 Index("ix_requests_pending", requests.c.run_pk, requests.c.settled_at, requests.c.pk)

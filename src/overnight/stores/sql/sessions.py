@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from overnight.domain.session import Session, SessionMessage
 from overnight.errors import NotFound
 from overnight.ids import SessionId
+from overnight.stores.sql.changes import next_number
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import SESSION_COLUMNS, dump, load, session_of, session_values
 from overnight.stores.sql.schema import backend_states, messages, runs, sessions
@@ -62,7 +63,8 @@ class SqlSessionTable:
 
     def add(self, session: Session) -> Session:
         """See the port."""
-        pk = add_stream(self._link, kind="session", owner=session.owner, run_id=None, session_id=session.id)
+        pk = next_number(self._link)
+        add_stream(self._link, pk, kind="session", owner=session.owner, run_id=None, session_id=session.id)
         self._link.run(_ADD, pk=pk, **session_values(session))
         return replace(session, pk=pk)
 

@@ -10,26 +10,19 @@ from overnight.stores.sql.schema import events, streams
 from overnight.stores.sql.statements import Link, Statement, key
 
 _ADD: Final = Statement(
-    insert(streams)
-    .values(
-        kind=bindparam("kind"),
-        owner=bindparam("owner"),
-        run_id=bindparam("run_id"),
-        session_id=bindparam("session_id"),
+    insert(streams).values(
+        {name: bindparam(name) for name in ("pk", "kind", "owner", "run_id", "session_id")}
     )
-    .returning(streams.c.pk)
 )
 _DELETE_EVENTS: Final = Statement(delete(events).where(events.c.stream_pk == key("stream")))
 _DELETE: Final = Statement(delete(streams).where(streams.c.pk == key("stream")))
 
 
 def add_stream(
-    link: Link, *, kind: Literal["run", "session"], owner: str, run_id: str | None, session_id: str
-) -> int:
-    """A new, empty stream; its key is also that of its run or session."""
-    row = link.one(_ADD, kind=kind, owner=owner, run_id=run_id, session_id=session_id)
-    assert row is not None  # noqa: S101 -- INSERT … RETURNING always has one
-    return int(row[0])
+    link: Link, pk: int, *, kind: Literal["run", "session"], owner: str, run_id: str | None, session_id: str
+) -> None:
+    """A new, empty stream under a new number, which is also the key of its run or session."""
+    link.run(_ADD, pk=pk, kind=kind, owner=owner, run_id=run_id, session_id=session_id)
 
 
 def delete_stream(link: Link, pk: int) -> None:

@@ -56,7 +56,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "streams",
-        sa.Column("pk", KEY, nullable=False),
+        sa.Column("pk", KEY, autoincrement=False, nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=True),
@@ -67,7 +67,6 @@ def upgrade() -> None:
         sa.CheckConstraint("(kind = 'run') = (run_id IS NOT NULL)", name=op.f("ck_streams_run_id")),
         sa.CheckConstraint("kind IN ('run', 'session')", name=op.f("ck_streams_kind")),
         sa.PrimaryKeyConstraint("pk", name=op.f("pk_streams")),
-        sqlite_autoincrement=True,
         sqlite_strict=True,
     )
     op.create_table(
@@ -267,14 +266,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('running', 'pausing', 'blocked', 'cancelling')"),
         postgresql_where=sa.text("state IN ('running', 'pausing', 'blocked', 'cancelling')"),
     )
-    op.create_index(
-        "ix_runs_living",
-        "runs",
-        ["session_pk", "pk"],
-        unique=False,
-        sqlite_where=sa.text("ended_at IS NULL"),
-        postgresql_where=sa.text("ended_at IS NULL"),
-    )
     op.create_index("ix_runs_newest", "runs", ["created_at", "pk"], unique=False)
     op.create_index(
         "ix_runs_overdue",
@@ -286,7 +277,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_runs_owner_newest", "runs", ["owner", "created_at", "pk"], unique=False)
     op.create_index("ix_runs_owner_state", "runs", ["owner", "state", "created_at", "pk"], unique=False)
-    op.create_index("ix_runs_session", "runs", ["session_pk", "created_at", "pk"], unique=False)
+    op.create_index("ix_runs_session", "runs", ["session_pk", "ended_at", "pk"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("owner", sa.Text(), nullable=False),
@@ -349,7 +340,6 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_run_labels_value", "run_labels", ["name", "value", "run_pk"], unique=False)
     op.create_table(
         "run_places",
         sa.Column("run_pk", KEY, autoincrement=False, nullable=False),
