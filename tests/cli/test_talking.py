@@ -1,8 +1,10 @@
-"""The commands as real processes against a real server."""
+"""The commands against a real server, those that depend on it as real processes."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import pty
@@ -12,10 +14,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.server.stage import Stage, staged
 
+from overnight.cli.app import run
 from overnight.domain.event import Draft
 from overnight.domain.run import Run
 from overnight.domain.states import Input
@@ -68,6 +72,22 @@ class Shell:
         )
 
     async def __call__(self, *arguments: str) -> Done:
+        """In this process: most of a command's time goes into loading it."""
+        return await asyncio.wait_for(asyncio.to_thread(self._within, arguments), 30)
+
+    def _within(self, arguments: tuple[str, ...]) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        status: object = None
+        swapped = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with mock.patch.dict(os.environ, self.environment()), swapped[0], swapped[1]:
+            try:
+                run(list(arguments))
+            except SystemExit as end:
+                status = end.code
+        return Done(int(str(status or 0)), out.getvalue(), err.getvalue())
+
+    async def process(self, *arguments: str) -> Done:
+        """As a process of its own, for what depends on one."""
         process = await self.start(*arguments)
         out, err = await asyncio.wait_for(process.communicate(), 30)
         return Done(process.returncode, out.decode(), err.decode())
@@ -133,16 +153,16 @@ async def test_watching_to_each_kind_of_end(shell: Shell) -> None:
     await stage.finish(done)
     await ended(stage, failed, "failed")
     await ended(stage, waiting, "waiting")
-    plain = await shell("watch", done.id)
+    plain = await shell.process("watch", done.id)
     assert plain.status == 0
     assert "hello ab" in plain.out
     assert "completed (by one_turn)" in plain.out
     assert not any(c in plain.out for c in "\x1b\x07\x9b\u202e\r")
-    rows = (await shell("watch", done.id, "--json")).rows
+    rows = (await shell.process("watch", done.id, "--json")).rows
     assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
-    lost = await shell("watch", failed.id)
+    lost = await shell.process("watch", failed.id)
     assert (lost.status, "condition_not_met" in lost.out) == (1, True)
-    held = await shell("watch", waiting.id)
+    held = await shell.process("watch", waiting.id)
     assert (held.status, "waiting for budget" in held.err, "overnight resume" in held.err) == (5, True, True)
 
 

@@ -158,14 +158,17 @@ def _options(
     del version
 
 
-def run() -> None:
-    """Run the command line; whatever goes wrong on purpose becomes words on stderr and an exit status."""
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line (None: this process's own) and exit.
+
+    Whatever goes wrong on purpose becomes words on stderr and an exit status.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows its code instead of failing.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        root()(prog_name="overnight")
+        root()(arguments, prog_name="overnight")
     except OvernightError as error:
         sys.exit(exits.report(error))
     except OSError as error:
