@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,12 @@ class FakeAgent:
 
     async def forever(self) -> None:
         await asyncio.Event().wait()
+
+    async def work(self, seconds: float) -> None:
+        """Be busy for so long: agents take their time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.forever()
 
     def end(self, ended: Ended) -> None:
         if self.ended is None:
