@@ -76,7 +76,7 @@ class Redactor:
         return self._exact.sub(_replace, _without_keys(text) if "PRIVATE KEY" in text else text)
 
     def json(self, document: Any) -> Any:
-        """`document` with every string in it redacted, keys too; unchanged parts are shared, not copied."""
+        """`document` with every string in it redacted, keys too."""
         if isinstance(document, str):
             return self.text(document)
         if isinstance(document, Mapping):

@@ -100,6 +100,7 @@ class LogWatch:
         self._folder = folder / "logs"
         self._redactor = redactor
         self._looking = threading.Lock()
+        self._sizes: dict[Kind, int] = {}
         self._paths: Mapping[Kind, str] = {
             "work": spec.completion.log,
             "decision": spec.prompt.decision_log,
@@ -108,7 +109,6 @@ class LogWatch:
 
     def begin(self) -> None:
         """Keep the logs as they are now, unless that has been done. Idempotent."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for kind in self._paths:
             if not self._file(kind, "base").exists():
                 self._keep(kind, "base", self._read(kind))
@@ -134,6 +134,8 @@ class LogWatch:
                 raise
 
     def _look(self, kind: Kind, *, final: bool) -> list[Draft]:
+        if not final and self._same_size(kind):
+            return []
         before, after = self._kept(kind, "seen"), self._read(kind)
         if not final:
             after = after[: after.rfind("\n") + 1] if after != before else after
@@ -142,6 +144,14 @@ class LogWatch:
         self._keep(kind, "seen", after)
         new = added(before, after)
         return self._questions(new) if kind == "questions" else [self._updated(kind, new)]
+
+    def _same_size(self, kind: Kind) -> bool:
+        """A cheap look; a log that was rewritten to the same size is noticed at the turn's end."""
+        found = self._workspaces.read_text(self._workspace, self._paths[kind], limit=0)
+        size = found[1] if found else 0
+        same = self._sizes.get(kind) == size
+        self._sizes[kind] = size
+        return same
 
     def _updated(self, kind: Kind, new: Added) -> Draft:
         text = self._redactor.text(plain("\n".join(new.lines)))
@@ -176,6 +186,7 @@ class LogWatch:
 
     def _keep(self, kind: Kind, which: Literal["base", "seen"], text: str) -> None:
         file = self._file(kind, which)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_bytes(text.encode("utf-8", "replace"))
         os.replace(partial, file)
