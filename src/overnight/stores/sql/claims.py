@@ -48,7 +48,13 @@ _EARLIER: Final = Statement(
 _CLAIMED: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
-    .values(gate=gates.HELD, gate_by=null(), waiting_for=null(), change=bindparam("order"))
+    .values(
+        token=runs.c.token + 1,
+        gate=gates.HELD,
+        gate_by=null(),
+        waiting_for=null(),
+        change=bindparam("order"),
+    )
 )
 _SET_ASIDE: Final = Statement(update(runs).where(runs.c.pk == key("pk")).values(gate=gates.HELD))
 
@@ -99,11 +105,11 @@ def _try(context: Context, run: Run, offer: Offer) -> Run | None:
     if other is not None:
         gates.shut(context, run, WaitingFor(kind="workspace"), other)
         return None
-    token = holds.begin_hold(context.link, run.pk, offer.worker_pk)
+    claimed = replace(run, token=run.token + 1, waiting_for=None, change=next_change(context))
+    context.link.run(_CLAIMED, key_pk=run.pk, order=claimed.change)
+    holds.add_hold(context.link, run.pk, offer.worker_pk, claimed.token)
     holds.lock_place(context.link, run.pk, place)
-    change = next_change(context)
-    context.link.run(_CLAIMED, key_pk=run.pk, order=change)
-    return replace(run, token=token, waiting_for=None, change=change)
+    return claimed
 
 
 def _session_order(context: Context, run: Run) -> WaitingFor | None:

@@ -49,11 +49,16 @@ _LOCKED_OUTSIDE: Final = _locked(
 """Somebody works in a directory that this one lies in."""
 
 
-def begin_hold(link: Link, pk: int, worker_pk: int) -> int:
+def add_hold(link: Link, pk: int, worker_pk: int, token: int) -> None:
+    """Write down that the worker holds the run, which nobody held, under a token that has just been raised."""
+    link.run(_ADD, run_pk=pk, worker_pk=worker_pk, token=token, renewal=0)
+
+
+def take_hold(link: Link, pk: int, worker_pk: int) -> int:
     """Give the run to the worker, whoever held it before; the new token comes back."""
     token = _token(link.one(_RAISE, key_pk=pk))
     if link.run(_TAKE, key_pk=pk, worker=worker_pk, now=token) == 0:
-        link.run(_ADD, run_pk=pk, worker_pk=worker_pk, token=token, renewal=0)
+        add_hold(link, pk, worker_pk, token)
     return token
 
 
@@ -62,10 +67,9 @@ def end_hold(context: Context, pk: int) -> int | None:
     may write any more. None when the run was not held.
     """
     link = context.link
-    if not is_held(link, pk):
-        return None
     link.run(_UNLOCK, key_pk=pk)
-    link.run(_FORGET, key_pk=pk)
+    if link.run(_FORGET, key_pk=pk) == 0:
+        return None
     open_after(context, pk)
     return _token(link.one(_GIVE_BACK, key_pk=pk))
 

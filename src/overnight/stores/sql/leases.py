@@ -18,7 +18,7 @@ from overnight.ports.tables import Held
 from overnight.stores.sql.changes import next_change
 from overnight.stores.sql.claims import claim
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.holds import begin_hold, end_hold, is_held
+from overnight.stores.sql.holds import end_hold, is_held, take_hold
 from overnight.stores.sql.rows import dump, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.runs import SqlRunTable
@@ -66,7 +66,7 @@ class SqlLeaseTable:
             raise LeaseLost(f"the run {run.id} is at token {run.token}, not {expected_token}")
         if run.state not in HELD and not is_held(self._link, pk):
             raise LeaseLost(f"nobody holds the run {run.id}, which is {run.state.value}")
-        begin_hold(self._link, pk, worker_pk)
+        take_hold(self._link, pk, worker_pk)
         self._link.run(_TOUCH, key_pk=pk, key_change=next_change(self._context))
         return self._runs.lock(pk)
 

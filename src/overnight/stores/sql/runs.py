@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from overnight.domain.run import Run
-from overnight.domain.states import HELD, State
+from overnight.domain.states import State
 from overnight.errors import Conflict, NotFound, RunNotFinal
 from overnight.ids import RunId
 from overnight.ports.notifier import CHANGES, QUEUE
@@ -167,8 +167,6 @@ class SqlRunTable:
         if row is None:
             raise NotFound(f"no run {run.id}")
         token, last_seq, last_at = row
-        if run.state not in HELD:
-            open_after(self._context, run.pk)
         if run.final:
             token = end_hold(self._context, run.pk) or token
             open_session(self._context, run)
