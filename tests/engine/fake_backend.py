@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight.clock import SystemClock
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.domain.run import Position
 from overnight.domain.update import Message, Output, TurnOutcome, Update, UsageReported
@@ -172,7 +173,7 @@ class FakeBackend:
         problems: Sequence[Problem] = [Problem(code="broken", message=self.problem)] if self.problem else []
         return BackendCheck(
             name=self.name, status="fail" if problems else "ok", capabilities=self.capabilities,
-            problems=tuple(problems), checked_at=0, stamp=self.stamp(),
+            problems=tuple(problems), checked_at=SystemClock().wall_ms(), stamp=self.stamp(),
         )  # fmt: skip
 
     def stamp(self) -> str:

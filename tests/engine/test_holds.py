@@ -27,7 +27,7 @@ def lines(count: int):  # type: ignore[no-untyped-def]
     async def script(agent: FakeAgent) -> None:
         for n in range(count):
             agent.print(f"line {n}")
-            await asyncio.sleep(0.001)
+            await agent.work(0.001)
         agent.say("done")
 
     return script
@@ -53,6 +53,11 @@ async def begun(server: Rig, backend: FakeBackend, count: int = 1) -> FakeAgent:
     return agent
 
 
+async def said_more(agent: FakeAgent, count: int) -> None:
+    wanted = min(len(agent.updates) + count, 600)
+    await eventually(lambda: len(agent.updates) >= wanted, every=0.001)
+
+
 async def printed(server: Rig, run) -> list[str]:  # type: ignore[no-untyped-def]
     return "".join(data["text"] for data in await server.data(run, "output.recorded")).splitlines()
 
@@ -67,7 +72,7 @@ async def test_twenty_crashes_lose_and_repeat_nothing(rig: Make, tmp_path: Path)
     await server.agent(backend)
     for _ in range(20):
         before = await server.events(run)
-        await asyncio.sleep(chance.uniform(0, 0.03))  # the instant of the crash is the point
+        await said_more(backend.agents[0], chance.randrange(25))
         await server.crash()
         server = await rig(backend, root=tmp_path)
         assert (await server.events(run))[: len(before)] == before
@@ -210,7 +215,6 @@ async def test_a_holder_that_was_replaced_stops_touching_the_run(rig: Make) -> N
     seq = len(await server.events(run))
     agent.say("for the next holder")
     await eventually(lambda: not server.worker.holds(run.pk))
-    await asyncio.sleep(0.05)
     assert len(await server.events(run)) == seq
     assert agent.alive
     agent.go.set()

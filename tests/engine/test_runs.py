@@ -150,7 +150,7 @@ async def test_two_runs_in_one_workspace_never_overlap(rig: Make) -> None:
 
     async def script(agent: FakeAgent) -> None:
         spans.append("in")
-        await asyncio.sleep(0.01)
+        await agent.work(0.01)
         spans.append("out")
 
     server = await rig(fake(script))

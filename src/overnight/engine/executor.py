@@ -148,7 +148,9 @@ class _Pipeline:
         stop_file = run.spec.completion.stop_file
         if not prepared.stop or stop_file is None:
             return
-        message = f"{stop_file} was in the workspace before the run began: remove it, or name another stop file"
+        message = (
+            f"{stop_file} was in the workspace before the run began: remove it, or name another stop file"
+        )
         stale = Fail(failure=Failure(code=StopFilePresent.code, message=message))
         step = stale if run.turn == 0 else Complete(completion=Completion(by="stop_file"))
         step_left = await self._kit.recorder.write(
@@ -175,9 +177,7 @@ class _Pipeline:
             await self._rest(await self._close_unstarted(turn, refusal))
             return None
         self._hold.living = agent
-        turn = await self._kit.recorder.write(
-            lambda tx, run, now_ms: begun(tx, run, turn, agent.pid, now_ms)
-        )
+        turn = await self._kit.recorder.write(lambda tx, run, now_ms: begun(tx, run, turn, agent.pid, now_ms))
         log.info("turn.started", turn=turn.number, attempt=turn.attempt, backend=turn.backend, pid=agent.pid)
         scene = Scene(self._shop, self._kit.recorder, run, turn, prepared)
         return Living(run=run, turn=turn, backend_turn=agent, prepared=prepared, scene=scene)

@@ -98,7 +98,9 @@ def text_of(request: Request) -> str:
 
 def said(tx: Transaction, run: Run, request: Request, now_ms: int, outcome: str) -> None:
     """A steer has reached the agent: it is part of the session's history, and done."""
-    message = SessionMessage(role="user", text=text_of(request), at=now_ms, run_id=run.id, turn=run.turn or None)
+    message = SessionMessage(
+        role="user", text=text_of(request), at=now_ms, run_id=run.id, turn=run.turn or None
+    )
     tx.sessions.add_message(run.session_pk, message)
     tx.requests.settle(request.pk, outcome, now_ms)
 

@@ -70,7 +70,9 @@ class Kit:
             preparation=Preparation(shop, recorder), rules=Rules(policy=shop.policy, timing=shop.timing),
         )  # fmt: skip
 
-    def start_of(self, run: Run, turn: Turn, prepared: Prepared, prompt: str, inputs_sent: int = 0) -> TurnStart:
+    def start_of(
+        self, run: Run, turn: Turn, prepared: Prepared, prompt: str, inputs_sent: int = 0
+    ) -> TurnStart:
         """What a backend is given, for a start and an adoption alike."""
         return turn_start(
             run, turn, prepared, token=self.hold.lease.token, folders=self.shop.folders,

@@ -87,9 +87,7 @@ class Scene:
             files=self._ledger,
             before=self._memory.summary,
         )
-        self.deltas = DeltaFeed(
-            notifier=shop.notifier, run=run, turn=turn.number, redactor=recorder.redactor
-        )
+        self.deltas = DeltaFeed(notifier=shop.notifier, run=run, turn=turn.number, redactor=recorder.redactor)
 
     def aides(self) -> Sequence[Aide]:
         """Those who watch beside while the turn runs."""
@@ -158,9 +156,7 @@ class Scene:
         spec = self._run.spec.completion
         if spec.pattern is None or self._run.spec.mode == "oneshot":
             return None
-        met = find_completion(
-            Pattern(spec.pattern), added=added, scan_lines=spec.scan_lines, message=message
-        )
+        met = find_completion(Pattern(spec.pattern), added=added, scan_lines=spec.scan_lines, message=message)
         return replace(met, line=self._recorder.hidden(met.line)) if met and met.line else met
 
     def _plan_changed(self, tx: Transaction) -> bool:

@@ -66,7 +66,9 @@ class Rules:
     timing: Timing
 
 
-def settle(tx: Transaction, run: Run, now_ms: int, closing: Closing, wish: Wish | None, rules: Rules) -> Step | None:
+def settle(
+    tx: Transaction, run: Run, now_ms: int, closing: Closing, wish: Wish | None, rules: Rules
+) -> Step | None:
     """Close the turn and decide. The step that is still to be carried out, or None when the run was let go."""
     turn = tx.turns.last(run.pk)
     if turn is None or turn.state is not TurnState.STARTED:

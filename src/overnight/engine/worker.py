@@ -218,7 +218,9 @@ class Worker:
         return count
 
     async def _fail(self, run: Run, trouble: Exception) -> None:
-        failure = Failure(code="internal", message=f"Overnight could not carry out the run: {type(trouble).__name__}")
+        failure = Failure(
+            code="internal", message=f"Overnight could not carry out the run: {type(trouble).__name__}"
+        )
         now = self._shop.clock.wall_ms()
         self._faults.pop(run.pk, None)
 
@@ -255,7 +257,9 @@ class Worker:
         if not live:
             return
         tokens: Mapping[int, int] = {pk: hold.lease.token for pk, hold in live.items()}
-        lost = await self._shop.uow.write(lambda tx: tx.leases.renew(self._shop.worker.pk, tokens), urgent=True)
+        lost = await self._shop.uow.write(
+            lambda tx: tx.leases.renew(self._shop.worker.pk, tokens), urgent=True
+        )
         lease_s = self._shop.timing.lease_s
         for pk, hold in live.items():
             if pk in lost:

@@ -29,6 +29,8 @@ class DiskWatch:
         free, reserve = self._free_bytes(), self._storage.reserve_bytes
         state = "full" if free < reserve else "near" if free < NEAR * reserve else "ok"
         if state != self.state:
-            (log.info if state == "ok" else log.warning)("disk.changed", state=state, free=free, reserve=reserve)
+            (log.info if state == "ok" else log.warning)(
+                "disk.changed", state=state, free=free, reserve=reserve
+            )
         self.state = state
         return state

@@ -50,7 +50,9 @@ class Pruner:
     async def _remove_ended_before(self, moment: int, *, by_size: bool) -> int:
         removed = 0
         while removed < MOST and (not by_size or await self._too_big()):
-            old = await self._uow.read(lambda tx: tx.installation.expired_runs(moment, 1 if by_size else BATCH))
+            old = await self._uow.read(
+                lambda tx: tx.installation.expired_runs(moment, 1 if by_size else BATCH)
+            )
             if not old:
                 break
             for pk in old:

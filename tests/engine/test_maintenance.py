@@ -1,0 +1,175 @@
+"""The duties beside the runs, each done once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.engine.conftest import Make, fake
+from tests.engine.fake_backend import FakeAgent
+from tests.engine.rig import Rig
+
+from overnight.domain.run import Run
+from overnight.domain.states import State
+from overnight.engine.maintenance.disk import DiskWatch
+from overnight.engine.maintenance.heartbeat import Heartbeat
+from overnight.engine.maintenance.pruner import DAY_MS, Pruner
+from overnight.engine.maintenance.rescuer import Rescuer
+from overnight.engine.policy import Storage
+from overnight.engine.supervisor import Duty, repeat
+from overnight.errors import NotFound
+from overnight.ids import HostId
+from overnight.testing.clocks import ManualClock
+from overnight.testing.signals import Signals, eventually
+
+pytestmark = pytest.mark.anyio
+
+
+class Later:
+    """The machine's clock, some days on."""
+
+    def __init__(self, server: Rig, days: float) -> None:
+        self._clock = server.clock
+        self._ahead = round(days * DAY_MS)
+
+    def wall_ms(self) -> int:
+        return self._clock.wall_ms() + self._ahead
+
+    def boot(self) -> float:
+        return self._clock.boot()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+
+async def gone(server: Rig, run: Run) -> bool:
+    try:
+        await server.run(run)
+    except NotFound:
+        return True
+    return False
+
+
+async def test_final_runs_go_after_their_time_with_their_folders(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        if agent.start.run_id == old_and_running:
+            await agent.forever()
+
+    old_and_running = ""
+    server = await rig(fake(script))
+    old = await server.submit(mode="oneshot", workspace=None)
+    await server.until(old, State.COMPLETED)
+    held = await server.submit(mode="oneshot", workspace=None)
+    old_and_running = held.id
+    await server.until(held, State.RUNNING)
+    folder, homes = server.shop.folders.run(old.id), server.shop.folders.homes(old.session_id)
+    assert folder.exists()
+    assert homes.exists()
+    storage = Storage(data_dir=server.root / "data", retention_days=30)
+    assert await Pruner(server.store, Later(server, 29), storage).once() == 0
+    assert await Pruner(server.store, Later(server, 31), storage).once() == 1
+    assert await gone(server, old)
+    assert not folder.exists()
+    assert not homes.exists()
+    assert not await gone(server, held)
+    await server.control(held, "cancel")
+    await server.until(held, State.CANCELLED)
+
+
+async def test_the_oldest_go_first_when_the_store_grows_too_big(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        for n in range(100):
+            agent.say(f"{n} " + "x" * 1000)
+
+    server = await rig(fake(script))
+    runs = [await server.submit(mode="oneshot", workspace=None) for _ in range(4)]
+    for run in runs:
+        await server.until(run, State.COMPLETED)
+    size = await server.store.read(lambda tx: tx.installation.size_bytes())
+    storage = Storage(data_dir=server.root / "data", max_bytes=size)
+    removed = await Pruner(server.store, server.clock, storage).once()
+    assert 1 <= removed < 4
+    left = [run for run in runs if not await gone(server, run)]
+    assert left == runs[removed:]
+    assert await server.store.read(lambda tx: tx.installation.size_bytes()) < 0.8 * size
+    roomy = replace(storage, max_bytes=size * 10)
+    assert await Pruner(server.store, server.clock, roomy).once() == 0
+
+
+async def test_the_heartbeat_is_seen(rig: Make) -> None:
+    server = await rig(fake())
+    before = server.shop.worker.seen_at
+    await Heartbeat(server.shop).once()
+    row = next(
+        w for w in await server.store.read(lambda tx: tx.workers.all()) if w.id == server.shop.worker.id
+    )
+    assert (row.state, row.seen_at >= before) == ("active", True)
+
+
+async def test_an_earlier_worker_of_the_host_is_gone(rig: Make) -> None:
+    server = await rig(fake())
+    await server.crash()
+    server = await rig(fake())
+    states = [worker.state for worker in await server.store.read(lambda tx: tx.workers.all())]
+    assert sorted(states) == ["active", "gone"]
+
+
+async def test_the_disk_is_watched(rig: Make) -> None:
+    server = await rig(fake())
+    free = [1000, 300, 90, 1000]
+    storage = Storage(data_dir=server.root, reserve_bytes=200)
+    watch = DiskWatch(lambda: free.pop(0), storage)
+    assert [await watch.once() for _ in range(4)] == ["ok", "near", "full", "ok"]
+
+
+@pytest.mark.parametrize("asked", [None, "cancel"])
+async def test_a_run_of_a_host_that_is_gone_is_given_back(rig: Make, asked: str | None) -> None:
+    async def script(agent: FakeAgent) -> None:
+        agent.say("working")
+        if agent.start.attempt == 1:
+            await agent.forever()
+
+    backend = fake(script)
+    server = await rig(backend)
+    run = await server.submit(mode="oneshot")
+    await server.until(run, State.RUNNING)
+    await server.agent(backend)
+    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1))
+    backend.agents[0].token = taken.token
+    await server.worker.renew()
+    await eventually(lambda: not server.worker.holds(run.pk))
+    if asked:
+        await server.control(run, "cancel")
+    elsewhere = replace(server.shop.worker, host_id=HostId("hst_00000000000000000000000001"))
+    clock = ManualClock()
+    rescuer = Rescuer(replace(server.shop, worker=elsewhere, clock=clock), server.worker)
+    assert await rescuer.once() == 0
+    await clock.advance(server.timing.lease_s)
+    assert await rescuer.once() == 1
+    if asked:
+        ended = await server.until(run, State.CANCELLED)
+        assert ended.cancellation is not None
+        assert (ended.cancellation.reason, ended.cancellation.survivors) == ("manual", None)
+        return
+    ended = await server.until(run, State.COMPLETED)
+    assert (ended.attempt, ended.turn) == (2, 1)
+    types = await server.types(run)
+    assert types.index("turn.abandoned") < types.index("run.requeued") < types.index("run.resumed")
+
+
+async def test_a_duty_that_fails_is_done_again() -> None:
+    signals, clock = Signals(), ManualClock()
+
+    async def once() -> None:
+        signals.mark("done")
+        raise NotFound if signals.count("done") == 1 else RuntimeError("broken")
+
+    import asyncio
+
+    task = asyncio.ensure_future(repeat(Duty(name="duty", every_s=5, once=once), clock))
+    for times in (1, 2, 3):
+        await signals.reached("done", times=times)
+        await clock.asleep()
+        await clock.advance(5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
