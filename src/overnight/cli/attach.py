@@ -81,7 +81,11 @@ async def _verdict(client: Client, run_id: str, state: str) -> Exit:
     run = await client.run(run_id)
     waiting = run["waiting_for"]
     why = f" for {waiting['kind']}" if waiting and state != "paused" else ""
-    say(f"the run is {state}{why}. Go on: overnight resume {run_id}. Stop it: overnight cancel {run_id}")
+    if waiting and waiting["kind"] == "budget" and state == "waiting":
+        mend = f"Raise it: overnight resume {run_id} --budget …. Count it as done: overnight cancel {run_id} --finish"
+    else:
+        mend = f"Go on: overnight resume {run_id}. Stop it: overnight cancel {run_id}"
+    say(f"the run is {state}{why}. {mend}")
     return OF_STATE.get(state, Exit.WAITING)
 
 

@@ -128,7 +128,8 @@ def _asked(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
 
 
 def _budget(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
-    return [Line(f"   ! {str(event['type']).replace('.', ' ')} {_compact(data)}", "yellow")]
+    amount = data.get("detail") or f"{data.get('used')} of {data.get('limit')} {data.get('budget')}"
+    return [Line(f"   ! {str(event['type']).replace('.', ' ')}: {amount}", "yellow")]
 
 
 def _plan(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:

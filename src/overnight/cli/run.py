@@ -129,7 +129,8 @@ async def _submit(spec: dict[str, Any], *, detach: bool, as_json: bool) -> int:
                 show(run["id"])
             return 0
         where = run["workspace"] or "a scratch folder of its own (--workspace . works here)"
-        say(f"{run['id']} · {run['backend']} · {client.url} · in {where}")
+        leave = " · Ctrl-C leaves it working" if sys.stdout.isatty() else ""
+        say(f"{run['id']} · {run['backend']} · {client.url} · in {where}{leave}")
         return await attach(client, run, as_json=as_json)
 
 
