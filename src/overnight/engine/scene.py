@@ -86,8 +86,15 @@ class Scene:
             redactor=recorder.redactor,
             files=self._ledger,
             before=self._memory.summary,
+            watched=self._watched_logs(),
         )
         self.deltas = DeltaFeed(notifier=shop.notifier, run=run, turn=turn.number, redactor=recorder.redactor)
+
+    def _watched_logs(self) -> frozenset[str]:
+        spec = self._run.spec
+        if not self._prepared.watched or spec.mode == "oneshot":
+            return frozenset()
+        return frozenset({spec.completion.log, spec.prompt.decision_log})
 
     def aides(self) -> Sequence[Aide]:
         """Those who watch beside while the turn runs."""

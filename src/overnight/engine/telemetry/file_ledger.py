@@ -23,6 +23,8 @@ class FileLedger:
         self._most = most
         self._told: dict[str, str | None] = {}
         """Path: the hash last told; None when it was told as deleted."""
+        self._claims: dict[str, str] = {}
+        """Path: the hash that the agent claimed; a change that turns out just so is not told twice."""
         self._kinds: dict[str, str] = {}
         """What the backend said about files that the watcher has not looked at yet."""
         self.count = 0
@@ -58,11 +60,14 @@ class FileLedger:
     def claimed(self, draft: Draft) -> list[Draft]:
         """The agent's own claim, by a sentinel: told as a claim, and believed by nobody."""
         path, outside = self.place(str(draft.data["path"]))
+        digest = draft.data.get("sha256")
+        if isinstance(digest, str) and not outside:
+            self._claims[path] = digest
         return self._tell(draft.type, {**draft.data, "path": path}, outside=outside)
 
     def written(self, path: str, kind: str, size: int, sha256: str | None) -> list[Draft]:
         """The watcher has read a changed file (path relative to the workspace)."""
-        if sha256 is not None and self._told.get(path) == sha256:
+        if self._is_told(path, sha256):
             return []
         self._told[path] = sha256
         kind = self._kinds.pop(path, kind)
@@ -81,7 +86,7 @@ class FileLedger:
         for change in changes:
             if change.kind == "deleted":
                 drafts += self.deleted(change.path)
-            elif change.sha256 is None or self._told.get(change.path) != change.sha256:
+            elif not self._is_told(change.path, change.sha256):
                 self._told[change.path] = change.sha256
                 lines = {"added_lines": change.added_lines, "removed_lines": change.removed_lines}
                 found = {
@@ -92,6 +97,9 @@ class FileLedger:
                 }
                 drafts += self._tell("file.written", found)
         return drafts
+
+    def _is_told(self, path: str, sha256: str | None) -> bool:
+        return sha256 is not None and sha256 in {self._told.get(path), self._claims.get(path)}
 
     def _tell(self, type: str, data: dict[str, object], *, outside: bool = False) -> list[Draft]:
         if self.count >= self._most:

@@ -50,6 +50,7 @@ class Interpreter:
     """One turn's updates in, drafts out. Times are seconds of one monotonic clock and never go backwards.
 
     `wall_ms` stamps the live line. `before` is what was known of the turn when it is taken up again in its middle.
+    `watched` are the files whose growth is measured beside: what the agent says of them would tell it twice.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Interpreter:
         redactor: Redactor,
         files: FileLedger,
         before: TurnSummary | None = None,
+        watched: frozenset[str] = frozenset(),
     ) -> None:
         before = before or TurnSummary()
         self._wall_ms = wall_ms
         self._redactor = redactor
         self._files = files
+        self._watched = watched
         self._streams = {name: OutputStream(name, redactor) for name in ("stdout", "stderr")}
         self._sentinels = Allowance(pieces=1000, size=1 << 20)
         self._customs = Allowance(pieces=1000, size=1 << 20)
@@ -192,6 +195,8 @@ class Interpreter:
             return self._on_usage(found)
         if found.type.startswith("file."):
             return self._files.claimed(found)
+        if found.type == "log.updated" and found.data["path"] in self._watched:
+            return []
         if found.type == "tests.completed":
             self._tests = _stats(found.data)
         return [found]
