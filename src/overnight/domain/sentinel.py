@@ -98,7 +98,7 @@ def _snake(name: str) -> str:
 
 def _written(body: Body) -> Draft:
     kind = body.get("kind", "modified")
-    if kind not in {"created", "modified"}:
+    if kind not in ("created", "modified"):  # what an agent claims may be unhashable
         raise _Refused("kind is neither created nor modified")
     digest = body.get("sha256")
     if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
