@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,21 @@ def test_big_and_unreadable_files_are_noticed_without_being_kept(
     assert list(shadow.changes(base, None)) == []
     (work / "big").write_bytes(b"y" * 6000)
     assert _kinds(shadow.changes(base, None)) == {"big": "modified"}
+
+
+def test_ignore_patterns_that_never_end_are_given_up(
+    shadow: GitShadow, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTING_S", 0.5)
+    (work / ".gitignore").write_text("*a" * 30 + "b\nbuild/\n")
+    (work / ("a" * 200)).write_text("x")
+    (work / ".overnight").mkdir()
+    (work / ".overnight" / "stop").write_text("x")
+    base = shadow.snapshot("base")
+    (work / "new").write_text("x")
+    start = time.perf_counter()
+    assert _kinds(shadow.changes(base, None)) == {"new": "created"}
+    assert time.perf_counter() - start < 0.5
 
 
 def test_names_of_every_kind(shadow: GitShadow, work: Path) -> None:

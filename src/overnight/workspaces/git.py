@@ -51,15 +51,22 @@ class Git:
     def run(
         self, *arguments: str, stdin: bytes = b"", limit: int = MAX_OUTPUT, timeout_s: float = TIMEOUT_S
     ) -> bytes:
-        """What git prints, at most `limit` bytes. Raises WorkspaceUnreadable when it fails or takes too long."""
+        """What git prints, at most `limit` bytes. Raises WorkspaceUnreadable when it fails or takes too long.
+
+        In the latter case its `extra` names `timeout_s`: a hostile tree can make git work for years.
+        """
         process = self._start(arguments)
-        timer = threading.Timer(timeout_s, _end, [process])
+        late = threading.Event()
+        timer = threading.Timer(timeout_s, _end, [process, late])
         timer.start()
         try:
             output, errors, whole = _talk(process, stdin, limit)
         finally:
             timer.cancel()
             _end(process)
+        if late.is_set():
+            message = f"git {_verb(arguments)} took longer than {timeout_s:g} s"
+            raise WorkspaceUnreadable(message, extra={"timeout_s": timeout_s})
         if whole and process.returncode != 0:
             raise WorkspaceUnreadable(f"git {_verb(arguments)} failed: {_last_line(errors)}")
         return output
@@ -143,9 +150,11 @@ def _collect(process: subprocess.Popen[bytes], into: list[bytes]) -> None:
             into[:] = [(b"".join(into) + piece)[-8192:]]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill git and its children, if it is still there, and close our ends."""
+def _end(process: subprocess.Popen[bytes], late: threading.Event | None = None) -> None:
+    """Kill git and its children, if it is still there; `late` is set then."""
     if process.poll() is None:
+        if late is not None:
+            late.set()
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:

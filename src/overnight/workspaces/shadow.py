@@ -28,6 +28,8 @@ MAX_HASHED: Final = 4 << 20
 """Bytes of a changed file whose hash is reported."""
 MAX_NESTED: Final = 200
 """Repositories within the workspace that are looked into."""
+LISTING_S: Final = 15.0
+"""How long git may look for changed files before the workspace's ignore patterns are given up."""
 MAX_READ: Final = 256 << 20
 """Bytes of all changed files together that are read for their hashes."""
 EMPTY: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -211,7 +213,16 @@ class GitShadow:
         return list(dict.fromkeys(found))
 
     def _listed(self, git: Git, *which: str) -> list[bytes]:
-        return git.run("ls-files", "-z", "--exclude-standard", *which).split(b"\0")[:-1]
+        """What git finds. Ignore patterns can be made such that matching never ends: then they count no longer."""
+        deaf = self._repository / "ignores-nothing"
+        if not deaf.exists():
+            try:
+                return _paths(git.run("ls-files", "-z", "--exclude-standard", *which, timeout_s=LISTING_S))
+            except WorkspaceUnreadable as error:
+                if "timeout_s" not in error.extra:
+                    raise
+                self._write(deaf.name, "")
+        return _paths(git.run("ls-files", "-z", f"--exclude={_EXCLUDED}", *which))
 
     def _sorted(self, paths: list[bytes]) -> tuple[list[bytes], list[tuple[bytes, str]], list[bytes]]:
         """Paths that git may read, those recorded by a description, and those that are gone."""
@@ -295,6 +306,10 @@ class GitShadow:
             found[name.decode()] = int(size), hashlib.sha256(content).hexdigest() if known else None
             at = end + 1 + int(size) + 1
         return found
+
+
+def _paths(listed: bytes) -> list[bytes]:
+    return listed.split(b"\0")[:-1]
 
 
 def _checksum(index: Path) -> str:
