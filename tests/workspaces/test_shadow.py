@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overnight.errors import NotFound
+from overnight.errors import NotFound, WorkspaceUnreadable
 from overnight.ports.workspace import FileChange
 from overnight.workspaces import shadow as module
 from overnight.workspaces.shadow import GitShadow
@@ -71,7 +71,7 @@ def test_changes_between_snapshots_and_now(shadow: GitShadow, work: Path) -> Non
 
 
 def test_a_change_right_after_a_snapshot_is_seen_also_when_size_stays(shadow: GitShadow, work: Path) -> None:
-    for number in range(30):
+    for number in range(10):
         (work / "f").write_text(f"{number:04}")
         name = shadow.snapshot("turn-1")
         (work / "f").write_text(f"{number + 1:04}")
@@ -266,6 +266,19 @@ def test_ignore_patterns_that_never_end_are_given_up(
     start = time.perf_counter()
     assert _kinds(shadow.changes(base, None)) == {"new": "created"}
     assert time.perf_counter() - start < 0.5
+
+
+def test_a_workspace_that_is_gone_and_a_missing_git_are_told_apart(
+    shadow: GitShadow, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = shadow.snapshot("base")
+    work.rename(work.with_name("moved"))
+    with pytest.raises(WorkspaceUnreadable, match="gone"):
+        shadow.changes(base, None)
+    work.mkdir()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(WorkspaceUnreadable, match="cannot be started"):
+        shadow.changes(base, None)
 
 
 def test_names_of_every_kind(shadow: GitShadow, work: Path) -> None:

@@ -87,8 +87,12 @@ class Git:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-        except FileNotFoundError:
-            raise WorkspaceUnreadable("git is not on PATH", mend="install git") from None
+        except OSError as error:
+            if not self.folder.is_dir():
+                raise WorkspaceUnreadable(f"{self.folder} is gone") from None
+            raise WorkspaceUnreadable(
+                f"git cannot be started: {error.strerror}", mend="install git"
+            ) from None
 
 
 def _environment() -> dict[str, str]:
