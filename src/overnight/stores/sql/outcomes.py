@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from overnight.errors import DiskFull, OutcomeUnknown, OvernightError, Unavailable
+from overnight.errors import DiskFull, OutcomeUnknown, OvernightError, Unavailable, UnsafeDatabase
 
 _FULL = "SQLITE_FULL"
 _IO = "SQLITE_IOERR"
@@ -31,6 +31,15 @@ def in_unit(error: Exception, folder: Path) -> OvernightError:
     if _is_full(error, folder):
         return DiskFull(f"nothing was stored: {error}", mend="free some disk space")
     return Unavailable(f"nothing was stored: {error}")
+
+
+def at_start(error: Exception, path: Path) -> OvernightError:
+    """A database that cannot be opened: the disk, or what is in the file."""
+    if _is_full(error, path.parent):
+        return DiskFull(f"{path} cannot be opened: {error}", mend="free some disk space")
+    return UnsafeDatabase(
+        f"{path} cannot be opened: {error}", mend="see `overnight db check`, or restore a backup"
+    )
 
 
 def in_query(error: Exception) -> OvernightError:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from overnight.clock import Clock
 from overnight.domain.event import Recorded
-from overnight.errors import Unavailable, UnsafeDatabase
+from overnight.errors import Unavailable
 from overnight.ports.notifier import Notice, Notifier
 from overnight.ports.unit_of_work import Unit
 from overnight.stores.sql import migrate, outcomes
@@ -66,7 +66,7 @@ class SqliteStore:
                 migrate.prepare(self._path, self._connections, self._clock)
                 self._writer.start()
             except self._connections.errors as error:
-                raise UnsafeDatabase(f"{self._path} cannot be opened: {error}") from error
+                raise outcomes.at_start(error, self._path) from error
         except BaseException:
             self._lock.release()
             raise
@@ -132,7 +132,9 @@ class _FutureJob(Job):
         """On the loop: give the caller the result, unless it has gone."""
         if self._future.done():
             return
-        if self.error is not None:
+        if isinstance(self.error, StopIteration):  # which a future would refuse to carry
+            self._future.set_exception(RuntimeError("a unit raised StopIteration"))
+        elif self.error is not None:
             self._future.set_exception(self.error)
         else:
             self._future.set_result(self.result)

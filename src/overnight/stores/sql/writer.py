@@ -108,7 +108,8 @@ class Writer:
         batch = [job]
         try:
             link, transaction = self._begin()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the caller must hear of it
+            self._drop_link()
             self._fail([job], self._explain(outcomes.in_unit, error))
             return
         while True:
@@ -135,25 +136,41 @@ class Writer:
         try:
             link.script("SAVEPOINT unit")
             job.result = job.unit(transaction)
+            link.script("RELEASE unit")
         except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
             transaction.take_notices()
             job.error = error
-            if outcomes.is_storage_failure(error) or not link.raw.in_transaction:
-                return False
-            link.script("ROLLBACK TO unit")
-        else:
-            job.notices = transaction.take_notices()
-        link.script("RELEASE unit")
+            return not outcomes.is_storage_failure(error) and self._roll_back(link)
+        job.notices = transaction.take_notices()
         return True
+
+    def _roll_back(self, link: Link) -> bool:
+        """Undo the unit alone; False when the whole transaction is lost."""
+        with suppress(Exception):  # then it is lost, which is what is told
+            link.script("ROLLBACK TO unit")
+            link.script("RELEASE unit")
+            return True
+        return False
 
     def _commit(self, link: Link, batch: list[Job]) -> None:
         try:
             link.script("COMMIT")
         except Exception as error:  # noqa: BLE001 -- every caller must hear of it
-            self._drop_link()
+            self._recover()
             self._fail(batch, self._explain(outcomes.at_commit, error))
             return
         self._release(batch)
+
+    def _recover(self) -> None:
+        """After a commit whose fate is not known: a new connection, which sees what is there.
+
+        A failed fsync may leave in memory what never reached the disk, and count it as written; so what the log holds
+        is copied into the database, which writes it once more.
+        """
+        self._drop_link()
+        with suppress(Exception):  # the next transaction tries to open again
+            self._link, self._transaction = self._open()
+            self._link.script("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _one_by_one(self, batch: list[Job]) -> None:
         """The shared transaction is lost: give each job one of its own."""
