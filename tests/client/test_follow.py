@@ -184,6 +184,21 @@ async def test_patience_ends() -> None:
         await followed(FakeTransport(lambda _: FakeResponse(503, b"{}")), patience_s=30.0)
 
 
+async def test_patience_begins_when_the_connection_is_lost() -> None:
+    clock = FakeClock()
+
+    class Slow(FakeResponse):
+        async def aiter_raw(self) -> AsyncIterator[bytes]:
+            yield event(1)
+            clock.now += 3600
+            raise httpx2.ReadError("cut after an hour")
+
+    answers = iter([Slow(200, b""), FakeResponse(200, stream(1, 2))])
+    transport = cast("Transport", FakeTransport(lambda _: next(answers)))
+    follow = Follow(transport, clock, Plan(path="/x", after=0, patience_s=30.0))
+    assert seqs([item async for item in follow.items()]) == [1, 2]
+
+
 async def test_what_is_no_stream_is_refused() -> None:
     response = FakeResponse(200, b"<html>")
     response.headers = {"content-type": "text/html"}

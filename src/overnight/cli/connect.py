@@ -47,7 +47,9 @@ async def connected(*, start: bool = False) -> AsyncIterator[Client]:
             f"no server serves {sources['data_dir']}",
             mend="start one with: overnight up (or set OVERNIGHT_URL)",
         )
-    async with Client(endpoint.url, endpoint.token, locate=lambda: locate(sources)) as client:
+    async with Client(
+        endpoint.url, endpoint.token, certificate=endpoint.certificate, locate=lambda: locate(sources)
+    ) as client:
         yield client
 
 
@@ -61,7 +63,8 @@ def locate(sources: Sources) -> Endpoint | None:
             )
         return Endpoint(url, token)
     found = server_file.read(cast("Path", sources["data_dir"]), sources.environment)
-    return Endpoint(found.url, found.token) if found else None
+    certificate = cast("Path | None", sources["server.tls_certificate"])
+    return Endpoint(found.url, found.token, certificate) if found else None
 
 
 async def _start(sources: Sources) -> Endpoint:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
 from urllib.parse import quote
@@ -24,14 +26,21 @@ SUBMIT_TRIES: Final = 4
 class Client:
     """Talks to one server. Use it as an asynchronous context manager, from one event loop.
 
-    `locate` finds the server again after a failure (it may have restarted on another port, with another token).
+    `certificate` is the one certificate to trust (None: those that the system trusts). `locate` finds the server
+    again after a failure (it may have restarted on another port, with another token).
     Every method raises the error of `overnight.errors` whose code the server named, or Unreachable.
     """
 
     def __init__(
-        self, url: str, token: str, *, locate: Locate | None = None, clock: Clock | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        certificate: Path | None = None,
+        locate: Locate | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self._transport = Transport(Endpoint(url, token), locate)
+        self._transport = Transport(Endpoint(url, token, certificate), locate)
         self._clock = clock or SystemClock()
 
     async def __aenter__(self) -> Self:
@@ -184,7 +193,7 @@ class Client:
         deltas: bool = False,
         patience_s: float | None = None,
         lost: Callable[[str], None] | None = None,
-    ) -> AsyncIterator[Event | Delta]:
+    ) -> AsyncGenerator[Event | Delta]:
         """Every event after `after`, each once and in order, until the run has ended; reconnects by itself.
 
         With `deltas` also fragments for live display, which have no seq. `lost` hears of each cut. Raises NotFound,
@@ -192,16 +201,18 @@ class Client:
         """
         path = f"{API}{_run(run_id)}/stream"
         plan = Plan(path=path, after=after, deltas=deltas, patience_s=patience_s, lost=lost)
-        async for item in Follow(self._transport, self._clock, plan).items():
-            yield item
+        async with aclosing(Follow(self._transport, self._clock, plan).items()) as items:
+            async for item in items:
+                yield item
 
     async def changes(
         self, after: int = 0, *, patience_s: float | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """A summary for every change of any run that the token may see; never ends by itself."""
         plan = Plan(path=f"{API}/stream", after=after, gapless=False, patience_s=patience_s)
-        async for item in Follow(self._transport, self._clock, plan).items():
-            yield cast("dict[str, Any]", item)
+        async with aclosing(Follow(self._transport, self._clock, plan).items()) as items:
+            async for item in items:
+                yield cast("dict[str, Any]", item)
 
     async def _json(
         self,

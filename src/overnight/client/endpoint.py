@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,8 @@ class Endpoint:
 
     url: str
     token: str = field(repr=False)
+    certificate: Path | None = None
+    """Trust exactly this certificate, whatever names it has: for the server of this machine, whose file it is."""
 
 
 Locate = Callable[[], Endpoint | None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -51,7 +52,7 @@ class Follow:
         self._since = clock.boot()
         self._holes = 0
 
-    async def items(self) -> AsyncIterator[Event | Delta]:
+    async def items(self) -> AsyncGenerator[Event | Delta]:
         """Every event after the cursor until the stream is over.
 
         Raises NotFound, StreamTrimmed (events after the cursor are gone), Unauthorized and the like at once, and
@@ -60,8 +61,9 @@ class Follow:
         while not self._over:
             why = "the server closed the stream"
             try:
-                async for item in self._connection():
-                    yield item
+                async with aclosing(self._connection()) as connection:
+                    async for item in connection:
+                        yield item
             except httpx2.TransportError as error:
                 why = str(error) or type(error).__name__
             except _Hole as error:
@@ -71,7 +73,7 @@ class Follow:
             if not self._over:
                 await self._pause(why)
 
-    async def _connection(self) -> AsyncIterator[Event | Delta]:
+    async def _connection(self) -> AsyncGenerator[Event | Delta]:
         """One connection: from the cursor until it is cut or the stream is over."""
         query = {"after": self._cursor, "deltas": 1 if self._plan.deltas else None}
         headers = {"Last-Event-ID": str(self._cursor)} if self._cursor else {}
@@ -80,16 +82,24 @@ class Follow:
                 self._over = True
                 return
             await self._check(response)
-            self._failures, self._strange, self._since = 0, 0, self._clock.boot()
-            parser = SseParser()
-            async for chunk in response.aiter_raw():
-                for frame in parser.feed(chunk):
-                    if self._ends(frame):
-                        return
-                    item = self._item(frame)
-                    if item is not None:
+            self._failures = self._strange = 0
+            try:
+                async with aclosing(self._items(response)) as items:
+                    async for item in items:
                         yield item
-            self._since = self._clock.boot()
+            finally:
+                # Patience begins when a connection is lost, not when it was made.
+                self._since = self._clock.boot()
+
+    async def _items(self, response: httpx2.Response) -> AsyncGenerator[Event | Delta]:
+        parser = SseParser()
+        async for chunk in response.aiter_raw():
+            for frame in parser.feed(chunk):
+                if self._ends(frame):
+                    return
+                item = self._item(frame)
+                if item is not None:
+                    yield item
 
     async def _check(self, response: httpx2.Response) -> None:
         status = response.status_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -28,7 +29,7 @@ class Transport:
     def __init__(self, endpoint: Endpoint, locate: Locate | None = None) -> None:
         self._endpoint = endpoint
         self._locate = locate
-        self._http = _pool(endpoint)
+        self._pools = [_pool(endpoint)]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -42,15 +43,17 @@ class Transport:
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
-        await self._http.aclose()
+        for pool in self._pools:
+            await pool.aclose()
 
     async def relocate(self) -> bool:
         """Look for the server again; whether it is another one now (or the same with another token)."""
         found = self._locate() if self._locate else None
         if found is None or found == self._endpoint:
             return False
-        old, self._http, self._endpoint = self._http, _pool(found), found
-        await old.aclose()
+        # The old pool is closed at the end: another request may still be under way on it.
+        self._pools.append(_pool(found))
+        self._endpoint = found
         return True
 
     async def request(
@@ -86,7 +89,7 @@ class Transport:
         """An open event stream, whatever its status. Raises httpx2.TransportError: the caller knows its cursor."""
         asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **headers}
         timeout = httpx2.Timeout(QUIET_S, connect=5.0)
-        async with self._http.stream(
+        async with self._pools[-1].stream(
             "GET", path, params=_text(query), headers=asked, timeout=timeout
         ) as response:
             yield response
@@ -96,7 +99,7 @@ class Transport:
     ) -> httpx2.Response:
         body = None if json is None else orjson.dumps(json)
         sent = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
-        return await self._http.request(method, path, content=body, params=_text(query), headers=sent)
+        return await self._pools[-1].request(method, path, content=body, params=_text(query), headers=sent)
 
     async def _send_or_fail(
         self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
@@ -123,12 +126,23 @@ def _pool(endpoint: Endpoint) -> httpx2.AsyncClient:
         base_url=endpoint.url.rstrip("/"),
         headers={"Authorization": f"Bearer {endpoint.token}"},
         timeout=TIMEOUT,
-        # Without TLS there is nothing to verify, and loading the certificates costs more than a request.
-        verify=parts.scheme == "https",
+        verify=_trust(endpoint, parts.scheme),
         # A proxy of the environment is for the internet, not for this machine.
         trust_env=parts.hostname not in _LOOPBACK,
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
     )
+
+
+def _trust(endpoint: Endpoint, scheme: str) -> ssl.SSLContext | bool:
+    if scheme == "http":
+        # There is nothing to verify, and loading the certificates costs more than a request.
+        return False
+    if endpoint.certificate is None:
+        return True
+    context = ssl.create_default_context(cafile=endpoint.certificate)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _text(values: Query | None) -> dict[str, str | list[str]]:
