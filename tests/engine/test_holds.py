@@ -6,6 +6,7 @@ import asyncio
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.conftest import Make, fake
@@ -334,3 +335,18 @@ async def test_a_crash_between_the_row_and_the_start_is_no_lost_turn(rig: Make, 
     await server.until(run, State.COMPLETED)
     assert (await server.types(run)).count("turn.started") == 1
     assert len(backend.agents) == 1
+
+
+async def test_one_broken_claim_does_not_end_claiming(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await rig(fake())
+    claimed, broken = server.worker._claimed, []
+
+    def once_broken(*arguments: Any) -> Any:
+        if not broken:
+            broken.append(True)
+            raise RuntimeError("a fault of ours")
+        return claimed(*arguments)
+
+    monkeypatch.setattr(server.worker, "_claimed", once_broken)
+    await server.until(await server.submit(mode="oneshot"), State.COMPLETED)
+    assert broken

@@ -92,9 +92,9 @@ class Worker:
     async def handover(self) -> None:
         """Let go of every run at once and leave its agent to the next server of this host."""
         self.drain()
-        leases = [hold.lease for hold in self._holds.values()]
-        await self._shop.uow.write(partial(self._note_handover, leases), urgent=True)
+        leases = [hold.lease for hold in self._holds.values() if not hold.over]
         await self._stop()
+        await self._shop.uow.write(partial(self._note_handover, leases))
 
     async def _all_ended(self) -> None:
         while self._tasks:
@@ -122,6 +122,8 @@ class Worker:
                     await self._claim()
                 except OvernightError as error:
                     log.warning("worker.claim_failed", code=error.code, error=str(error))
+                except Exception:  # whatever one claim meets, the next one must still be made
+                    log.exception("worker.claim_broken")
                 await subscription.next(self._patience())
         finally:
             subscription.close()
@@ -242,6 +244,8 @@ class Worker:
                 await self.renew()
             except OvernightError as error:
                 log.warning("worker.renewal_failed", code=error.code, error=str(error))
+            except Exception:  # without this loop every lease would run out
+                log.exception("worker.renewal_broken")
 
     async def renew(self) -> None:
         """Renew all leases that have not run out in one statement that goes before everything else.
