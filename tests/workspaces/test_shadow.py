@@ -281,6 +281,20 @@ def test_a_workspace_that_is_gone_and_a_missing_git_are_told_apart(
         shadow.changes(base, None)
 
 
+def test_fifos_in_place_of_gits_own_files_stop_nothing(
+    shadow: GitShadow, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTING_S", 0.5)
+    base = shadow.snapshot("base")
+    (work / "sub").mkdir()
+    (work / "sub" / "x").write_text("x")
+    os.mkfifo(work / ".gitignore")
+    assert _kinds(shadow.changes(base, None)) == {"sub/x": "created"}
+    os.mkfifo(work / "sub" / ".gitattributes")
+    with pytest.raises(WorkspaceUnreadable, match="gitattributes"):
+        shadow.changes(base, None)
+
+
 def test_names_of_every_kind(shadow: GitShadow, work: Path) -> None:
     base = shadow.snapshot("base")
     names = [

@@ -13,7 +13,7 @@ from typing import Final
 
 from overnight.errors import WorkspaceUnreadable
 
-TIMEOUT_S: Final = 300.0
+TIMEOUT_S: Final = 120.0
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of a git command's output that are read; then it is ended."""
 PIPE: Final = 32_768

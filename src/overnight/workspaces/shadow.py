@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -170,6 +170,7 @@ class GitShadow:
             changed = self._changed(index)
             if not changed and (known := self._known_tree(index)):
                 return known
+            self._refuse_traps(changed)
             kept, big, gone = self._sorted(changed)
             self._update(index, kept)
             self._put(index, big, gone)
@@ -189,6 +190,21 @@ class GitShadow:
         except FileNotFoundError:
             return None
         return self._name(tree) if checksum == _checksum(index) else None
+
+    def _refuse_traps(self, paths: Iterable[bytes]) -> None:
+        """Raise WorkspaceUnreadable for attributes that are a fifo: git would wait for a writer for ever."""
+        folders = {b""}
+        for path in paths:
+            while path := path.rpartition(b"/")[0]:
+                folders.add(path)
+        for folder in folders:
+            trap = os.path.join(os.fsencode(self._workspace), folder, b".gitattributes")
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                kind = os.lstat(trap).st_mode
+                if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+                    raise WorkspaceUnreadable(
+                        f"{os.fsdecode(trap)} is neither a file nor a link", mend="remove it"
+                    )
 
     def _is_folder(self, path: bytes) -> bool:
         try:
