@@ -1,14 +1,13 @@
 """Finds every `bench/bench_*.py`, calls its `figures`, and prints them.
 
-Such a module has `figures(*, long: bool)`, plain or asynchronous, which yields or returns `Figure`s. Words on
-the command line choose the modules whose name contains one of them; `--long` asks for the slow ones too. Nothing is asserted:
-a figure says how this machine did this minute, its ratio to the limit beside it says how we did.
+Such a module has `figures(*, long: bool)`, plain or asynchronous, which yields or returns `Figure`s. Words on the
+command line choose the modules whose name contains one of them; `--long` asks for the slow ones too. Nothing is
+asserted: a figure says how this machine did this minute, its ratio to the limit beside it says how we did.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import inspect
 import os
@@ -16,6 +15,8 @@ import platform
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+import uvloop
 
 from bench.figure import Figure
 
@@ -32,7 +33,7 @@ def figures(name: str, *, long: bool) -> Iterable[Figure]:
     if inspect.isasyncgen(measured):
         return _collected(measured)
     if inspect.iscoroutine(measured):
-        return asyncio.run(measured)
+        return uvloop.run(measured)
     return measured
 
 
@@ -40,7 +41,7 @@ def _collected(measured: object) -> list[Figure]:
     async def collect() -> list[Figure]:
         return [figure async for figure in measured]  # type: ignore[attr-defined]
 
-    return asyncio.run(collect())
+    return uvloop.run(collect())
 
 
 def main() -> None:

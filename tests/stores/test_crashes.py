@@ -88,7 +88,6 @@ needs_strace = pytest.mark.skipif(not _strace_works(), reason="strace is missing
 @pytest.mark.parametrize(
     "fault",
     [
-        "fsync:error=EIO:when=20",
         "fsync:error=EIO:when=15+10",
         "pwrite64:error=EIO:when=150",
         "pwrite64:error=ENOSPC:when=150+40",
