@@ -82,9 +82,10 @@ async def test_the_oldest_go_first_when_the_store_grows_too_big(rig: Make) -> No
             agent.say(f"{n} " + "x" * 1000)
 
     server = await rig(fake(script))
-    runs = [await server.submit(mode="oneshot", workspace=None) for _ in range(4)]
-    for run in runs:
-        await server.until(run, State.COMPLETED)
+    runs = []
+    for _ in range(4):
+        runs.append(await server.submit(mode="oneshot", workspace=None))
+        await server.until(runs[-1], State.COMPLETED)
     size = await server.store.read(lambda tx: tx.installation.size_bytes())
     storage = Storage(data_dir=server.root / "data", max_bytes=size)
     removed = await Pruner(server.store, server.clock, storage).once()

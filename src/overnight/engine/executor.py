@@ -151,15 +151,14 @@ class _Pipeline:
         message = (
             f"{stop_file} was in the workspace before the run began: remove it, or name another stop file"
         )
-        stale = Fail(failure=Failure(code=StopFilePresent.code, message=message))
-        step = stale if run.turn == 0 else Complete(completion=Completion(by="stop_file"))
-        step_left = await self._kit.recorder.write(
+        step: Step = Fail(failure=Failure(code=StopFilePresent.code, message=message))
+        if run.turn > 0:
+            step = Complete(completion=Completion(by="stop_file"))
+            await asyncio.to_thread(self._kit.preparation.take_stop_file, run, prepared.workspace)
+        left = await self._kit.recorder.write(
             lambda tx, run, now_ms: apply(tx, run, step, self._hold.wish, now_ms)
         )
-        self._hold.over = step_left is None
-        if step is not stale:
-            await self._kit.preparation.remove_stop_file(run, prepared.workspace)
-        self._kit.held(step_left)
+        self._kit.held(left)
 
     async def _spawn(self, run: Run, prepared: Prepared) -> Living | None:
         """The agent at work; None when it could not be started and the next step is another try."""
@@ -234,7 +233,6 @@ class _Pipeline:
             await living.backend_turn.release()
         except KeeperGone:
             log.info("keeper.gone", turn=living.turn.number)
-        await living.scene.clear(closing)
         if step is None:
             raise self._kit.let_go()
         return step

@@ -99,9 +99,7 @@ class Preparation:
                 make_logs(workspaces, workspace, run.spec)
             self.logs(run, workspace).begin()
             self._take_base(run, workspace)
-        stop_file = run.spec.completion.stop_file
-        stop = stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None
-        return replace(prepared, stop=stop)
+        return replace(prepared, stop=self.stop_seen(run, workspace))
 
     def _take_base(self, run: Run, workspace: Path) -> None:
         """A workspace that cannot be compared can still be worked in; every turn's end says so."""
@@ -110,15 +108,27 @@ class Preparation:
         except (WorkspaceUnreadable, OSError) as error:
             log.warning("workspace.unreadable", workspace=str(workspace), error=str(error))
 
-    async def remove_stop_file(self, run: Run, workspace: Path) -> None:
-        """It has done its work; one that cannot be removed is said in the log."""
+    def stop_seen(self, run: Run, workspace: Path) -> bool:
+        """Whether the stop file is there, or has been and was taken away by us. Blocks on the disk."""
+        path = run.spec.completion.stop_file
+        if path is None:
+            return False
+        there = self._shop.workspaces.read_text(workspace, path, limit=1) is not None
+        return there or self._stop_mark(run).exists()
+
+    def take_stop_file(self, run: Run, workspace: Path) -> None:
+        """It ends the run, so it goes; a mark of ours stays in case we crash before that is recorded. Blocks."""
         path = run.spec.completion.stop_file
         if path is None:
             return
         try:
-            await asyncio.to_thread(self._shop.workspaces.remove_file, workspace, path)
+            self._stop_mark(run).touch(mode=0o600)
+            self._shop.workspaces.remove_file(workspace, path)
         except OSError as error:
             log.warning("stop_file.not_removed", path=path, error=str(error))
+
+    def _stop_mark(self, run: Run) -> Path:
+        return self._shop.folders.run(run.id) / "stop-seen"
 
     async def _preflight(self, run: Run) -> None:
         name, backends = run.backend, self._shop.backends

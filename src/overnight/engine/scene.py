@@ -117,6 +117,8 @@ class Scene:
         result = result_of(end, found.met)
         if result.failure is not None:
             result = replace(result, failure=self._recorder.hidden_failure(result.failure))
+        if result.met is not None and result.met.by == "stop_file":
+            await asyncio.to_thread(self._preparation.take_stop_file, self._run, self._prepared.workspace)
         return Closing(
             result=result, stop_reason=stop_reason_of(end, result),
             stopped=end.ended.stopped if end.ended else None,
@@ -126,12 +128,6 @@ class Scene:
             files_of_run=found.files_of_run, changed=found.changed or planned,
             last_message=self._recorder.hidden(summary.message) or None,
         )  # fmt: skip
-
-    async def clear(self, closing: Closing) -> None:
-        """After the settlement: the stop file that has ended the run goes."""
-        met = closing.result.met
-        if met is not None and met.by == "stop_file":
-            await self._preparation.remove_stop_file(self._run, self._prepared.workspace)
 
     async def _look(self, message: str) -> _Found:
         if not self._prepared.watched:
@@ -149,8 +145,7 @@ class Scene:
         """Blocks on the disk."""
         workspaces, workspace = self._shop.workspaces, self._prepared.workspace
         compared = compare(workspaces, self._run, self._turn, workspace)
-        stop_file = self._run.spec.completion.stop_file
-        if stop_file is not None and workspaces.read_text(workspace, stop_file, limit=1) is not None:
+        if self._preparation.stop_seen(self._run, workspace):
             met: Completion | None = Completion(by="stop_file")
         else:
             met = self._met_in(self._logs.added_lines(), message)
