@@ -38,8 +38,8 @@ class RunnerResult:
 
 
 MAYBE: Final = re.compile(
-    rb"pass|PASS|fail|FAIL|skip|SKIP|Ran \d|\bOK\b|\bok\b|test result|Tests:|Tests  |tests \d|todo|cancelled|duration_ms"
-    rb"|tests ran"
+    rb"pass|PASS|fail|FAIL|skip|SKIP|Ran \d|\bOK\b|\bok\b|test result|Tests:|Tests  |tests \d|todo|cancelled"
+    rb"|duration_ms|tests ran"
 )
 """A cheap look at a line of raw output: no line without a match means anything to `RunnerWatch`."""
 
