@@ -16,7 +16,9 @@ class OvernightError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong inside Overnight"
 
-    def __init__(self, detail: str = "", *, mend: str = "", extra: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, detail: str = "", *, mend: str = "", extra: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.mend = mend

@@ -56,5 +56,7 @@ def check_id(prefix: str, text: str) -> str:
 
 def _new(prefix: str, now_ms: int) -> str:
     chance = secrets.randbits(74)
-    number = (now_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1
+    number = (
+        (now_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1
+    )
     return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])

@@ -339,7 +339,8 @@ async def test_a_crash_between_the_row_and_the_start_is_no_lost_turn(rig: Make, 
 
 async def test_one_broken_claim_does_not_end_claiming(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server = await rig(fake())
-    claimed, broken = server.worker._claimed, []
+    claimed = server.worker._claimed
+    broken: list[bool] = []
 
     def once_broken(*arguments: Any) -> Any:
         if not broken:

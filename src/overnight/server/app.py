@@ -18,7 +18,7 @@ from overnight.server.gate import Gate
 from overnight.server.login import Logins
 from overnight.server.metrics import Meters
 from overnight.server.routes import admin, backends, changes, log, operation, root, runs, stream
-from overnight.server.routing import Operation, register
+from overnight.server.routing import Operation, register, responses
 from overnight.server.services import Services
 from overnight.server.streams import Streams
 from overnight.wire import problem
@@ -46,21 +46,12 @@ _NO_TELEMETRY: Final[TelemetryConfig] = {
 
 
 class _Api(FastAPI):
-    """FastAPI whose description knows our problems and tokens."""
+    """FastAPI whose description is made when somebody asks for it: most servers are never asked."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            described = super().openapi()
-            components = described.setdefault("components", {})
-            schemas = components.setdefault("schemas", {})
-            schemas["Problem"] = problem.schema()
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
-            components["securitySchemes"] = {
-                "token": {"type": "http", "scheme": "bearer", "description": "`overnight token new`"}
-            }
-            described["security"] = [{"token": []}]
-        return super().openapi()
+            self.openapi_schema = _description(self.version)
+        return self.openapi_schema
 
 
 def create_app(services: Services) -> App:
@@ -93,9 +84,26 @@ def create_api(version: str, streams: Streams | None = None) -> FastAPI:
                 await asyncio.gather(ticking, return_exceptions=True)
 
     api = _Api(
-        title=_TITLE, summary=_SUMMARY, version=version, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY,
+        version=version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
+        redirect_slashes=False, telemetry=_NO_TELEMETRY,
     )  # fmt: skip
     register(api, OPERATIONS)
     refusals.install(api)
     return api
+
+
+def _description(version: str) -> dict[str, Any]:
+    """What the routes take and answer, with our problems and tokens."""
+    twin = FastAPI(title=_TITLE, summary=_SUMMARY, version=version, telemetry=_NO_TELEMETRY)
+    register(twin, OPERATIONS, answers=responses)
+    described = twin.openapi()
+    components = described.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Problem"] = problem.schema()
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "`overnight token new`"}
+    }
+    described["security"] = [{"token": []}]
+    return described

@@ -31,6 +31,7 @@ IdempotencyKey = Annotated[
 ]  # fmt: skip
 REPEATABLE: Final = frozenset({"state", "label", "types"})
 """Query parameters that may be given several times."""
+Responses = dict[int | str, dict[str, Any]]
 _ALWAYS: Final = (401, 403, 404, 422, 500, 503)
 _WITH_BODY: Final = (413, 415)
 
@@ -55,8 +56,13 @@ class Operation:
     """Whether it can be had without a token."""
 
 
-def register(app: FastAPI, operations: Iterable[Operation]) -> None:
-    """Add the routes to the application."""
+def register(
+    app: FastAPI,
+    operations: Iterable[Operation],
+    *,
+    answers: Callable[[Operation], Responses] = lambda _: {},
+) -> None:
+    """Add the routes to the application. What they answer matters to nobody but who describes them."""
     for operation in operations:
         app.add_api_route(
             operation.path,
@@ -69,7 +75,7 @@ def register(app: FastAPI, operations: Iterable[Operation]) -> None:
             operation_id=operation.endpoint.__name__,
             response_model=None,
             response_class=Response,
-            responses=_responses(operation),
+            responses=answers(operation),
             dependencies=[] if operation.open else [Depends(known_query)],
             openapi_extra={"security": []} if operation.open else None,
         )
@@ -106,7 +112,8 @@ def problem_response(status: int) -> dict[str, Any]:
     }
 
 
-def _responses(operation: Operation) -> dict[int | str, dict[str, Any]]:
+def responses(operation: Operation) -> Responses:
+    """Every answer of a route, for its description."""
     success: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
     if operation.model is not None:
         success["model"] = operation.model
@@ -114,7 +121,7 @@ def _responses(operation: Operation) -> dict[int | str, dict[str, Any]]:
         success["content"] = {operation.media: {"schema": operation.schema or {"type": "string"}}}
     body = _WITH_BODY if operation.method in {"POST", "DELETE"} else ()
     refusals = {*(() if operation.open else _ALWAYS), *body, *operation.refusals}
-    found: dict[int | str, dict[str, Any]] = {status: problem_response(status) for status in sorted(refusals)}
+    found: Responses = {status: problem_response(status) for status in sorted(refusals)}
     return {operation.status: success, **operation.more, **found}
 
 

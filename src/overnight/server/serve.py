@@ -61,7 +61,7 @@ class _Protocol(HttpToolsProtocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        body = orjson.dumps(problem.document(MalformedRequest()))
+        body = orjson.dumps(problem.document(MalformedRequest(msg)))
         head = (
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         )
@@ -77,6 +77,15 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+
+
+class _SocketProtocol(asyncio.Protocol):
+    """`websockets-sansio`, loaded with the first socket that is asked for."""
+
+    def __new__(cls, **given: Any) -> Any:
+        from uvicorn.protocols.websockets import websockets_sansio_impl  # noqa: PLC0415 -- see above
+
+        return websockets_sansio_impl.WebSocketsSansIOProtocol(**given)
 
 
 class _Server(uvicorn.Server):
@@ -154,7 +163,7 @@ def _bind(listen: Listen) -> socket.socket:
 def _config(app: App, listen: Listen) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        loop="uvloop", http=_Protocol, ws="websockets-sansio", ws_max_size=MAX_MESSAGE, lifespan="on",
+        loop="uvloop", http=_Protocol, ws=_SocketProtocol, ws_max_size=MAX_MESSAGE, lifespan="on",
         log_config=None, access_log=False, server_header=False,
         proxy_headers=bool(listen.trusted_proxies), forwarded_allow_ips=list(listen.trusted_proxies),
         timeout_keep_alive=30, timeout_graceful_shutdown=max(1, round(listen.grace_s)),

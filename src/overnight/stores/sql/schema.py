@@ -376,7 +376,8 @@ that of the commits.
 
 
 def _partial(name: str, *columns: Column[object] | object, where: str, unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))  # type: ignore[arg-type]
+    # The migrations say the same for Postgres. Here it would load that dialect, with its drivers, at every start.
+    return Index(name, *columns, unique=unique, sqlite_where=text(where))  # type: ignore[arg-type]
 
 
 _partial(

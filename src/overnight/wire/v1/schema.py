@@ -19,7 +19,8 @@ Cursor = Annotated[str | None, Field(description="Opaque; give it back as `curso
 class Resource(BaseModel):
     """A described JSON object."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built when the description is asked for, not at every start.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Tokens(Resource):
