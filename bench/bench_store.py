@@ -40,13 +40,11 @@ async def figures(*, long: bool) -> AsyncIterator[Figure]:
         store = SqliteStore(Path(folder) / "overnight.db", CLOCK, InprocNotifier())
         await store.start()
         one, bare = await beside(lambda seconds: rate(lambda: store.write(submit), seconds), commits)
-        limit = {"limit": bare, "limit_name": "bare commits"}
-        yield Figure(name="submit, one client", value=one, unit="runs/s", aim="≥ 0.5 ×", **limit)
+        yield against_commits("submit, one client", one, bare, "≥ 0.5 ×")
         many, bare = await beside(
             lambda seconds: rate(lambda: store.write(submit), seconds, clients=16), commits
         )
-        limit = {"limit": bare, "limit_name": "bare commits"}
-        yield Figure(name="submit, 16 clients", value=many, unit="runs/s", aim="≥ 2 ×", **limit)
+        yield against_commits("submit, 16 clients", many, bare, "≥ 2 ×")
         worker = await store.write(register)
         settled, bare = await beside(lambda seconds: drain(store, worker, seconds), cycles)
         yield Figure(
@@ -65,6 +63,10 @@ async def figures(*, long: bool) -> AsyncIterator[Figure]:
             async for figure in flat(store, worker):
                 yield figure
         await store.close()
+
+
+def against_commits(name: str, value: float, bare: float, aim: str) -> Figure:
+    return Figure(name=name, value=value, unit="runs/s", limit=bare, limit_name="bare commits", aim=aim)
 
 
 class Bare:

@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -33,8 +34,8 @@ def figures(name: str, *, long: bool) -> Iterable[Figure]:
     if inspect.isasyncgen(measured):
         return _collected(measured)
     if inspect.iscoroutine(measured):
-        return uvloop.run(measured)
-    return measured
+        measured = uvloop.run(measured)
+    return cast(Iterable[Figure], measured)
 
 
 def _collected(measured: object) -> list[Figure]:
