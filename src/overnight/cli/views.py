@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from overnight.cli.lines import Line, lines
+from overnight.cli.lines import Line
 from overnight.cli.output import count, emit, say, show
 from overnight.cli.progress import Progress
+from overnight.cli.telling import Telling
 from overnight.domain.text import plain
 
 
@@ -71,9 +72,12 @@ class JsonView:
 class PlainView(JsonView):
     """Lines without colours, for files and pipes."""
 
+    def __init__(self) -> None:
+        self._telling = Telling()
+
     def item(self, item: Mapping[str, Any]) -> None:
         """The lines of an event, with its time."""
-        for line in lines(item):
+        for line in self._telling.lines(item):
             show(f"{str(item.get('at', ''))[11:19]} {line.text}")
 
 
@@ -89,6 +93,7 @@ class LiveView:
 
         self._console = Console(highlight=False)
         self._progress = Progress(turns=turns)
+        self._telling = Telling()
         self._bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.fields[state]}", markup=False),
@@ -114,7 +119,7 @@ class LiveView:
     def item(self, item: Mapping[str, Any]) -> None:
         """The lines of an event, and the figures after it."""
         self._progress.feed(item)
-        for line in lines(item):
+        for line in self._telling.lines(item):
             self._line(line)
         figures, width = self.figures(self._progress), self._console.width
         self._bar.update(
