@@ -42,11 +42,10 @@ class Telling:
             self._changes.clear()
         if kind == "output.recorded" and data.get("stream") == "stdout":
             self._hear(data)
-        elif kind == "message.completed" and self._heard(data):
-            return []
-        elif kind in _OTHER and self._told(kind, data):
-            return []
-        return lines(event)
+            return lines(event)
+        if kind == "message.completed":
+            return [] if self._heard(data) else lines(event)
+        return [] if kind in _OTHER and self._told(kind, data) else lines(event)
 
     def _hear(self, data: Mapping[str, Any]) -> None:
         text = plain(str(data.get("text", "")))
