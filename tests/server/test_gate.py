@@ -147,6 +147,9 @@ async def test_with_a_token_path_tricks_reach_nothing_but_404(shared: Stage) -> 
         "/api/v1/runs%2fcounts",
         "/api/v1/./runs",
         "/api/v1/%2e%2e/v1/runs",
+        "/api/v1/runs%0a",
+        "/api/v1/runs%7F",
+        "/api/v1/runs%1f",
         "/x",
     ):
         answer = await raw(shared.port, request("GET", path, token))
@@ -229,6 +232,27 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
                 answer = await http.request(method, path)
                 assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
     assert stage.handovers == []
+
+
+@pytest.mark.parametrize(
+    "ending", ["%0A", "%0a", "%0D", "%0B", "%85", "%E2%80%A8", "/%0A", "%0A/", ";x", "?%0A"]
+)
+async def test_no_ending_of_a_path_makes_another_user_the_operator(shared: Stage, ending: str) -> None:
+    """Patterns of routes match in front of a line end: what only the operator may reach, nobody else reaches so."""
+    token = f"Authorization: Bearer {await shared.token(owner='usr_bob', name=f'bob {ending}')}"
+    evil = json.dumps({"name": f"evil{ending.encode().hex()}", "kind": "user", "owner": "usr_local"})
+    for method, path, body in (
+        ("POST", "/api/v1/tokens", evil),
+        ("DELETE", "/api/v1/tokens/operator", ""),
+        ("GET", "/api/v1/tokens", ""),
+        ("GET", "/api/v1/config", ""),
+        ("GET", "/api/v1/doctor", ""),
+        ("GET", "/api/v1/connections", ""),
+        ("POST", "/api/v1/admin/handover", ""),
+    ):
+        answer = await raw(shared.port, request(method, path + ending, token, body=body))
+        assert status(answer) in (403, 404), (method, path, answer)
+    assert shared.handovers == []
 
 
 async def test_a_login_code_works_once_and_makes_a_cookie_no_page_can_read(stage: Stage) -> None:

@@ -46,7 +46,10 @@ _OPEN_BODY: Final = 4096
 _DISCARD: Final = 16 * 1024 * 1024
 _DISCARD_S: Final = 1.0
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_TRICKS: Final = re.compile(rb"//|\\|%2f|%5c|%25|%00|%2e|/\.{1,2}(?:/|$)", re.IGNORECASE)
+_TRICKS: Final = re.compile(
+    rb"//|\\|%2f|%5c|%25|%2e|/\.{1,2}(?:/|$)|%[01][0-9a-f]|%7f|[\x00-\x20\x7f]", re.IGNORECASE
+)
+"""No route has any of these. A line end at the end is the worst: patterns of routes match in front of it."""
 _BEARER: Final = re.compile(rb"(?i:bearer) +([!-~]+) *")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 
