@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -42,7 +43,8 @@ class Worker:
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
         self._holds: dict[int, Hold] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        """The present hold of each run. The former one of a run that was let go may still be cleared away."""
+        self._tasks: dict[Hold, asyncio.Task[None]] = {}
         self._faults: dict[int, tuple[int, float]] = {}
         self._draining = False
         self._duties: list[asyncio.Task[None]] = []
@@ -51,12 +53,12 @@ class Worker:
 
     @property
     def busy(self) -> int:
-        """How many runs are held."""
+        """How many runs are held, or just being let go."""
         return len(self._tasks)
 
     def holds(self, run_pk: int) -> bool:
         """Whether this process carries out that run."""
-        return run_pk in self._tasks
+        return run_pk in self._holds
 
     def start(self, *, claiming: bool = True) -> None:
         """Begin to renew, and to claim unless this worker only finishes what it has adopted."""
@@ -167,15 +169,19 @@ class Worker:
         lease = Lease(run_pk=run.pk, token=run.token, trusted_until=sent_at + self._shop.timing.lease_s)
         hold = Hold(run, lease)
         executor = Executor(self._shop, hold, adopting=adopting)
+        if self._draining:
+            hold.ask("shutdown")  # it was claimed while everybody else was being asked
         self._holds[run.pk] = hold
-        self._tasks[run.pk] = asyncio.create_task(self._carry_out(executor, hold), name=f"run {run.id}")
+        self._tasks[hold] = asyncio.create_task(self._carry_out(executor, hold), name=f"run {run.id}")
 
     async def _carry_out(self, executor: Executor, hold: Hold) -> None:
         with structlog.contextvars.bound_contextvars(run=hold.run_id, token=hold.lease.token):
             try:
                 outcome = await executor.run()
             finally:
-                del self._holds[hold.run_pk], self._tasks[hold.run_pk]
+                del self._tasks[hold]
+                if self._holds.get(hold.run_pk) is hold:
+                    del self._holds[hold.run_pk]
             await self._after(outcome, hold)
 
     async def _after(self, outcome: Outcome, hold: Hold) -> None:
@@ -270,7 +276,10 @@ class Worker:
                 _drop(hold, "another holder has taken it")
             else:
                 hold.renewed(sent_at, lease_s)
-        await asyncio.gather(*(h.tell_keeper(sent_at, lease_s) for pk, h in live.items() if pk not in lost))
+        told = [hold.tell_keeper(sent_at, lease_s) for pk, hold in live.items() if pk not in lost]
+        with suppress(TimeoutError):  # a keeper that stands still may not cost the other runs their leases
+            async with asyncio.timeout(self._shop.timing.renew_s):
+                await asyncio.gather(*told)
 
 
 def _drop(hold: Hold, why: str) -> None:
