@@ -101,3 +101,50 @@ async def test_a_keeper_that_stands_still_costs_no_other_run_its_lease(
     await eventually(lambda: all(hold.lease.trusted_until > before[pk] + 1 for pk, hold in holds.items()))
     assert [await server.types(run) for run in runs if "run.recovered" in await server.types(run)] == []
     stuck.set()
+
+
+async def test_runs_never_overlap_however_directories_are_moved_about(rig: Make) -> None:
+    """A queued path that becomes a link to another run's workspace; a living run's own path that is made anew."""
+    backend = fake(waiting)
+    server = await rig(backend)
+    one, two = server.workspace("one"), server.workspace("two")
+    first = await server.submit(workspace=str(one), completion={"idle_turns": 0})
+    await server.agent(backend)
+    before = await server.submit(workspace=str(two), mode="oneshot")
+    await server.agent(backend, 2)
+    linked = await server.submit(workspace=str(two), mode="oneshot")
+    two.rename(two.with_name("moved"))
+    two.symlink_to(one)
+    backend.agents[1].go.set()
+    await server.until(before, State.COMPLETED)
+
+    async def waits_for_workspace(run: Any) -> bool:
+        found = await server.run(run)
+        return (
+            found.state is State.QUEUED
+            and found.waiting_for is not None
+            and found.waiting_for.kind == "workspace"
+        )
+
+    await eventually(lambda: waits_for_workspace(linked))
+    assert len(backend.agents) == 2, "nothing works in `one` beside its run"
+
+    one.rename(one.with_name("old"))
+    one.mkdir()
+    beside = await server.submit(workspace=str(one), mode="oneshot")
+    await server.agent(backend, 3)
+    assert backend.agents[2].start.run_id in {beside.id, linked.id}, (
+        "another directory, though of the same name"
+    )
+    backend.agents[0].go.set()
+    await eventually(lambda: waits_for_workspace(first))
+    assert len(backend.agents) == 3, "the next turn of the first run would work in the new directory"
+    backend.agents[2].go.set()
+    await server.agent(backend, 4)
+    assert len([agent for agent in backend.agents if agent.alive]) == 1
+    await server.control(first, "cancel")
+    for agent in backend.agents:
+        agent.go.set()
+    backend.script = lambda agent: asyncio.sleep(0)
+    await server.until(beside, State.COMPLETED)
+    await server.until(linked, State.COMPLETED)

@@ -19,7 +19,7 @@ from overnight.engine.hold import Hold
 from overnight.engine.kit import Kit, Living, Released
 from overnight.engine.next_step import Again, Complete, Fail, Fallback, NextTurn, Step, TurnResult
 from overnight.engine.opening import begun
-from overnight.engine.preparation import Prepared
+from overnight.engine.preparation import Prepared, WorkspaceTaken
 from overnight.engine.scene import Scene
 from overnight.engine.settlement import Closing, apply, settle
 from overnight.engine.turn_end import TurnEnd
@@ -138,7 +138,10 @@ class _Pipeline:
     async def _prepared(self, run: Run) -> Prepared:
         """Made ready, however long it takes; what is asked meanwhile comes first."""
         while True:
-            prepared = await unless(self._hold.stirred(), self._kit.preparation.prepare(run))
+            try:
+                prepared = await unless(self._hold.stirred(), self._kit.preparation.prepare(run))
+            except WorkspaceTaken:
+                raise self._kit.let_go() from None
             if prepared is not None:
                 return prepared
             await self._current()

@@ -10,6 +10,9 @@ import structlog
 
 from overnight.domain.run import Run
 from overnight.domain.spec import GitWorkspace
+from overnight.domain.states import Input
+from overnight.engine import moves
+from overnight.engine.boundary import let_go
 from overnight.engine.comparison import take_base
 from overnight.engine.prompt import make_logs
 from overnight.engine.recorder import Recorder
@@ -39,15 +42,21 @@ class Prepared:
         return self.backend.capabilities.workspace
 
 
+class WorkspaceTaken(Exception):
+    """Not an error: the path of the run leads to where another run works now, so this one was let go to wait for it."""
+
+
 class Preparation:
-    """Makes ready what a turn needs. Safe to repeat."""
+    """Makes ready what a turn needs, for one hold. Safe to repeat."""
 
     def __init__(self, shop: Workshop, recorder: Recorder) -> None:
         self._shop = shop
         self._recorder = recorder
+        self._locked: WorkspaceIdentity | None = None
+        """The directory that this hold is known to have for itself."""
 
     async def prepare(self, run: Run) -> Prepared:
-        """Raises WorkspaceRefused, UnknownBackend, or BackendFailure when the preflight fails."""
+        """Raises WorkspaceRefused, WorkspaceTaken, UnknownBackend, or BackendFailure when the preflight fails."""
         prepared = await self._placed(run, run.backend)
         await self._preflight(run)
         if not prepared.watched:
@@ -62,14 +71,27 @@ class Preparation:
 
     async def _placed(self, run: Run, backend: str) -> Prepared:
         identity = await asyncio.to_thread(self._workspace, run)
-        path = str(identity.path)
-        if run.workspace != path:
-
-            def unit(tx: Transaction, run: Run, _now_ms: int) -> None:
-                tx.runs.set_workspace(run.pk, path, identity.chain)
-
-            await self._recorder.write(unit)
+        if identity != self._locked:
+            await self._lock(identity)
         return await self._at_home(run, backend, identity.path)
+
+    async def _lock(self, identity: WorkspaceIdentity) -> None:
+        """Have the locks at the directory that is there now: what a path means may change at any time."""
+        path = str(identity.path)
+
+        def unit(tx: Transaction, run: Run, now_ms: int) -> bool:
+            if tx.runs.set_workspace(run.pk, path, identity.chain):
+                return True
+            if not let_go(tx, run, None, now_ms):
+                changes: dict[str, object] = {"worker": None, "pid": None, "now": None}
+                data = {"reason": "workspace_taken"}
+                moves.move(tx, run, Input.HAND_BACK, "run.requeued", now_ms, data, **changes)
+            tx.runs.set_workspace(run.pk, path, identity.chain)  # the next claim waits for this place
+            return False
+
+        if not await self._recorder.write(unit):
+            raise WorkspaceTaken
+        self._locked = identity
 
     async def _at_home(self, run: Run, backend: str, workspace: Path) -> Prepared:
         folders = self._shop.folders
