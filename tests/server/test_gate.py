@@ -4,9 +4,10 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from tests.server.stage import Stage, raw
+from tests.server.stage import Stage, raw, staged
 
 from overnight.server.app import OPERATIONS
 from overnight.server.gate import OPEN
@@ -278,6 +279,22 @@ async def test_a_user_token_logs_in_and_a_machines_does_not(stage: Stage) -> Non
         assert (await http.post("/login", json={"code": agent})).status_code == 403
         assert (await http.post("/login", json={"code": stage.secret})).status_code == 204
         assert (await http.get("/api/v1/tokens")).status_code == 200
+
+
+async def test_a_server_without_web_has_neither_pages_nor_cookies(tmp_path: Path) -> None:
+    from overnight.server.login import issue_code
+
+    async with staged(tmp_path, web=False) as stage:
+        code = await issue_code(stage.store, stage.clock)
+        async with stage.client(None) as http:
+            assert (await http.get("/")).status_code == 404
+            answer = await http.post("/login", json={"code": code})
+            assert answer.status_code == 404
+            assert "set-cookie" not in answer.headers
+            assert (await http.get("/livez")).status_code == 200
+        async with stage.client() as http:
+            assert (await http.get("/docs")).status_code == 404
+            assert (await http.get("/api/v1/runs")).status_code == 200
 
 
 async def test_guessing_codes_is_slowed_down(stage: Stage) -> None:

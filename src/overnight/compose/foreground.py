@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from dataclasses import replace
 from enum import Enum
 
 import structlog
@@ -61,9 +62,10 @@ class _Foreground:
         ) as parts:
             await keys.configured_token(parts.store, parts.clock, settings.server.token)
             token = await keys.token_for_commands(parts.store, parts.clock)
-            code = await issue_code(parts.store, parts.clock)
+            code = await issue_code(parts.store, parts.clock) if self._web else None
             await parts.supervisor.start(claiming=self._worker)
-            app = create_app(parts.services)
+            server = replace(parts.services.settings, web=self._web)
+            app = create_app(replace(parts.services, settings=server))
             async with serving(app, listen(settings), end_streams=parts.follower.close) as listening:
                 server_file.write(settings.data_dir, listening.url, token, settings.sources.environment)
                 try:
@@ -82,9 +84,13 @@ class _Foreground:
         if not self._end.done():
             self._end.set_result(reason)
 
-    def _announce(self, url: str, code: str) -> None:
-        """The words that a person at the terminal needs; the code is good once."""
-        sys.stderr.write(f"Overnight {VERSION} at {url}\nLog in once with the code {code} at {url}/\n")
+    def _announce(self, url: str, code: str | None) -> None:
+        """The words that a person at the terminal needs; the code is good once.
+
+        It stands behind a # in the address: a browser keeps that part to itself.
+        """
+        login = f"Log in, once: {url}/#code={code}\n" if code is not None else ""
+        sys.stderr.write(f"Overnight {VERSION} at {url}\n{login}")
         sys.stderr.flush()
         log.info("server.started", url=url, version=VERSION, data_dir=str(self._settings.data_dir))
 

@@ -38,6 +38,8 @@ class ServerSettings:
     worker_stale_s: float = 30.0
     session_days: float = 30.0
     """How long a browser stays logged in."""
+    web: bool = True
+    """Whether there are pages for a browser, and a login that makes a cookie for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

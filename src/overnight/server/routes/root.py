@@ -9,17 +9,18 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from overnight.errors import Draining, Unavailable
+from overnight.errors import Draining, NotFound, Unavailable
 from overnight.server import pages
-from overnight.server.context import Here, Open, reply
+from overnight.server.context import Here, Open, Parts, reply
 from overnight.server.login import COOKIE
 from overnight.server.routing import Operation
 from overnight.wire.v1 import schema
 from overnight.wire.v1.commands import LoginBody
 
 
-async def get_shell(parts: Open) -> Response:  # noqa: ARG001 - every open route has the same shape
+async def get_shell(parts: Open) -> Response:
     """The static page on which a browser logs in."""
+    _need_web(parts)
     return Response(pages.SHELL, headers=pages.HEADERS)
 
 
@@ -40,6 +41,7 @@ async def get_readyz(parts: Open) -> Response:
 
 async def log_in(parts: Open, body: LoginBody) -> Response:
     """Turn the one-time code that `overnight up` printed (or a user's token) into a cookie for this browser."""
+    _need_web(parts)
     session = await parts.logins.login(body.code)
     secure = "; Secure" if parts.services.settings.secure else ""
     cookie = (
@@ -53,14 +55,22 @@ async def get_openapi(here: Here, request: Request) -> Response:  # noqa: ARG001
     return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
 
 
-async def get_docs(here: Here, request: Request) -> Response:  # noqa: ARG001 - asked for so that a token is needed
+async def get_docs(here: Here, request: Request) -> Response:
     """The same for people: one page, nothing loaded from elsewhere."""
+    _need_web(here.parts)
     return Response(pages.docs(request.app.openapi()), headers=pages.HEADERS)
+
+
+def _need_web(parts: Parts) -> None:
+    if not parts.services.settings.web:
+        raise NotFound("this server was started without its web interface")
 
 
 _root = partial(Operation, tag="server")
 OPERATIONS: Final = (
-    _root(method="GET", path="/", endpoint=get_shell, summary="The shell", media="text/html", open=True),
+    _root(method="GET", path="/", endpoint=get_shell, summary="The shell", media="text/html", open=True,
+        refusals=(404,),
+    ),
     _root(method="GET", path="/livez", endpoint=get_livez, summary="Alive", model=schema.Accepted, open=True),
     _root(
         method="GET", path="/readyz", endpoint=get_readyz, summary="Ready", model=schema.Accepted, open=True,
@@ -68,8 +78,10 @@ OPERATIONS: Final = (
     ),
     _root(
         method="POST", path="/login", endpoint=log_in, summary="Log in", status=204, open=True,
-        refusals=(401, 403, 422, 429, 503, 507),
+        refusals=(401, 403, 404, 422, 429, 503, 507),
     ),
     _root(method="GET", path="/openapi.json", endpoint=get_openapi, summary="OpenAPI", media="application/json"),
-    _root(method="GET", path="/docs", endpoint=get_docs, summary="Documentation", media="text/html"),
+    _root(
+        method="GET", path="/docs", endpoint=get_docs, summary="Documentation", media="text/html", refusals=(404,),
+    ),
 )  # fmt: skip
