@@ -71,6 +71,21 @@ async def test_the_settings_that_keep_the_promises(tmp_path: Path) -> None:
     assert (tmp_path.stat().st_mode & 0o777) == 0o700
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_the_database_is_private_in_a_folder_that_is_not(tmp_path: Path, there: bool) -> None:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "overnight.db"
+    if there:
+        path.touch(0o644)
+    store = store_at(path)
+    await store.start()
+    await store.write(lambda tx: tx.installation.put("k", "v"))
+    files = [entry for entry in tmp_path.iterdir() if entry.name.startswith("overnight.db")]
+    assert len(files) == 3
+    assert [entry.stat().st_mode & 0o077 for entry in files] == [0, 0, 0]
+    await store.close()
+
+
 async def test_a_second_server_is_told_who_holds_the_data(tmp_path: Path) -> None:
     first, second = store_at(tmp_path / "overnight.db"), store_at(tmp_path / "overnight.db")
     await first.start()

@@ -41,6 +41,8 @@ from overnight.stores.sql.sqlite import SqliteStore
 from overnight.workspaces.directories import DirectoryWorkspaces
 
 VERSION = version("overnight")
+MOST_SPARE = 16 * 1024 * 1024
+"""Bytes of the reserve that the database takes in advance, to go on with when the disk is full: an eighth, or this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,10 @@ async def running(settings: Settings, *, worker: bool, handover: Callable[[], No
     """
     clock = SystemClock()
     notifier = InprocNotifier()
-    store = SqliteStore(settings.database, clock, notifier, synchronous=settings.synchronous)
+    store = SqliteStore(
+        settings.database, clock, notifier, synchronous=settings.synchronous,
+        spare_bytes=min(MOST_SPARE, settings.storage.reserve_bytes // 8),
+    )  # fmt: skip
     Folders.make(settings.data_dir)
     await store.start()
     try:

@@ -118,6 +118,8 @@ class Channel(Generic[Item]):
             if not self._listeners:
                 self._subscription.close()
                 self._task.cancel()
+                # A task that is cancelled before its first step runs nothing of its own, no `finally` either.
+                self._opened.set()
                 self._gone()
 
     async def opened(self) -> None:

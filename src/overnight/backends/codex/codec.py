@@ -35,7 +35,8 @@ Event = Mapping[str, Any]
 
 _KINDS: Mapping[str, Any] = {"add": "created", "update": "modified", "delete": "deleted"}
 _TOTALS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
-_WRAPPED = re.compile(r"(/\S+/)?(ba|z|da)?sh -l?c ")
+_WRAPPED = re.compile(r"(?:/\S+/)?(?:ba|z|da)?sh -l?c ")
+_PLAINLY_WRAPPED = re.compile(_WRAPPED.pattern + r"'([^']*)'")
 _LOST = ("no rollout found", "thread/resume failed")
 
 
@@ -209,6 +210,8 @@ def _command_completed(item: Event) -> ToolCompleted:
 
 def _shell_line(command: str) -> str:
     """What the model asked for: Codex reports it within the call of the user's shell."""
+    if plainly := _PLAINLY_WRAPPED.fullmatch(command):
+        return plainly[1]  # nothing in there means anything; taking words apart costs a hundred times as much
     if not _WRAPPED.match(command):
         return command
     try:

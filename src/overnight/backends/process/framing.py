@@ -52,7 +52,11 @@ class LineFramer:
         found: list[Line] = []
         start = 0
         while (end := data.find(b"\n", start) + 1) > 0:
-            found.append(self._finish(data[start:end]))
+            if self._length or end - start > self._max:
+                found.append(self._finish(data[start:end]))
+            else:
+                self.position += end - start
+                found.append(Line(data[start:end], self.position, None))
             start = end
         self._keep(data[start:])
         return found

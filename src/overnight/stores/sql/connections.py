@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,9 @@ from overnight.stores.sql.statements import Link
 Synchronous = Literal["FULL", "NORMAL"]
 BUSY_TIMEOUT_MS = 5_000
 """How long a statement waits for another process (`overnight db`, a backup tool) that writes."""
+CYCLE_PAGES = 4_000
+"""Pages of the write-ahead log after which it is copied into the database and begun anew."""
+_CYCLE_BYTES = CYCLE_PAGES * (4096 + 24)
 
 
 class Connections:
@@ -68,6 +72,29 @@ class Connections:
         finally:
             copy.close()
 
+    def make_private(self) -> None:
+        """The file is readable by its user alone, wherever it lies; SQLite gives the files beside it the same mode."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_mode & 0o077:
+                os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+
+    def keep_room(self, link: Link, spare: int) -> None:
+        """Take the disk space of the write-ahead log now, with `spare` bytes more than one cycle of it needs.
+
+        So there is still something to write into when others have filled the disk: leases are renewed and runs
+        cancelled. Where the file system gives no space in advance, or none is left, nothing is changed.
+        """
+        link.raw.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the file
+        with suppress(OSError):
+            descriptor = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(descriptor, 0, _CYCLE_BYTES + spare)
+            finally:
+                os.close(descriptor)
+
     def open(self, *, writing: bool) -> Link:
         """A connection with its settings; raises the library's error when the file cannot be opened."""
         link = Link(self._engine.connect())
@@ -80,7 +107,7 @@ class Connections:
                 link.script(f"PRAGMA synchronous = {self._synchronous}")
                 link.script("PRAGMA foreign_keys = ON")
                 link.script("PRAGMA cache_size = -8192")
-                link.script("PRAGMA wal_autocheckpoint = 4000")
+                link.script(f"PRAGMA wal_autocheckpoint = {CYCLE_PAGES}")
                 link.script("PRAGMA journal_size_limit = 67108864")
             else:
                 link.script("PRAGMA query_only = ON")

@@ -28,7 +28,8 @@ class SqliteStore:
 
     `start` before use, on the loop that will use it; `close` after. `lease_check_clock` is the boot-time clock by
     which leases are trusted, where that is not `clock`. `synchronous="NORMAL"` is many times faster and may lose the
-    last moments in a power cut (never in a crash of the program).
+    last moments in a power cut (never in a crash of the program). `spare_bytes` of disk are taken in advance, so that
+    a full disk does not stop what must go on; 0 takes nothing in advance.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class SqliteStore:
         *,
         lease_check_clock: Clock | None = None,
         synchronous: Synchronous = "FULL",
+        spare_bytes: int = 0,
     ) -> None:
         self._path = path
         self._clock = clock
         self._lease_clock = lease_check_clock or clock
         self._notifier = notifier
+        self._spare_bytes = spare_bytes
         self._lock = DataLock(path.parent, clock)
         self._connections = Connections(path, synchronous)
         self._writer = Writer(self._open_writing, self._release_soon, path.parent)
@@ -63,6 +66,7 @@ class SqliteStore:
         self._lock.acquire()
         try:
             try:
+                self._connections.make_private()
                 migrate.prepare(self._path, self._connections, self._clock)
                 self._writer.start()
             except self._connections.errors as error:
@@ -101,6 +105,8 @@ class SqliteStore:
 
     def _open_writing(self) -> tuple[Link, SqlTransaction]:
         link = self._connections.open(writing=True)
+        if self._spare_bytes:
+            self._connections.keep_room(link, self._spare_bytes)
         return link, SqlTransaction(link, self._clock, self._lease_clock)
 
     def _open_reading(self) -> tuple[Link, SqlTransaction]:

@@ -171,6 +171,7 @@ class Writer:
         with suppress(Exception):  # the next transaction tries to open again
             self._link, self._transaction = self._open()
             self._link.script("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._drop_link()  # the next one takes the room again that the log has lost
 
     def _one_by_one(self, batch: list[Job]) -> None:
         """The shared transaction is lost: give each job one of its own."""
