@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight.cli.telling import KEPT, Telling
-from overnight.cli.views import LiveView, PlainView
+from overnight.cli.views import JsonView, LiveView, PlainView
 
 ANSWER = "I read the goal.\nIt fails, as it should."
 
@@ -87,6 +87,32 @@ def test_a_log_that_grew_is_told_once() -> None:
 def test_every_word_of_every_message_is_shown(printed: list[str], message: str) -> None:
     shown = "\n".join(told(*(out(text + "\n") for text in printed), said(message))).replace("   │ ", "")
     assert message.strip() in shown
+
+
+def test_what_was_told_before_is_not_told_again(capsys: Any) -> None:
+    with LiveView(None) as live, PlainView() as plainly, JsonView() as raw:
+        for view in (live, plainly, raw):
+            view.seen(out(ANSWER + "\n"))
+            view.seen(event("usage.recorded", total=500))
+            view.item(said(ANSWER))
+        assert "500 tok" in live.figures(live.progress)
+    shown = capsys.readouterr().out
+    assert shown.count("It fails, as it should.") == 1, "only JSON has every event"
+
+
+def test_going_on_is_told_once() -> None:
+    asked = event("run.resumed", turn=None, by="usr_local")
+    taken = event("run.resumed", turn=None, host_id="h", worker="w")
+    assert told(asked, taken) == ["resumed by usr_local"]
+
+
+def test_a_turn_that_was_cut_short_is_not_called_done() -> None:
+    ends = [
+        event("turn.completed", stop_reason=why) for why in ("end_turn", "cancelled", "interrupted", None)
+    ]
+    assert [line.split(" · ")[0].strip() for line in told(*ends)] == [
+        "turn 1 done", "turn 1 cut short by the cancel", "turn 1 interrupted", "turn 1 done",
+    ]  # fmt: skip
 
 
 def test_both_views_tell_it_once(capsys: Any) -> None:

@@ -15,6 +15,8 @@ from overnight.client.shapes import FINAL
 
 PATIENCE_S: Final = 120.0
 """How long a lost server is waited for."""
+EARLIER: Final = 1000
+"""Events before the first one shown that are read all the same, for figures and for what they have told."""
 QUEUED_S: Final = 2.0
 """After this long in the queue a run's watcher hears why."""
 _PERSON: Final = frozenset({"run.waiting", "run.blocked", "run.paused"})
@@ -27,7 +29,10 @@ async def attach(client: Client, run: Run, *, after: int = 0, as_json: bool = Fa
     """
     limits = cast("dict[str, Any]", (run.get("config") or {}).get("limits") or {})
     turns = limits.get("turns") if run["mode"] == "continuous" else None
+    earlier = await _earlier(client, run["id"], after) if after and not as_json else []
     with view_for(as_json=as_json, turns=turns) as view:
+        for event in earlier:
+            view.seen(event)
         watching = asyncio.ensure_future(_watch(client, run["id"], after, view))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, watching.cancel)
@@ -43,6 +48,11 @@ async def attach(client: Client, run: Run, *, after: int = 0, as_json: bool = Fa
         )
         return Exit.INTERRUPTED
     return await _verdict(client, run["id"], state)
+
+
+async def _earlier(client: Client, run_id: str, after: int) -> list[Mapping[str, Any]]:
+    page = await client.events(run_id, before=after + 1, order="desc", limit=EARLIER)
+    return [cast("Mapping[str, Any]", event) for event in reversed(page["items"])]
 
 
 async def _watch(client: Client, run_id: str, after: int, view: View) -> str:

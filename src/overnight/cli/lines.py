@@ -45,7 +45,8 @@ def _turn_completed(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[L
         figures.append(f"{count(usage['total'])} tokens")
     if usage.get("cost_usd") is not None:
         figures.append(f"${usage['cost_usd']:.4f}")
-    return [Line(f"   turn {event.get('turn')} done · {' · '.join(figures)}", "dim")]
+    how = _CUT_SHORT.get(str(data.get("stop_reason")), "done")
+    return [Line(f"   turn {event.get('turn')} {how} · {' · '.join(figures)}", "dim")]
 
 
 def _turn_failed(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
@@ -127,6 +128,11 @@ def _asked(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
     return [Line(f"{str(event['type']).removeprefix('run.')}{by}{note}", "magenta")]
 
 
+def _resumed(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    # That a worker has taken it is told by the turn that begins.
+    return [] if data.get("worker") else _asked(event, data)
+
+
 def _budget(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
     amount = data.get("detail") or f"{data.get('used')} of {data.get('limit')} {data.get('budget')}"
     return [Line(f"   ! {str(event['type']).replace('.', ' ')}: {amount}", "yellow")]
@@ -168,6 +174,7 @@ def _compact(data: object) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
+_CUT_SHORT = {"cancelled": "cut short by the cancel", "interrupted": "interrupted"}
 _MARKS = {"completed": "x", "in_progress": ">", "done": "x"}
 _MAKERS = {
     "run.queued": _queued,
@@ -191,7 +198,7 @@ _MAKERS = {
     "run.blocked": _waiting,
     "run.paused": _waiting,
     "run.pausing": _asked,
-    "run.resumed": _asked,
+    "run.resumed": _resumed,
     "run.requeued": _asked,
     "run.cancelling": _asked,
     "budget.warned": _budget,

@@ -33,6 +33,10 @@ class View(Protocol):
         """Show an event or a delta."""
         ...
 
+    def seen(self, event: Mapping[str, Any]) -> None:
+        """Take in an earlier event that is not to be shown, for what the later ones build on."""
+        ...
+
     def note(self, text: str) -> None:
         """Words for the person, beside what is shown."""
         ...
@@ -64,6 +68,9 @@ class JsonView:
         """One line."""
         emit(item)
 
+    def seen(self, event: Mapping[str, Any]) -> None:
+        """Nothing: each event stands by itself."""
+
     def note(self, text: str) -> None:
         """On stderr."""
         say(text)
@@ -80,6 +87,10 @@ class PlainView(JsonView):
         for line in self._telling.lines(item):
             show(f"{str(item.get('at', ''))[11:19]} {line.text}")
 
+    def seen(self, event: Mapping[str, Any]) -> None:
+        """So that words told by it are not told again."""
+        self._telling.lines(event)
+
 
 class LiveView:
     """Lines that scroll by, and beneath them one line with what goes on now."""
@@ -92,7 +103,7 @@ class LiveView:
         from rich.progress import Progress as Bar
 
         self._console = Console(highlight=False)
-        self._progress = Progress(turns=turns)
+        self.progress = Progress(turns=turns)
         self._telling = Telling()
         self._bar = Bar(
             SpinnerColumn(),
@@ -118,16 +129,21 @@ class LiveView:
 
     def item(self, item: Mapping[str, Any]) -> None:
         """The lines of an event, and the figures after it."""
-        self._progress.feed(item)
+        self.progress.feed(item)
         for line in self._telling.lines(item):
             self._line(line)
-        figures, width = self.figures(self._progress), self._console.width
+        figures, width = self.figures(self.progress), self._console.width
         self._bar.update(
             self._task,
-            completed=max(0, self._progress.turn - 1) if self._progress.turns else None,
-            state=self._progress.state,
+            completed=max(0, self.progress.turn - 1) if self.progress.turns else None,
+            state=self.progress.state,
             figures=figures[: max(20, width - 50)],
         )
+
+    def seen(self, event: Mapping[str, Any]) -> None:
+        """So that words told by it are not told again, and figures begin where they are."""
+        self.progress.feed(event)
+        self._telling.lines(event)
 
     def note(self, text: str) -> None:
         """A line of its own above the figures."""
