@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,30 @@ def test_a_full_disk_refuses_new_work_and_recovers(serve: Start, small_disk: Pat
     ballast.unlink()
     again = server.submit("quick", mode="oneshot")
     server.until(again["id"], "completed")
+
+
+def test_with_no_byte_left_runs_are_cancelled_and_doctor_answers(serve: Start, small_disk: Path) -> None:
+    """Agents may fill the disk to its last byte: the room for what must go on was taken before."""
+    server = serve(
+        {"slow": [["read_prompt"], ["pid", "agent.pid"], ["forever"]], "quick": [["read_prompt"]]},
+        root=small_disk,
+        config="[storage]\nreserve_bytes = 8388608\n",
+        environment={"OVERNIGHT_GRACE_S": "1"},
+    )
+    places = [server.workspace(name) for name in ("one", "two", "three")]
+    runs = [server.submit("slow", mode="oneshot", workspace=str(place)) for place in places]
+    wait_until(lambda: all((place / "agent.pid").exists() for place in places))
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    assert os.statvfs(small_disk).f_bavail == 0
+    assert server.http.post("/api/v1/runs", json={"goal": "x", "backend": "quick"}).status_code == 507
+    for run in runs:
+        assert server.control(run["id"], "cancel").status_code == 202
+    for run in runs:
+        server.until(run["id"], "cancelled", within=10)
+    report = server.http.get("/api/v1/doctor")
+    assert (report.status_code, report.json()["status"]) == (200, "fail")
+    ballast.unlink()
+    server.until(server.submit("quick", mode="oneshot")["id"], "completed")

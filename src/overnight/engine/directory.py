@@ -12,7 +12,7 @@ from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck
 from overnight.domain.request import SteerHow, When
 from overnight.domain.run import Run
-from overnight.errors import UnknownBackend
+from overnight.errors import OvernightError, UnknownBackend
 from overnight.ids import HostId
 from overnight.ports.backend import Backend
 from overnight.ports.unit_of_work import UnitOfWork
@@ -109,5 +109,9 @@ class Backends:
     async def _check(self, name: str) -> BackendCheck:
         check = await self.get(name).check()
         self._checks[name] = check
-        await self._uow.write(lambda tx: tx.workers.save_check(self._host_id, check))
+        try:
+            await self._uow.write(lambda tx: tx.workers.save_check(self._host_id, check))
+        except OvernightError as error:
+            # It is kept to be shown after a restart. Without it doctor still tells what is wrong, the disk for one.
+            log.warning("backend.check_not_stored", backend=name, code=error.code, error=str(error))
         return check
