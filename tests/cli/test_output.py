@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from overnight.cli.lines import lines
 from overnight.cli.options import budgets, duration, pairs
-from overnight.cli.output import ago, columns, count, emit, facts, say, show, span
+from overnight.cli.output import ago, cells, columns, count, emit, facts, fitted, say, show, span
 from overnight.cli.progress import STATES, Progress
 from overnight.cli.views import JsonView, LiveView, PlainView
 from overnight.domain.event import TYPES
@@ -37,6 +37,28 @@ def test_every_way_out_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     assert harmless(err)
     assert all(harmless(line) for line in out.splitlines() if not line.startswith("{"))
     assert "link" in out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 240])
+def test_a_table_fits_the_terminal_or_hides_nothing(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    goal = "テストを直して、" * 12
+    columns(("RUN", "STATE", "GOAL"), [("run_" + "0" * 26, "completed", goal), ("修正", "x", "ok")])
+    lines = capsys.readouterr().out.splitlines()
+    if width < 57:
+        assert goal in lines[1], "too narrow for the table: the terminal wraps it"
+    else:
+        assert all(cells(line) <= width for line in lines)
+        assert lines[1].endswith("…") == (width < 240)
+    assert cells(lines[2].partition("x")[0]) == len("run_" + "0" * 26) + 2, "columns stand beneath each other"
+
+
+def test_cells_are_what_a_terminal_takes() -> None:
+    assert [cells(text) for text in ("abc", "日本", "e\u0301", "", "🎉")] == [3, 4, 1, 0, 2]
+    assert [fitted("日本語", room) for room in (6, 5, 4)] == ["日本語", "日本…", "日…"]
 
 
 def test_json_on_a_terminal_is_pure_ascii(

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from overnight.domain.text import plain
+
+_LEAST: Final = 12
+"""Cells of a last column that are worth showing."""
 
 
 def emit(document: object) -> None:
@@ -31,19 +36,54 @@ def say(text: str) -> None:
 
 
 def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table: as wide as it needs to be; on a terminal the last column is cut to fit."""
+    """A table as wide as it needs to be. On a terminal the last column is cut to fit, where enough of it is left."""
     table = [list(head), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    widths = [max(cells(row[i]) for row in table) for i in range(len(head))]
+    room = _room(widths)
     for row in table:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        show(line if limit is None or len(line) <= limit else line[: limit - 1] + "…")
+        *firsts, last = row
+        padded = [cell + " " * (width - cells(cell)) for cell, width in zip(firsts, widths, strict=False)]
+        show("  ".join([*padded, last if room is None else fitted(last, room)]).rstrip())
+
+
+def _room(widths: Sequence[int]) -> int | None:
+    """Cells for the last column; None for as many as it likes."""
+    if not sys.stdout.isatty():
+        return None
+    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    # A terminal that is too narrow for the table wraps it: nothing is hidden.
+    return room if room >= min(_LEAST, widths[-1]) else None
+
+
+def fitted(text: str, room: int) -> str:
+    """`text` in at most `room` cells."""
+    if cells(text) <= room:
+        return text
+    taken = 0
+    for at, character in enumerate(text):
+        taken += cells(character)
+        if taken > room - 1:
+            return text[:at] + "…"
+    return text
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal `text` takes: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells(character) for character in text)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Names and values, one a line; empty values are left out."""
     shown = [(name, _cell(value)) for name, value in pairs if value not in (None, "", [], {})]
-    width = max((len(name) for name, _ in shown), default=0)
+    width = max((cells(name) for name, _ in shown), default=0)
     for name, value in shown:
         show(f"{name.ljust(width)}  {value}")
 
