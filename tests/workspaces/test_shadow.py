@@ -277,6 +277,8 @@ def test_a_workspace_that_is_gone_and_a_missing_git_are_told_apart(
         shadow.changes(base, None)
     work.mkdir()
     monkeypatch.setenv("PATH", "/nonexistent")
+    assert shadow.changes(base, None) == [], "an empty folder needs no git"
+    (work / "file").write_text("x")
     with pytest.raises(WorkspaceUnreadable, match="cannot be started"):
         shadow.changes(base, None)
 
@@ -361,3 +363,18 @@ def test_the_view_agrees_with_the_files(
     expected = {p: hashlib.sha256(c).hexdigest() for p, c in after.items() if before.get(p) != c}
     expected |= {p: None for p in before if p not in after}  # type: ignore[misc]
     assert {c.path: c.sha256 for c in shadow.changes(base, None)} == expected
+
+
+def test_an_empty_workspace_is_the_empty_tree_and_no_repository_is_made(
+    shadow: GitShadow, work: Path, tmp_path: Path
+) -> None:
+    (work / ".overnight").mkdir()
+    assert shadow.snapshot("base") == module.EMPTY
+    assert shadow.changes(module.EMPTY, None) == []
+    assert shadow.patch(module.EMPTY, None, "x", limit=100) == ""
+    assert not list(tmp_path.rglob("HEAD"))
+    (work / "x").write_text("x\n")
+    tree = shadow.snapshot("turn-1")
+    assert _kinds(shadow.changes(module.EMPTY, tree)) == {"x": "created"}
+    (work / "x").unlink()
+    assert _kinds(shadow.changes(tree, shadow.snapshot("turn-2"))) == {"x": "deleted"}

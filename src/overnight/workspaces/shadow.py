@@ -53,11 +53,15 @@ class GitShadow:
 
     def snapshot(self, label: str) -> str:
         """See `Shadow.snapshot`."""
+        tree = EMPTY if self._nothing_so_far() else self._taken()
+        self._write(f"refs/overnight/{label}", tree)
+        return tree
+
+    def _taken(self) -> str:
         with self._new_index() as index:
             tree = self._record(index)
             if index.exists():
                 os.replace(index, self._repository / "index")
-        self._write(f"refs/overnight/{label}", tree)
         return tree
 
     def resolve(self, label: str) -> str | None:
@@ -98,7 +102,9 @@ class GitShadow:
             "--src-prefix=a/",
             "--dst-prefix=b/",
         )
-        names = (self._name(before), self._after(after))
+        names = self._name(before), self._after(after)
+        if names[0] == names[1]:
+            return ""
         output = self._git().run("diff-tree", "-r", *options, *names, "--", path, limit=limit + 1)
         text = plain(output.decode("utf-8", "replace"))
         if len(output) <= limit:
@@ -110,8 +116,19 @@ class GitShadow:
         """The name given, or that of the workspace as it is now."""
         if after is not None:
             return self._name(after)
+        if self._nothing_so_far():
+            return EMPTY
         with self._new_index() as index:
             return self._record(index)
+
+    def _nothing_so_far(self) -> bool:
+        """Whether the workspace is empty and never was otherwise, as scratch folders often are: needs no git."""
+        if (self._repository / "index").exists():
+            return False
+        try:
+            return all(name == ".overnight" for name in os.listdir(self._workspace))
+        except OSError:
+            return False  # git will find the words for it
 
     @staticmethod
     def _name(name: str) -> str:
