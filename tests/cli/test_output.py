@@ -13,6 +13,7 @@ from overnight.cli.lines import lines
 from overnight.cli.options import budgets, duration, pairs
 from overnight.cli.output import ago, cells, columns, count, emit, facts, fitted, say, show, span
 from overnight.cli.progress import STATES, Progress
+from overnight.cli.runs import handle
 from overnight.cli.views import JsonView, LiveView, PlainView
 from overnight.domain.event import TYPES
 
@@ -120,7 +121,7 @@ def test_progress_adds_up() -> None:
     progress.feed(event("tests.completed", passed=3, failed=1, skipped=0))
     progress.feed(event("command.started", command="make\ntest"))
     assert (progress.state, progress.turn, progress.tokens, progress.cost_usd) == ("running", 2, 200, 0.75)
-    assert LiveView.figures(progress) == "turn 2/50 · 200 tok · $0.75 · 1 files · tests 3/4 · $ make test"
+    assert LiveView.figures(progress) == "turn 2/50 · 200 tok · $0.75 · 1 file · tests 3/4 · $ make test"
     progress.feed(event("run.completed", by="pattern"))
     assert progress.state == "completed"
 
@@ -152,3 +153,24 @@ def test_figures_are_short() -> None:
     assert [count(n) for n in (0, 999, 12_345, 4_100_000, None)] == ["0", "999", "12.3k", "4.1M", ""]
     assert [span(s) for s in (8.9, 192, 7500, 356_400)] == ["8s", "3m12s", "2h05m", "4d03h"]
     assert ago(None) == ""
+
+
+def test_a_narrow_terminal_shows_the_end_of_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = "run_01m7z93gvre2asycvy53qhy8xn"
+    assert handle(whole) == whole, "a file or a pipe gets all of it"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for width, shown in ((80, "cvy53qhy8xn"[-10:]), (200, whole)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert handle(whole) == shown
+
+
+def test_the_live_line_fits_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with LiveView(50) as view:
+        view.item(event("run.started"))
+        view.item(event("command.started", command="日本語" * 40))
+        assert "━" not in capsys.readouterr().out
+        (task,) = view.bar.tasks
+        assert cells(task.fields["figures"]) <= 16

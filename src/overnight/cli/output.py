@@ -46,11 +46,17 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         show("  ".join([*padded, last if room is None else fitted(last, room)]).rstrip())
 
 
+def columns_of_terminal() -> int | None:
+    """The width of the terminal that stdout is; None where it is none, so that nothing needs to fit."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def _room(widths: Sequence[int]) -> int | None:
     """Cells for the last column; None for as many as it likes."""
-    if not sys.stdout.isatty():
+    wide = columns_of_terminal()
+    if wide is None:
         return None
-    room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    room = wide - sum(widths[:-1]) - 2 * (len(widths) - 1)
     # A terminal that is too narrow for the table wraps it: nothing is hidden.
     return room if room >= min(_LEAST, widths[-1]) else None
 

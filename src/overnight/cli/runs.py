@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overnight.cli.options import JsonFlag, RunArgument
-from overnight.cli.output import ago, columns, count, emit, facts, say, show
+from overnight.cli.output import ago, columns, columns_of_terminal, count, emit, facts, say, show
 
 if TYPE_CHECKING:
     from overnight.client import Run
 
+ROOMY = 110
+"""Columns of a terminal from which on a list has room for whole ids."""
 Filter = Annotated[str | None, typer.Option(help="Only runs that fit.")]
 
 
@@ -65,7 +67,15 @@ async def _ls(filters: dict[str, Any], limit: int, *, as_json: bool) -> None:
     columns(
         ("RUN", "STATE", "TURN", "BACKEND", "AGE", "TOKENS", "GOAL"),
         (
-            (r["id"], _state(r), r["turn"], r["backend"], ago(r["created_at"]), _tokens(r), r["goal"][:200])
+            (
+                handle(r["id"]),
+                _state(r),
+                r["turn"],
+                r["backend"],
+                ago(r["created_at"]),
+                _tokens(r),
+                r["goal"][:200],
+            )
             for r in runs
         ),
     )
@@ -216,6 +226,11 @@ def _raw(output: bytes) -> None:
 def headline(run: Mapping[str, Any]) -> str:
     """One line about a run for the list of changes."""
     return f"{str(run['updated_at'])[11:19]} {run['id']} {_state(run)} turn {run['turn']} {run['goal'][:80]}"
+
+
+def handle(run_id: str) -> str:
+    """An id as a list shows it: whole, but on a narrow terminal its end, which names the run as well."""
+    return run_id if (columns_of_terminal() or ROOMY) >= ROOMY else run_id[-10:]
 
 
 def _state(run: Mapping[str, Any]) -> str:

@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from overnight.cli.lines import Line
-from overnight.cli.output import count, emit, say, show
+from overnight.cli.output import count, emit, fitted, say, show
 from overnight.cli.progress import Progress
 from overnight.cli.telling import Telling
 from overnight.domain.text import plain
+
+_ROOM_FOR_A_BAR: Final = 72
+"""Columns of a terminal."""
 
 
 class View(Protocol):
@@ -105,27 +108,27 @@ class LiveView:
         self._console = Console(highlight=False)
         self.progress = Progress(turns=turns)
         self._telling = Telling()
-        self._bar = Bar(
+        self.bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.fields[state]}", markup=False),
-            # Without a limit of turns nothing says how much is left.
-            *([BarColumn(bar_width=20)] if turns else []),
+            # Without a limit of turns nothing says how much is left; in a narrow place the figures need the room.
+            *([BarColumn(bar_width=20)] if turns and self._console.width >= _ROOM_FOR_A_BAR else []),
             TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
             refresh_per_second=8,
         )
-        self._task = self._bar.add_task("run", total=turns, state="…", figures="")
+        self._task = self.bar.add_task("run", total=turns, state="…", figures="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self.bar.stop()
 
     def item(self, item: Mapping[str, Any]) -> None:
         """The lines of an event, and the figures after it."""
@@ -133,11 +136,11 @@ class LiveView:
         for line in self._telling.lines(item):
             self._line(line)
         figures, width = self.figures(self.progress), self._console.width
-        self._bar.update(
+        self.bar.update(
             self._task,
             completed=max(0, self.progress.turn - 1) if self.progress.turns else None,
             state=self.progress.state,
-            figures=figures[: max(20, width - 50)],
+            figures=fitted(figures, max(16, width - (50 if width >= _ROOM_FOR_A_BAR else 24))),
         )
 
     def seen(self, event: Mapping[str, Any]) -> None:
@@ -158,7 +161,7 @@ class LiveView:
         if progress.cost_usd is not None:
             parts.append(f"${progress.cost_usd:.2f}")
         if progress.files:
-            parts.append(f"{len(progress.files)} files")
+            parts.append(f"{len(progress.files)} file{'s' if len(progress.files) > 1 else ''}")
         if progress.passed is not None:
             parts.append(f"tests {progress.passed}/{progress.passed + (progress.failed or 0)}")
         if progress.now:
