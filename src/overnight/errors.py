@@ -366,8 +366,8 @@ class Unreachable(OvernightError):
 
 
 def tree() -> list[type[OvernightError]]:
-    """Every class of the tree, parents before children; the reference page is made from it."""
+    """Every class with a code of its own, parents before children; the reference page is made from it."""
     found: list[type[OvernightError]] = [OvernightError]
     for kind in found:
-        found.extend(kind.__subclasses__())
+        found.extend(child for child in kind.__subclasses__() if "code" in vars(child))
     return found

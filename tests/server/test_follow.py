@@ -91,8 +91,8 @@ async def everything(reader: Reader[Recorded], pace: random.Random | None = None
         for entry in entries:
             assert isinstance(entry, Batch)
             found += [event.seq for event in entry.items]
-        if pace is not None and pace.random() < 0.3:
-            await asyncio.sleep(pace.random() * 0.02)
+        for _ in range(pace.randrange(30) if pace is not None else 0):
+            await asyncio.sleep(0)
     reader.close()
     return found
 

@@ -196,8 +196,8 @@ async def test_another_process_that_writes_for_long_is_waited_for_then_named(tmp
     blocker = driver().connect(str(tmp_path / "overnight.db"), isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     waiting = asyncio.ensure_future(store.write(lambda tx: tx.installation.put("a", "b")))
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
+    done, _ = await asyncio.wait({waiting}, timeout=0.05)
+    assert not done
     blocker.execute("COMMIT")
     blocker.close()
     await waiting

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -152,15 +154,18 @@ class TestLogs:
         (work / "WORKLOG.md").write_text("one\n")
         await eventually(lambda: bool(told), what="an update")
         real = logs.look
+        looking, released = threading.Event(), threading.Event()
 
         def slow(*, final: bool = False) -> list[Draft]:
-            time.sleep(0.05)
+            looking.set()
+            released.wait(10)
             return real(final=final)
 
         monkeypatch.setattr(logs, "look", slow)
         _append(work / "WORKLOG.md", "two\n")
-        await asyncio.sleep(0.03)
+        await eventually(looking.is_set, what="a look in the middle of which it is cancelled")
         task.cancel()
+        released.set()
         with contextlib.suppress(asyncio.CancelledError):
             await task
         told += real(final=True)
@@ -195,11 +200,13 @@ async def _watching(
 
     task = asyncio.ensure_future(watched.watch.watch(add))
     try:
-        for number in range(1000):  # watching has begun once it tells something
-            (work / "ready").write_text(str(number))
-            await asyncio.sleep(0.01)
-            if watched.told:
-                break
+        numbers = itertools.count()
+
+        def begun() -> bool:
+            (work / "ready").write_text(str(next(numbers)))
+            return bool(watched.told)
+
+        await eventually(begun, what="watching to tell something")
         yield watched
     finally:
         task.cancel()
@@ -338,9 +345,9 @@ async def test_a_storm_of_changes_leaves_the_loop_to_others(work: Path) -> None:
         for number in range(20_000):
             (work / f"f{number % 100}").touch()
         slow = 0.0
-        for _ in range(50):
+        for _ in range(200):
             start = time.perf_counter()
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
             slow = max(slow, time.perf_counter() - start)
         assert slow < 0.2
         assert len(await _read(tree)) <= 100

@@ -6,15 +6,13 @@ the key of its stream, so events need no second key.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
     Column,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -23,6 +21,7 @@ from sqlalchemy import (
 )
 
 from overnight.domain.states import TRANSITIONS, TURN_TRANSITIONS
+from overnight.stores.sql.conventions import COUNTED, PACKED, STRICT, Key, ends, one_of
 
 metadata: Final = MetaData(
     naming_convention={
@@ -33,26 +32,6 @@ metadata: Final = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-Key = BigInteger().with_variant(Integer(), "sqlite")
-"""64-bit whole numbers; SQLite's rowid alias and its STRICT tables want the plain name."""
-
-_STRICT: Final[dict[str, Any]] = {"sqlite_strict": True}
-_PACKED: Final[dict[str, Any]] = {"sqlite_strict": True, "sqlite_with_rowid": False}
-_COUNTED: Final[dict[str, Any]] = {"sqlite_strict": True, "sqlite_autoincrement": True}
-"""A deleted key is never given out again."""
-
-
-def _one_of(column: str, names: list[str]) -> str:
-    quoted = ", ".join(f"'{name}'" for name in names)
-    return f"{column} IN ({quoted})"
-
-
-def _ends(table: dict[str, bool]) -> str:
-    """Final states carry `ended_at`, others do not."""
-    final = [name for name, is_final in table.items() if is_final]
-    return f"({_one_of('state', final)}) = (ended_at IS NOT NULL)"
-
 
 _RUN_STATES: Final = {state.value: not moves for state, moves in TRANSITIONS.items()}
 _TURN_STATES: Final = {state.value: not moves for state, moves in TURN_TRANSITIONS.items()}
@@ -68,9 +47,9 @@ streams: Final = Table(
     Column("first_seq", Key, nullable=False, server_default=text("1")),
     Column("last_seq", Key, nullable=False, server_default=text("0")),
     Column("last_at", Key),
-    CheckConstraint(_one_of("kind", ["run", "session"]), name="kind"),
+    CheckConstraint(one_of("kind", ["run", "session"]), name="kind"),
     CheckConstraint("(kind = 'run') = (run_id IS NOT NULL)", name="run_id"),
-    **_STRICT,
+    **STRICT,
 )
 """The keys come from the counter of changes, so that one that was deleted is never given out again: it names topics
 and cursors that others may still hold.
@@ -87,7 +66,7 @@ events: Final = Table(
     Column("version", Key, nullable=False),
     Column("body", LargeBinary, nullable=False),
     # No foreign key: every append updates its stream's row in the same transaction, which proves that it exists.
-    **_PACKED,
+    **PACKED,
 )
 
 sessions: Final = Table(
@@ -105,8 +84,8 @@ sessions: Final = Table(
     Column("config", Text, nullable=False),
     Column("created_at", Key, nullable=False),
     Column("updated_at", Key, nullable=False),
-    CheckConstraint(_one_of("state", ["active", "suspended", "completed", "expired"]), name="state"),
-    **_STRICT,
+    CheckConstraint(one_of("state", ["active", "suspended", "completed", "expired"]), name="state"),
+    **STRICT,
 )
 
 messages: Final = Table(
@@ -119,7 +98,7 @@ messages: Final = Table(
     Column("at", Key, nullable=False),
     Column("run_id", Text),
     Column("turn", Key),
-    **_STRICT,
+    **STRICT,
 )
 
 backend_states: Final = Table(
@@ -128,7 +107,7 @@ backend_states: Final = Table(
     Column("session_pk", Key, ForeignKey("sessions.pk"), primary_key=True),
     Column("backend", Text, primary_key=True),
     Column("state", Text, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 
 runs: Final = Table(
@@ -173,11 +152,11 @@ runs: Final = Table(
     Column("sandbox_effective", Text, nullable=False),
     Column("now", Text),
     Column("change", Key, nullable=False),
-    CheckConstraint(_one_of("state", list(_RUN_STATES)), name="state"),
-    CheckConstraint(_ends(_RUN_STATES), name="ended_at"),
+    CheckConstraint(one_of("state", list(_RUN_STATES)), name="state"),
+    CheckConstraint(ends(_RUN_STATES), name="ended_at"),
     CheckConstraint("gate IS NULL OR state = 'queued'", name="gate"),
-    CheckConstraint(_one_of("gate", ["time", "session", "workspace", "held"]), name="gates"),
-    **_STRICT,
+    CheckConstraint(one_of("gate", ["time", "session", "workspace", "held"]), name="gates"),
+    **STRICT,
 )
 """Small on purpose, since a save writes the whole row: what never changes lies in `run_specs`.
 
@@ -192,7 +171,7 @@ run_specs: Final = Table(
     Column("spec", Text, nullable=False),
     Column("goal_folded", Text, nullable=False),
     Column("environment", Text, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 
 run_labels: Final = Table(
@@ -201,7 +180,7 @@ run_labels: Final = Table(
     Column("run_pk", Key, ForeignKey("runs.pk"), primary_key=True, autoincrement=False),
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
-    **_PACKED,
+    **PACKED,
 )
 
 run_places: Final = Table(
@@ -210,7 +189,7 @@ run_places: Final = Table(
     Column("run_pk", Key, ForeignKey("runs.pk"), primary_key=True, autoincrement=False),
     Column("depth", Key, primary_key=True, autoincrement=False),
     Column("node", Text, nullable=False),
-    **_PACKED,
+    **PACKED,
 )
 """The directory that a run works in (depth 0) and all that it lies in, each as `device:inode`."""
 
@@ -221,7 +200,7 @@ leases: Final = Table(
     Column("worker_pk", Key, nullable=False),
     Column("token", Key, nullable=False),
     Column("renewal", Key, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 """One narrow row a hold, so that renewing all of a worker's leases touches a page or two."""
 
@@ -233,7 +212,7 @@ workspace_locks: Final = Table(
     Column("host_id", Text, nullable=False),
     Column("node", Text, nullable=False),
     Column("shared", Key, nullable=False),
-    **_PACKED,
+    **PACKED,
 )
 
 turns: Final = Table(
@@ -262,9 +241,9 @@ turns: Final = Table(
     Column("items", Key, nullable=False),
     Column("last_message", Text),
     Column("resume_before", Text, nullable=False),
-    CheckConstraint(_one_of("state", list(_TURN_STATES)), name="state"),
-    CheckConstraint(_ends(_TURN_STATES), name="ended_at"),
-    **_STRICT,
+    CheckConstraint(one_of("state", list(_TURN_STATES)), name="state"),
+    CheckConstraint(ends(_TURN_STATES), name="ended_at"),
+    **STRICT,
 )
 
 inputs: Final = Table(
@@ -275,7 +254,7 @@ inputs: Final = Table(
     Column("attempt", Key, primary_key=True, autoincrement=False),
     Column("n", Key, primary_key=True, autoincrement=False),
     Column("data", LargeBinary, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 
 requests: Final = Table(
@@ -291,7 +270,7 @@ requests: Final = Table(
     Column("settled_at", Key),
     Column("outcome", Text),
     CheckConstraint("(settled_at IS NULL) = (outcome IS NULL)", name="outcome"),
-    **_COUNTED,
+    **COUNTED,
 )
 
 tokens: Final = Table(
@@ -307,8 +286,8 @@ tokens: Final = Table(
     Column("last_used_at", Key),
     Column("expires_at", Key),
     Column("revoked_at", Key),
-    CheckConstraint(_one_of("kind", ["user", "worker", "agent"]), name="kind"),
-    **_COUNTED,
+    CheckConstraint(one_of("kind", ["user", "worker", "agent"]), name="kind"),
+    **COUNTED,
 )
 
 workers: Final = Table(
@@ -326,8 +305,8 @@ workers: Final = Table(
     Column("state", Text, nullable=False),
     Column("started_at", Key, nullable=False),
     Column("seen_at", Key, nullable=False),
-    CheckConstraint(_one_of("state", ["active", "draining", "gone"]), name="state"),
-    **_COUNTED,
+    CheckConstraint(one_of("state", ["active", "draining", "gone"]), name="state"),
+    **COUNTED,
 )
 
 checks: Final = Table(
@@ -341,7 +320,7 @@ checks: Final = Table(
     Column("problems", Text, nullable=False),
     Column("checked_at", Key, nullable=False),
     Column("stamp", Text, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 
 idempotency: Final = Table(
@@ -352,7 +331,7 @@ idempotency: Final = Table(
     Column("key", Text, primary_key=True),
     Column("body_hash", Text, nullable=False),
     Column("run_pk", Key, ForeignKey("runs.pk"), nullable=False, index=True),
-    **_STRICT,
+    **STRICT,
 )
 
 installation: Final = Table(
@@ -360,7 +339,7 @@ installation: Final = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 
 counters: Final = Table(
@@ -368,7 +347,7 @@ counters: Final = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Key, nullable=False),
-    **_STRICT,
+    **STRICT,
 )
 """`change` orders the changes of all runs and numbers the streams. A row, not a sequence: its lock makes the order
 that of the commits.
@@ -391,11 +370,7 @@ _partial(
 _partial("ix_runs_gate_time", runs.c.not_before, where="gate = 'time'")
 _partial("ix_runs_gate_session", runs.c.session_pk, runs.c.pk, where="gate = 'session'")
 _partial("ix_runs_gate_by", runs.c.gate_by, where="gate_by IS NOT NULL")
-_partial(
-    "ix_runs_held",
-    runs.c.pk,
-    where="state IN ('running', 'pausing', 'blocked', 'cancelling')",
-)
+_partial("ix_runs_held", runs.c.pk, where="state IN ('running', 'pausing', 'blocked', 'cancelling')")
 _partial("ix_runs_ended", runs.c.ended_at, runs.c.pk, where="ended_at IS NOT NULL")
 _partial("ix_runs_overdue", runs.c.waiting_until, where="waiting_until IS NOT NULL")
 Index("ix_runs_newest", runs.c.created_at, runs.c.pk)
