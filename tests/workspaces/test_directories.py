@@ -219,3 +219,18 @@ class TestCheckout:
         with pytest.raises(WorkspaceRefused) as refused:
             workspaces.checkout("run_1", "https://user:hunter2@localhost:1/x", "HEAD")
         assert "hunter2" not in str(refused.value)
+
+
+def test_a_link_in_the_place_of_the_workspace_leads_nowhere(
+    workspaces: DirectoryWorkspaces, tmp_path: Path
+) -> None:
+    work, outside = tmp_path / "roots" / "w", tmp_path / "outside"
+    work.parent.mkdir(exist_ok=True)
+    outside.mkdir()
+    (outside / "secret").write_text("top secret")
+    work.symlink_to(outside)
+    assert workspaces.read_text(work, "secret", limit=100) is None
+    assert workspaces.fingerprint(work, "secret", limit=100) is None
+    assert not workspaces.create_text(work, "new", "x")
+    assert not workspaces.remove_file(work, "secret")
+    assert [entry.name for entry in outside.iterdir()] == ["secret"]

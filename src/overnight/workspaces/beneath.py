@@ -33,8 +33,15 @@ def parts(relative: str) -> list[str]:
 
 @contextlib.contextmanager
 def folder(path: str | os.PathLike[str]) -> Iterator[int]:
-    """A descriptor of the directory `path`. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """A descriptor of the directory `path`, which is absolute and resolved.
+
+    Raises OSError, also when a link has taken its place or that of a directory around it.
+    """
+    top = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = open_beneath(top, os.fspath(path).lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(top)
     try:
         yield descriptor
     finally:

@@ -17,6 +17,7 @@ from typing import Final
 from overnight.domain.text import cut_utf8, plain
 from overnight.errors import NotFound, WorkspaceUnreadable
 from overnight.ports.workspace import FileChange
+from overnight.workspaces import beneath
 from overnight.workspaces.git import Git
 from overnight.workspaces.raw_diff import Entry, read_entries
 
@@ -37,6 +38,8 @@ EMPTY: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _ATTRIBUTES: Final = "* -text !eol -ident -filter -working-tree-encoding !diff !merge"
 _EXCLUDED: Final = "/.overnight/"
 _TRIES: Final = 20
+Apart = dict[bytes, str | None]
+"""Files that are recorded by a description, with what was recorded last; None for one that no longer is."""
 _MAKING: Final = threading.Lock()
 
 
@@ -53,14 +56,16 @@ class GitShadow:
 
     def snapshot(self, label: str) -> str:
         """See `Shadow.snapshot`."""
+        self._check_place()
         tree = EMPTY if self._nothing_so_far() else self._taken()
         self._write(f"refs/overnight/{label}", tree)
         return tree
 
     def _taken(self) -> str:
         with self._new_index() as index:
-            tree = self._record(index)
+            tree, apart = self._record(index)
             if index.exists():
+                self._remember(index, apart)
                 os.replace(index, self._repository / "index")
         return tree
 
@@ -78,15 +83,8 @@ class GitShadow:
         if names[0] == names[1]:
             return []
         options = (
-            "-r",
-            "--raw",
-            "--numstat",
-            "-z",
-            "--no-abbrev",
-            "--no-renames",
-            "--no-ext-diff",
-            "--no-textconv",
-        )
+            "-r", "--raw", "--numstat", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff", "--no-textconv",
+        )  # fmt: skip
         return self._described(read_entries(self._git().run("diff-tree", *options, *names))[:MAX_FILES])
 
     def patch(self, before: str, after: str | None, path: str, *, limit: int) -> str:
@@ -116,10 +114,21 @@ class GitShadow:
         """The name given, or that of the workspace as it is now."""
         if after is not None:
             return self._name(after)
+        self._check_place()
         if self._nothing_so_far():
             return EMPTY
         with self._new_index() as index:
-            return self._record(index)
+            return self._record(index)[0]
+
+    def _check_place(self) -> None:
+        """Raise WorkspaceUnreadable when a link has taken the workspace's place: git would follow it anywhere."""
+        try:
+            with beneath.folder(self._workspace):
+                return
+        except FileNotFoundError:
+            return  # git will find the words for it
+        except (OSError, ValueError):
+            raise WorkspaceUnreadable(f"{self._workspace} is no longer a directory, but a link") from None
 
     def _nothing_so_far(self) -> bool:
         """Whether the workspace is empty and never was otherwise, as scratch folders often are: needs no git."""
@@ -181,22 +190,40 @@ class GitShadow:
             open_file.write(content if isinstance(content, bytes) else f"{content}\n".encode())
         os.replace(partial, file)
 
-    def _record(self, index: Path) -> str:
-        """Bring `index` up to the workspace; the name of its tree."""
+    def _record(self, index: Path) -> tuple[str, Apart]:
+        """Bring `index` up to the workspace; the name of its tree, and the files at which git does not look."""
+        apart = self._apart(index)
         for _ in range(2):
-            changed = self._changed(index)
+            changed = self._changed(index, apart)
             if not changed and (known := self._known_tree(index)):
-                return known
+                return known, apart
             self._refuse_traps(changed)
             kept, big, gone = self._sorted(changed)
+            self._put(index, [], [path for path in kept if path in apart])
             self._update(index, kept)
             self._put(index, big, gone)
+            apart |= {path: None for path in (*kept, *gone) if path in apart} | dict(big)
             if not any(self._is_folder(path) for path in (*gone, *kept)):
                 break  # else a file has become a folder, into which git looks only once the file is forgotten
             self._drop_links_to_repositories(index)
         tree = self._git(index).run("write-tree").decode().strip()
         self._write("index.tree", f"{_checksum(index)} {tree}")
-        return tree
+        return tree, apart
+
+    def _apart(self, index: Path) -> Apart:
+        """What `_remember` has kept with this index; for another one's, nothing that it says counts but the paths."""
+        try:
+            checksum, *fields = (self._repository / "index.apart").read_bytes().split(b"\0")
+        except FileNotFoundError:
+            return {}
+        known = index.exists() and checksum.decode() == _checksum(index)
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        return {path: (text.decode() or None) if known else "" for path, text in pairs}
+
+    def _remember(self, index: Path, apart: Apart) -> None:
+        if apart:
+            fields = [field for path, text in apart.items() for field in (path, (text or "").encode())]
+            self._write("index.apart", b"\0".join([_checksum(index).encode(), *fields]))
 
     def _known_tree(self, index: Path) -> str | None:
         """The tree of an index that has not changed since it was last written as a tree."""
@@ -229,7 +256,7 @@ class GitShadow:
         except OSError:
             return False
 
-    def _changed(self, index: Path) -> list[bytes]:
+    def _changed(self, index: Path, apart: Apart) -> list[bytes]:
         listed = self._listed(self._git(index), "--modified", "--deleted", "--others")
         found = [path for path in listed if not path.endswith(b"/")]
         nested = [path for path in listed if path.endswith(b"/")]
@@ -243,7 +270,16 @@ class GitShadow:
             inside = self._listed(self._git(self._repository / "no-index", tree), "--others")
             found += [folder + path for path in inside if not path.endswith(b"/")]
             nested += [folder + path for path in inside if path.endswith(b"/")]
+        found += [
+            path for path, text in apart.items() if text is not None and text != self._described_now(path)
+        ]
         return list(dict.fromkeys(found))
+
+    def _described_now(self, path: bytes) -> str | None:
+        try:
+            return _description(os.lstat(os.path.join(os.fsencode(self._workspace), path)))
+        except OSError:
+            return None
 
     def _listed(self, git: Git, *which: str) -> list[bytes]:
         """What git finds. Ignore patterns can be made such that matching never ends: then they count no longer."""
@@ -272,7 +308,7 @@ class GitShadow:
             elif not stat.S_ISREG(found.st_mode):
                 gone.append(path)
             elif found.st_size > MAX_BYTES or not os.access(whole, os.R_OK):
-                big.append((path, f"{found.st_size} bytes, changed at {found.st_mtime_ns}\n"))
+                big.append((path, _description(found)))
             else:
                 kept.append(path)
         return kept, big, gone
@@ -297,13 +333,16 @@ class GitShadow:
         raise WorkspaceUnreadable("the workspace changes too fast to be compared")
 
     def _put(self, index: Path, big: list[tuple[bytes, str]], gone: list[bytes]) -> None:
-        """Set entries without letting git look at the files."""
+        """Set entries without letting git look at the files, now or later: it would read big ones to the end."""
         lines = [b"0 %b\t%b\0" % (b"0" * 40, path) for path in gone]
         for path, text in big:
             blob = self._git(index).run("hash-object", "-w", "--stdin", "--no-filters", stdin=text.encode())
             lines.append(b"100644 %b\t%b\0" % (blob.strip(), path))
         if lines:
             self._git(index).run("update-index", "-z", "--index-info", stdin=b"".join(lines))
+        if big:
+            names = b"".join(path + b"\0" for path, _ in big)
+            self._git(index).run("update-index", "-z", "--assume-unchanged", "--stdin", stdin=names)
 
     def _drop_links_to_repositories(self, index: Path) -> None:
         """An entry that stands for a nested repository would have git look into it with that one's configuration."""
@@ -339,6 +378,10 @@ class GitShadow:
             found[name.decode()] = int(size), hashlib.sha256(content).hexdigest() if known else None
             at = end + 1 + int(size) + 1
         return found
+
+
+def _description(found: os.stat_result) -> str:
+    return f"{found.st_size} bytes, changed at {found.st_mtime_ns}\n"
 
 
 def _paths(listed: bytes) -> list[bytes]:
