@@ -149,6 +149,44 @@ def test_field_errors_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "overnight: bad\n  limits.turns: must be positive\n  mend it\n"
 
 
+def test_a_field_error_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = [{"in": "body", "path": "goal", "message": "too short"}]
+    exits.report(InvalidPattern("goal: too short", extra={"errors": errors}))
+    assert capsys.readouterr().err == "overnight: goal: too short\n"
+
+
+def test_every_command_that_answers_can_answer_in_json() -> None:
+    def leaves(group: Any) -> list[Any]:
+        found = [group.commands[name] for name in group.commands]
+        return [leaf for one in found for leaf in (leaves(one) if hasattr(one, "commands") else [one])]
+
+    without = [
+        leaf.name for leaf in leaves(root()) if not any("--json" in param.opts for param in leaf.params)
+    ]
+    assert without == ["up"]
+
+
+@pytest.mark.parametrize("arguments", ["config show", "config show >&-", "config show 2>&-", "ls >&- 2>&-"])
+def test_whoever_closes_a_stream_hears_no_traceback(here: dict[str, str], arguments: str) -> None:
+    script = f"{sys.executable} -m overnight {arguments} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=here, cwd=here["HOME"], capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.returncode in {0, 1, 4}) == ("file: none\n" if done.stderr else "", True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_whole(here: dict[str, str], shell: str) -> None:
+    shown = overnight(here | {"_OVERNIGHT_COMPLETE": f"source_{shell}"})
+    assert shown.returncode == 0, shown.stderr
+    assert "_OVERNIGHT_COMPLETE" in shown.stdout
+    if shell == "bash":
+        checked = subprocess.run(
+            ["bash", "-n"], input=shown.stdout, text=True, check=False, capture_output=True
+        )
+        assert (checked.returncode, checked.stderr) == (0, "")
+
+
 def test_completion_knows_commands_and_options(here: dict[str, str]) -> None:
     def completed(words: str) -> list[str]:
         environment = here | {

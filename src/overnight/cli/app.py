@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import typer
@@ -163,6 +165,10 @@ def run(arguments: list[str] | None = None) -> None:
 
     Whatever goes wrong on purpose becomes words on stderr and an exit status.
     """
+    for name in ("stdout", "stderr"):
+        # Whoever closed one of them wants to hear nothing.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until we exit
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows its code instead of failing.
         if hasattr(stream, "reconfigure"):

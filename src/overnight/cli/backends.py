@@ -33,7 +33,7 @@ def list_backends(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Default: all.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Look now whether backends are ready: program, version, login, sandbox. Exit status 1 if one is not."""

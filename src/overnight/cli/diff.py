@@ -15,7 +15,7 @@ from overnight.cli.output import columns, emit, say, show
 
 def diff(
     run: RunArgument,
-    path: Annotated[str | None, typer.Argument(metavar="[FILE]", help="Show the patch of this file.")] = None,
+    path: Annotated[str | None, typer.Argument(metavar="FILE", help="Show the patch of this file.")] = None,
     turn: Annotated[
         int | None, typer.Option("--turn", metavar="N", min=1, help="What turn N alone changed.")
     ] = None,

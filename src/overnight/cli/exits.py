@@ -40,7 +40,9 @@ def report(error: OvernightError) -> Exit:
     fields = error.extra.get("errors")
     for field in fields if isinstance(fields, list) else []:
         if isinstance(field, dict):
-            say(f"  {field.get('path') or field.get('in')}: {field.get('message')}")
+            words = f"{field.get('path') or field.get('in')}: {field.get('message')}"
+            if words not in error.detail:
+                say(f"  {words}")
     if error.mend:
         say(f"  {error.mend}")
     return status(error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from overnight.cli.output import say
+from overnight.cli.options import JsonFlag
+from overnight.cli.output import emit, say
 
 
-def handover() -> None:
+def handover(as_json: JsonFlag = False) -> None:
     """End the server and leave its agents working for the next one.
 
     For an upgrade in place: start the new `overnight up` within the grace, and it takes the agents over.
@@ -13,4 +14,5 @@ def handover() -> None:
     from overnight.cli.connect import call
 
     call(lambda client: client.handover())
-    say("the server ends now; its agents go on and wait for the next: overnight up")
+    words = "the server ends now; its agents go on and wait for the next: overnight up"
+    emit({"done": words}) if as_json else say(words)

@@ -31,7 +31,7 @@ RunArgument = Annotated[
 ]
 RunArguments = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", help="Ids of runs, as for `show`.", autocompletion=complete_runs),
+    typer.Argument(metavar="RUN", help="Ids of runs, as for `show`.", autocompletion=complete_runs),
 ]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d|)", re.ASCII)

@@ -66,12 +66,16 @@ def list_tokens(
 
 
 @app.command("revoke")
-def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of a token.")]) -> None:
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or id of a token.")],
+    as_json: JsonFlag = False,
+) -> None:
     """Make a token useless at once."""
     from overnight.cli.connect import call
 
     call(lambda client: client.revoke_token(name))
-    say(f"{name} is revoked")
+    words = f"{name} is revoked"
+    emit({"done": words}) if as_json else say(words)
 
 
 def _state(token: dict[str, Any]) -> str:

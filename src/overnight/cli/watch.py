@@ -19,7 +19,7 @@ def watch(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="Id of a run, or part of one, or `last`.", autocompletion=complete_runs
+            metavar="RUN", help="Id of a run, or part of one, or `last`.", autocompletion=complete_runs
         ),
     ] = None,
     from_start: Annotated[

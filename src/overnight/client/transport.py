@@ -112,7 +112,8 @@ class Transport:
     def _unreachable(self, error: httpx2.TransportError) -> Unreachable:
         why = str(error) or type(error).__name__
         return Unreachable(
-            f"{self._endpoint.url} does not answer: {why}", mend="start a server with: overnight up"
+            f"{self._endpoint.url} does not answer: {why}",
+            mend="check the address, or start a server with: overnight up",
         )
 
 

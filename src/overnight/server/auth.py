@@ -59,6 +59,9 @@ class _Known:
     until: float
 
 
+_MEND: Final = "make one on the server's machine with: overnight token new NAME"
+
+
 class Authenticator:
     """Finds the caller behind a secret. Answers are cached for a few seconds, and forgotten when a token is revoked."""
 
@@ -96,10 +99,10 @@ class Authenticator:
     async def _by_digest(self, wanted: str) -> Caller:
         token = await self._token(wanted)
         if token is None or not hmac.compare_digest(token.digest, wanted):
-            raise Unauthorized("the token is not known")
+            raise Unauthorized("the token is not known", mend=_MEND)
         now = self._clock.wall_ms()
         if not token.usable(now):
-            raise Unauthorized("the token was revoked or has expired")
+            raise Unauthorized("the token was revoked or has expired", mend=_MEND)
         name = LOCAL_OWNER if token.owner == LOCAL_OWNER and token.kind == "user" else token.name
         principal = Principal(owner=token.owner, name=name, kind=token.kind, token_pk=token.pk)
         return Caller(principal=principal, digest=wanted)
