@@ -175,6 +175,19 @@ def test_whoever_closes_a_stream_hears_no_traceback(here: dict[str, str], argume
     assert (done.stderr, done.returncode in {0, 1, 4}) == ("file: none\n" if done.stderr else "", True)
 
 
+@pytest.mark.parametrize("where", ["file", "beneath"])
+def test_a_data_directory_that_cannot_be_is_named(here: dict[str, str], where: str) -> None:
+    (Path(here["HOME"]) / "file").write_text("")
+    data = str(Path(here["HOME"]) / "file") + ("/data" if where == "beneath" else "")
+    for command in (["up"], ["run", "hi", "--backend", "echo"]):
+        done = overnight(here | {"OVERNIGHT_DATA_DIR": data, "OVERNIGHT_LISTEN": "127.0.0.1:0"}, *command)
+        assert done.returncode == 2, done.stderr
+        assert data in done.stderr
+        assert "Errno" not in done.stderr
+    done = overnight(here | {"OVERNIGHT_DATA_DIR": data}, "doctor")
+    assert (done.returncode, "fail" in done.stdout) == (1, True), done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_whole(here: dict[str, str], shell: str) -> None:
     shown = overnight(here | {"_OVERNIGHT_COMPLETE": f"source_{shell}"})

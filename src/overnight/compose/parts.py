@@ -13,7 +13,7 @@ from pathlib import Path
 from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.clock import Clock, SystemClock
 from overnight.compose import agents, health, keys
-from overnight.config.paths import data_key, private_dir, runtime_dir
+from overnight.config.paths import data_key, private_dir, runtime_dir, unmakable
 from overnight.config.settings import Settings
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
@@ -69,7 +69,10 @@ async def running(settings: Settings, *, worker: bool, handover: Callable[[], No
         settings.database, clock, notifier, synchronous=settings.synchronous,
         spare_bytes=min(MOST_SPARE, settings.storage.reserve_bytes // 8),
     )  # fmt: skip
-    Folders.make(settings.data_dir)
+    try:
+        Folders.make(settings.data_dir)
+    except OSError as error:
+        raise unmakable(settings.data_dir, error) from None
     await store.start()
     try:
         parts = await _assemble(settings, store, notifier, clock, worker=worker, handover=handover)

@@ -44,8 +44,8 @@ def private_dir(folder: Path) -> Path:
 
     Raises ConfigInvalid otherwise.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
     except FileExistsError:
         if not _own_folder(folder):
@@ -54,7 +54,17 @@ def private_dir(folder: Path) -> Path:
                 mend="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
             ) from None
         folder.chmod(0o700)
+    except OSError as error:
+        raise unmakable(folder, error) from None
     return folder
+
+
+def unmakable(folder: Path, error: OSError) -> ConfigInvalid:
+    """The error for a folder that is needed and cannot be made."""
+    return ConfigInvalid(
+        f"the folder {folder} cannot be made: {error.strerror or error}",
+        mend="set OVERNIGHT_DATA_DIR (or XDG_RUNTIME_DIR) to a folder that you may write to",
+    )
 
 
 def _own_folder(folder: Path) -> bool:
