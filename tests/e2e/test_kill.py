@@ -30,6 +30,7 @@ def recorded_once(events: Sequence[Mapping[str, Any]], lines: int) -> bool:
     return True
 
 
+@pytest.mark.timeout(300)
 def test_twenty_kills_in_one_run_lose_and_repeat_nothing(serve: Start) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
