@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Server, Subscriber, gap_free, kill_quietly, let_pass
 
