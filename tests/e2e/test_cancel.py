@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.conftest import Start
+from tests.e2e.harness import gap_free
 
 from overnight.testing.signals import wait_until
 
@@ -87,3 +88,22 @@ def test_queued_and_paused_runs_are_cancelled_at_once(serve: Start) -> None:
     cancelled = server.control(run["id"], "cancel").json()
     assert cancelled["state"] == "cancelled"
     assert cancelled["cancellation"] == {"reason": "manual", "steps": [], "survivors": 0}
+
+
+def test_a_flood_that_is_cancelled_is_not_read_to_its_end(serve: Start) -> None:
+    server = serve(
+        {"flood": [["read_prompt"], ["lines", 100_000_000], ["print", "never"]]},
+        environment={"OVERNIGHT_GRACE_S": "1"},
+    )
+    run = server.submit("flood", mode="oneshot", workspace=str(server.workspace()))
+    server.seen(run["id"], "turn.started")
+    file = server.data / "runs" / run["id"] / "turns" / "1-1" / "stdout"
+    wait_until(lambda: file.stat().st_size > 50_000_000, within=40, every=0.05)
+    assert server.control(run["id"], "cancel").status_code == 202
+    ended = server.until(run["id"], "cancelled", within=10)
+    assert ended["cancellation"]["survivors"] == 0
+    events = server.events(run["id"])
+    assert gap_free(events)
+    told = [event["data"] for event in events if event["type"] == "output.recorded"]
+    counted = sum(data["bytes"] + data["truncated_bytes"] for data in told)
+    assert counted == file.stat().st_size, "what was left out is counted"

@@ -75,3 +75,14 @@ def test_a_half_line_is_not_consumed() -> None:
     framer.feed(b"end")
     assert framer.finish() == Line(b"end", 11, None)
     assert framer.finish() is None
+
+
+def test_a_part_that_is_left_out_is_the_middle_of_a_long_line() -> None:
+    framer = LineFramer(max_line=10)
+    assert framer.feed(b"one\nsecr") == [Line(b"one\n", 4, None)]
+    framer.skip(100)
+    assert (framer.position, framer.offset) == (4, 108)
+    assert framer.feed(b"et\nthree\n") == [Line(b"", 111, 107), Line(b"three\n", 117, None)]
+    framer.skip(50)
+    assert framer.finish() == Line(b"", 167, 50)
+    assert framer.feed(b"next\n") == [Line(b"next\n", 172, None)]

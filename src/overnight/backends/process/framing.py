@@ -41,6 +41,8 @@ class LineFramer:
         self._head = b""
         self._length = 0
         """Bytes of the unfinished line; more than `_head` once it is too long."""
+        self._room = max_line
+        """Bytes that `_head` may have at most; none once a part of the line was left out."""
 
     @property
     def offset(self) -> int:
@@ -61,6 +63,14 @@ class LineFramer:
         self._keep(data[start:])
         return found
 
+    def skip(self, count: int) -> None:
+        """The next `count` bytes (more than a line may have) are not fed: they are the middle of one line too long.
+
+        Nothing of that line is handed over, since a secret could be cut where the gap begins or ends.
+        """
+        self._length += count
+        self._head, self._room = b"", 0
+
     def finish(self) -> Line | None:
         """The stream has ended: the last piece, if it did not end with a line end."""
         return self._finish(b"") if self._length else None
@@ -69,16 +79,16 @@ class LineFramer:
         total = self._length + len(data)
         self.position += total
         if self._length:
-            data = self._head + data[: max(0, self._max - len(self._head))]
-            self._head, self._length = b"", 0
+            data = self._head + data[: max(0, self._room - len(self._head))]
+            self._head, self._length, self._room = b"", 0, self._max
         if total <= self._max:
             return Line(data, self.position, None)
         return Line(data[: self._max], self.position, total)
 
     def _keep(self, data: bytes) -> None:
         self._length += len(data)
-        if len(self._head) < self._max:
-            self._head += data[: self._max - len(self._head)]
+        if len(self._head) < self._room:
+            self._head += data[: self._room - len(self._head)]
 
 
 class OutputTail:
@@ -100,6 +110,10 @@ class OutputTail:
             raise OutputTruncated(f"{self._path} ends before byte {self.offset}, {size} were written")
         self.offset += len(data)
         return data
+
+    def skip(self, count: int) -> None:
+        """Leave out the next `count` bytes."""
+        self.offset += count
 
     def size(self) -> int:
         """The file's present size. Raises OutputTruncated when it is less than what was read."""

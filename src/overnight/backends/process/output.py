@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from overnight.backends.process.framing import PIECE, LineFramer, OutputTail
+from overnight.backends.process.framing import MAX_LINE, PIECE, LineFramer, OutputTail
 from overnight.backends.process.program import Codec
 from overnight.domain.run import Position
 from overnight.domain.update import Update
@@ -35,6 +35,13 @@ class _Stream:
         lines = self._framer.feed(self._tail.read(size))
         return [update for line in lines for update in self._decode(line.data, line.total)]
 
+    def catch_up(self, size: int) -> None:
+        """Leave out all but the last piece, where that is worth it."""
+        gap = size - PIECE - self._tail.offset
+        if gap > MAX_LINE:
+            self._tail.skip(gap)
+            self._framer.skip(gap)
+
     def behind(self, size: int) -> bool:
         return self._tail.offset < size
 
@@ -55,6 +62,8 @@ class TurnOutput:
     def __init__(self, folder: Path, codec: Codec) -> None:
         self._out = _Stream(folder / STDOUT, codec.stdout)
         self._err = _Stream(folder / STDERR, codec.stderr)
+        self.hurried = False
+        """The turn is given up: what has piled up unread is left out, up to the last piece. The files keep it all."""
 
     @property
     def position(self) -> Position:
@@ -68,6 +77,9 @@ class TurnOutput:
 
     def batch(self, stdout: int, stderr: int) -> Batch:
         """What the next piece of each file means; `behind` says whether there is more. Raises OutputTruncated."""
+        if self.hurried:
+            self._out.catch_up(stdout)
+            self._err.catch_up(stderr)
         updates = (*self._out.read(stdout), *self._err.read(stderr))
         return Batch(updates=updates, position=self.position)
 

@@ -46,6 +46,9 @@ _CAUSES: Final[dict[Reason, Cause]] = {
     "fenced": "fenced",
 }
 
+_GIVEN_UP: Final = frozenset({"cancel", "event_limit"})
+"""Reasons to stop after which nobody waits for the rest of the output."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
@@ -125,6 +128,7 @@ class ProcessTurn:
 
     async def stop(self, *, reason: str, interrupt: bool) -> None:
         """See `BackendTurn.stop`. Raises KeeperGone when the keeper does not answer: then `batches` finds out why."""
+        self._output.hurried = self._output.hurried or reason in _GIVEN_UP
         if self._keeper is None or self._left.is_set():
             return
         named: Reason = "deadline" if reason == "deadline" else "fenced" if reason == "fenced" else "stopped"
