@@ -57,7 +57,13 @@ class Adoption:
         start = replace(self._kit.start_of(left.run, turn, prepared, prompt, sent), inputs=left.inputs)
         agent = await prepared.backend.adopt(start, self._kit.input_store(turn))
         if agent is None:
-            step: Step | None = await self._kit.recorder.write(self._abandoned)
+            closing = self._abandoned()
+            step: Step | None = await self._kit.recorder.write(
+                lambda tx, run, now_ms: settle(
+                    tx, self._ours(run), now_ms, closing, self._kit.hold.wish, self._kit.rules
+                )
+            )
+            self._kit.count(turn, closing)
             if step is None:
                 raise self._kit.let_go()
             return step
@@ -69,6 +75,7 @@ class Adoption:
         if run.state is State.CANCELLING:
             self._kit.hold.ask("cancel")
         memory = await self._kit.shop.uow.read(lambda tx: remembered(tx, turn))
+        memory = replace(memory, unrecorded_s=self._unrecorded_s(left.run))
         scene = Scene(self._kit.shop, self._kit.recorder, run, turn, prepared, memory)
         return Living(run=run, turn=turn, backend_turn=agent, prepared=prepared, scene=scene)
 
@@ -79,6 +86,11 @@ class Adoption:
             return _Left(run=run, turn=None, inputs=())
         inputs = tx.turns.inputs(run.pk, turn.number, turn.attempt, 0)
         return _Left(run=run, turn=turn, inputs=inputs)
+
+    def _unrecorded_s(self, run: Run) -> float:
+        """Time since the run's last event; wall clocks may jump, so it is good for a rate and for nothing else."""
+        since = run.last_event_at or run.created_at
+        return max(0.0, (self._kit.shop.clock.wall_ms() - since) / 1000)
 
     def _between_turns(self, tx: Transaction, run: Run, now_ms: int) -> None:
         recovered(tx, self._ours(run), self._reason, now_ms, adopted=False)
@@ -91,12 +103,11 @@ class Adoption:
             turn = begun(tx, run, turn, agent.pid, now_ms)
         return run, turn
 
-    def _abandoned(self, tx: Transaction, run: Run, now_ms: int) -> Step | None:
-        closing = Closing(
+    def _abandoned(self) -> Closing:
+        return Closing(
             result=TurnResult(abandoned=True), why_abandoned="its agent and its keeper are gone", stopped=SWEPT,
             recovery=self._reason,
         )  # fmt: skip
-        return settle(tx, self._ours(run), now_ms, closing, self._kit.hold.wish, self._kit.rules)
 
     def _ours(self, run: Run) -> Run:
         return replace(run, worker=self._kit.shop.worker.id)

@@ -45,6 +45,8 @@ class Memory:
     """What the agent itself has counted, where the backend has not."""
     files: tuple[Mapping[str, Any], ...] = ()
     """Data of the file events recorded so far."""
+    unrecorded_s: float = 0.0
+    """How long nobody had recorded the turn when it was taken up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Scene:
             redactor=recorder.redactor,
             files=self._ledger,
             before=self._memory.summary,
+            unrecorded_s=self._memory.unrecorded_s,
             watched=self._watched_logs(),
         )
         self.deltas = DeltaFeed(notifier=shop.notifier, run=run, turn=turn.number, redactor=recorder.redactor)

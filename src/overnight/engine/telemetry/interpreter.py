@@ -49,7 +49,8 @@ class TurnSummary:
 class Interpreter:
     """One turn's updates in, drafts out. Times are seconds of one monotonic clock and never go backwards.
 
-    `wall_ms` stamps the live line. `before` is what was known of the turn when it is taken up again in its middle.
+    `wall_ms` stamps the live line. `before` is what was known of the turn when it is taken up again in its middle,
+    `unrecorded_s` how long nobody had recorded it then.
     `watched` are the files whose growth is measured beside: what the agent says of them would tell it twice.
     """
 
@@ -60,6 +61,7 @@ class Interpreter:
         redactor: Redactor,
         files: FileLedger,
         before: TurnSummary | None = None,
+        unrecorded_s: float = 0.0,
         watched: frozenset[str] = frozenset(),
     ) -> None:
         before = before or TurnSummary()
@@ -67,7 +69,9 @@ class Interpreter:
         self._redactor = redactor
         self._files = files
         self._watched = watched
-        self._streams = {name: OutputStream(name, redactor) for name in ("stdout", "stderr")}
+        self._streams = {
+            name: OutputStream(name, redactor, unrecorded_s=unrecorded_s) for name in ("stdout", "stderr")
+        }
         self._sentinels = Allowance(pieces=1000, size=1 << 20)
         self._customs = Allowance(pieces=1000, size=1 << 20)
         self._usages = Slots(USAGES_A_SECOND)

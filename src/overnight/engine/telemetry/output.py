@@ -20,6 +20,8 @@ CHUNK: Final = 2048
 CHUNKS_A_SECOND: Final = 10
 PAUSE_S: Final = 0.1
 """Lines that come within this time after a chunk are put together."""
+CREDIT_S: Final = 60.0
+"""Time that nobody recorded, of which at most so much is made good at once: 600 chunks."""
 LOOK: Final = 32_768
 """Bytes of one line that are looked at; no more could be shown in a second."""
 LAST_LINES: Final = 40
@@ -27,13 +29,18 @@ LAST_LINES: Final = 40
 
 
 class OutputStream:
-    """One of the two streams of a turn. All times are monotonic seconds."""
+    """One of the two streams of a turn. All times are monotonic seconds.
 
-    def __init__(self, name: Literal["stdout", "stderr"], redactor: Redactor) -> None:
+    `unrecorded_s` is how long nobody was there before: what was printed meanwhile comes at once, and has its own rate.
+    """
+
+    def __init__(
+        self, name: Literal["stdout", "stderr"], redactor: Redactor, *, unrecorded_s: float = 0.0
+    ) -> None:
         self._name = name
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._secrets = redactor.stream()
-        self._slots = Slots(CHUNKS_A_SECOND)
+        self._slots = Slots(CHUNKS_A_SECOND, credit=int(CHUNKS_A_SECOND * min(unrecorded_s, CREDIT_S)))
         self._last = float("-inf")
         self._chunks: list[str] = []
         self._room = 0
@@ -59,7 +66,8 @@ class OutputStream:
             self.drop(data, total)
             return []
         if not self._chunks and not self._dropped:
-            self._space = max(1, (self._slots.free(now) + 1) // 2)
+            credit = self._slots.credit
+            self._space = max(1, credit + (self._slots.free(now) - credit + 1) // 2)
         seen = data[:LOOK]
         text = self._decoder.decode(seen)
         size = total or len(data)

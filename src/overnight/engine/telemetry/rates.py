@@ -6,10 +6,11 @@ from collections import deque
 
 
 class Slots:
-    """At most `most` in any second, however the second is laid."""
+    """At most `most` in any second, however the second is laid; and `credit` more, once, for time gone by unused."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, credit: int = 0) -> None:
         self._most = most
+        self.credit = credit
         self._times: deque[float] = deque()
 
     def free(self, now: float) -> int:
@@ -17,14 +18,16 @@ class Slots:
         times = self._times
         while times and times[0] <= now - 1.0:
             times.popleft()
-        return self._most - len(times)
+        return self._most + self.credit - len(times)
 
     def take(self, now: float, count: int = 1) -> None:
-        """Take `count`; the caller has looked at `free`, or must go on regardless."""
-        self._times.extend([now] * count)
+        """Take `count`, of the credit first; the caller has looked at `free`, or must go on regardless."""
+        credit = min(self.credit, count)
+        self.credit -= credit
+        self._times.extend([now] * (count - credit))
 
     def at(self, count: int, now: float) -> float:
-        """When `count` (at most `most`) will be free, if nothing else is taken."""
+        """When `count` (at most `most` and the credit) will be free, if nothing else is taken."""
         missing = count - self.free(now)
         return self._times[missing - 1] + 1.0 if missing > 0 else now
 
