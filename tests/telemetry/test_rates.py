@@ -58,7 +58,8 @@ def test_credit_is_given_once_and_the_rate_holds_beyond_it(
             slots.take(now, count)
             taken += [now] * count
         elif count <= 10 + slots.credit:
-            assert slots.free(slots.at(count, now) + 1e-9) >= count
+            now = slots.at(count, now) + 1e-9
+            assert slots.free(now) >= count
     beyond = taken[credit:]
     assert all(sum(at - 1.0 < other <= at for other in beyond) <= 10 for at in beyond)
     assert slots.credit == max(0, credit - len(taken))
