@@ -12,10 +12,11 @@ from typing import Any
 from tests.engine.fake_backend import FakeBackend
 
 from overnight.clock import Clock, SystemClock
-from overnight.domain.request import SYSTEM, Principal, SteerHow, When
+from overnight.domain.request import SYSTEM, Principal, SteerHow
 from overnight.domain.run import Run, Turn
 from overnight.domain.spec import RunSpec
 from overnight.domain.states import FINAL, State
+from overnight.domain.values import Usage
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
 from overnight.engine.control import Control, Rules
@@ -29,6 +30,7 @@ from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.ids import HostId, RunId, new_worker_id
 from overnight.ports.backend import Backend
+from overnight.ports.meter import Unmetered
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.sqlite import SqliteStore
 from overnight.testing.signals import eventually
@@ -37,6 +39,21 @@ from overnight.workspaces.directories import DirectoryWorkspaces
 HOST = HostId("hst_00000000000000000000000000")
 ME = Principal(owner="usr_local", name="usr_local")
 FAST = Timing(lease_s=5.0, renew_s=0.5, grace_s=1.0, poll_s=0.2, backoff_s=0.02)
+
+
+class CountingMeter(Unmetered):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.turns: list[tuple[str, str, int]] = []
+        self.writes: list[float] = []
+
+    def turn_settled(self, backend: str, outcome: str, seconds: float, usage: Usage | None) -> None:
+        assert seconds >= 0
+        self.turns.append((backend, outcome, usage.total if usage else 0))
+
+    def written(self, seconds: float) -> None:
+        self.writes.append(seconds)
 
 
 @dataclass
@@ -51,6 +68,7 @@ class Rig:
     slots: int = 8
     store: SqliteStore = field(init=False)
     ended: bool = False
+    meter: CountingMeter = field(default_factory=CountingMeter)
 
     async def start(self, *, supervise: bool = True) -> Rig:
         data = self.root / "data"
@@ -67,13 +85,14 @@ class Rig:
             uow=self.store, clock=self.clock,
             admission=Admission(policy=self.policy, backends=self.directory, workspaces=self.workspaces),
             previewer=Previewer(uow=self.store, workspaces=self.workspaces, backends=self.directory),
-            rules=Rules(steer_how=self._steer_how), storage=Storage(data_dir=data), host_id=HOST,
+            rules=Rules(steer_how=self.directory.steer_how), storage=Storage(data_dir=data), host_id=HOST,
             free_bytes=lambda: 1 << 40,
         )  # fmt: skip
         row = await self.store.write(lambda tx: tx.workers.add(self._row()))
         self.shop = Workshop(
             uow=self.store, notifier=self.notifier, clock=self.clock, backends=self.directory,
             workspaces=self.workspaces, folders=folders, policy=self.policy, timing=self.timing, worker=row,
+            meter=self.meter,
         )  # fmt: skip
         self.worker = Worker(self.shop)
         self.supervisor = Supervisor(self.shop, self.worker)
@@ -145,12 +164,6 @@ class Rig:
         """The `count`-th agent, once the engine knows that it works."""
         await eventually(lambda: len(backend.agents) >= count)
         return backend.agents[count - 1]
-
-    def _steer_how(self, run: Run, when: When | None) -> SteerHow:
-        capabilities = self.directory.get(run.backend).capabilities
-        if when == "after_turn":
-            return "queue"
-        return "inject" if capabilities.inject else "interrupt" if capabilities.interrupt else "queue"
 
     def _row(self) -> WorkerRow:
         now = self.clock.wall_ms()

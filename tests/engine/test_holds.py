@@ -103,6 +103,8 @@ async def test_usage_items_and_message_survive_a_crash(rig: Make, tmp_path: Path
     ended = await server.until(run, State.COMPLETED)
     turn = (await server.turns(run))[0]
     assert (ended.stats.usage.total, turn.items, turn.last_message) == (70, 1, "first")
+    assert server.meter.turns == [("fake", "completed", 70)]
+    assert server.meter.writes
 
 
 async def test_a_dead_agent_abandons_the_turn_which_is_done_again(rig: Make, tmp_path: Path) -> None:
@@ -119,6 +121,7 @@ async def test_a_dead_agent_abandons_the_turn_which_is_done_again(rig: Make, tmp
     assert "done again" in backend.agents[1].start.prompt
     types = [t for t in await server.types(run) if t in {"turn.abandoned", "run.recovered", "turn.started"}]
     assert types == ["turn.started", "turn.abandoned", "run.recovered", "turn.started"]
+    assert ("fake", "abandoned", 0) in server.meter.turns
     assert (await server.data(run, "run.recovered"))[0] == {
         "from_attempt": 1, "reason": "server_gone", "adopted": False,
     }  # fmt: skip

@@ -31,6 +31,7 @@ from overnight.engine.service import RunService
 from overnight.ids import RunId, new_host_id, new_token_id
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.app import create_app
+from overnight.server.metrics import Meters
 from overnight.server.serve import Listen, serving
 from overnight.server.services import ServerSettings, Services
 from overnight.stores.inproc.notifier import InprocNotifier
@@ -54,6 +55,7 @@ class Stage:
     secret: str
     handovers: list[str]
     unready: list[str]
+    meters: Meters
     clients: list[httpx2.AsyncClient] = field(default_factory=list)
 
     @property
@@ -147,7 +149,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
             stage = Stage(
                 store=store, clock=clock, follower=follower, runs=runs, data_dir=folders.data_dir, work=work,
                 port=where.port, secret="",
-                handovers=handovers, unready=unready,
+                handovers=handovers, unready=unready, meters=services.meters,
             )  # fmt: skip
             stage.secret = await stage.token(name="operator")
             yield stage

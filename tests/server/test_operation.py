@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.server.stage import HOST, Stage
+from tests.server.tails import tail, url
 
+from overnight.domain.values import Usage
 from overnight.domain.worker import Worker
 from overnight.ids import WorkerId, new_worker_id
 
@@ -56,23 +59,43 @@ async def test_metrics_are_well_formed(stage: Stage) -> None:
         await http.get("/api/v1/runs")
         answer = await http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    values: dict[str, float] = {}
-    announced = ""
-    for line in answer.text.splitlines():
-        if line.startswith("# TYPE "):
-            announced = line.split()[2]
-        elif not line.startswith("#"):
-            name, _, value = line.rpartition(" ")
-            assert name.startswith(announced)
-            assert name not in values
-            values[name] = float(value)
-    assert values['overnight_runs{state="queued"}'] == 1
-    assert values["overnight_queue_depth"] == 1
-    buckets = [
-        value for name, value in values.items() if name.startswith("overnight_http_request_seconds_bucket")
-    ]
-    assert buckets == sorted(buckets)
-    assert buckets[-1] == values["overnight_http_request_seconds_count"]
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    assert {sample.labels["state"]: sample.value for sample in families["overnight_runs"].samples}[
+        "queued"
+    ] == 1
+    assert families["overnight_queue_depth"].samples[0].value == 1
+    answered = families["overnight_http_requests"].samples
+    assert {(one.labels["method"], one.labels["status"]): one.value for one in answered}["GET", "200"] >= 1
+
+
+async def test_metrics_tell_of_turns_tokens_cost_and_writes(stage: Stage) -> None:
+    meters = stage.meters
+    meters.turn_settled("codex", "completed", 2.5, Usage(input=7, cached=3, output=2, cost_usd=0.5))
+    meters.turn_settled("codex", "abandoned", 0.5, None)
+    meters.written(0.002)
+    async with stage.client() as http:
+        text = (await http.get("/metrics")).text
+    for line in (
+        'overnight_tokens_total{backend="codex",kind="input"} 7.0',
+        'overnight_tokens_total{backend="codex",kind="cached"} 3.0',
+        'overnight_cost_usd_total{backend="codex"} 0.5',
+        'overnight_turn_seconds_count{backend="codex",outcome="completed"} 1.0',
+        'overnight_turn_seconds_count{backend="codex",outcome="abandoned"} 1.0',
+        'overnight_write_seconds_bucket{le="0.0025"} 1.0',
+        "overnight_lease_age_seconds 0.0",
+    ):
+        assert line in text.splitlines()
+
+
+async def test_metrics_tell_how_late_readers_are_sent_events(stage: Stage) -> None:
+    run = await stage.submitted()
+    async with tail(stage, url(run.id)) as reader:
+        await stage.append(run, "a message")
+        await reader.has(2)
+    async with stage.client() as http:
+        families = text_string_to_metric_families((await http.get("/metrics")).text)
+    (delivery,) = [family for family in families if family.name == "overnight_delivery_seconds"]
+    assert next(one.value for one in delivery.samples if one.name.endswith("_count")) >= 1
 
 
 async def test_tokens_are_shown_once_listed_without_secrets_and_revoked_for_good(stage: Stage) -> None:

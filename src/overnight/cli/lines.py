@@ -149,6 +149,10 @@ def _recovered(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
     return [Line(f"taken over after a restart: {how}", "yellow")]
 
 
+def _handed_over(_: Mapping[str, Any], __: Mapping[str, Any]) -> list[Line]:
+    return [Line("handed over: its agent goes on, and waits for the next server", "yellow")]
+
+
 def _completed(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
     line = f": {data['line']}" if data.get("line") else ""
     return [Line(f"completed (by {data.get('by')}){line}", "bold green")]
@@ -205,6 +209,7 @@ _MAKERS = {
     "budget.spent": _budget,
     "plan.updated": _plan,
     "run.recovered": _recovered,
+    "run.handed_over": _handed_over,
     "run.completed": _completed,
     "run.failed": _failed,
     "run.cancelled": _cancelled,

@@ -34,6 +34,7 @@ from overnight.engine.supervisor import Duty, Supervisor
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.ids import HostId, new_worker_id
+from overnight.server.metrics import Meters
 from overnight.server.serve import Listen
 from overnight.server.services import ServerSettings, Services
 from overnight.stores.inproc.notifier import InprocNotifier
@@ -111,6 +112,7 @@ async def _assemble(
         host_id=host,
         free_bytes=store.free_bytes,
     )
+    meters = Meters()
     shop = Workshop(
         uow=store,
         notifier=notifier,
@@ -121,7 +123,9 @@ async def _assemble(
         policy=settings.runs,
         timing=settings.timing,
         worker=await _register(settings, store, clock, host, backends.names() if worker else ()),
+        meter=meters,
     )
+    carrier = Worker(shop)
     follower = Follower(store, notifier, poll_s=settings.timing.poll_s)
     services = Services(
         settings=_server_settings(settings),
@@ -139,8 +143,9 @@ async def _assemble(
         config=lambda: list(settings.shown()),
         handover=handover,
         ready=health.readiness(service, store),
+        meters=meters,
+        lease_age_s=lambda: carrier.lease_age_s,
     )
-    carrier = Worker(shop)
     supervisor = Supervisor(shop, carrier, _duties(settings, store, shop, carrier))
     return Parts(
         store=store, clock=clock, service=service, supervisor=supervisor, follower=follower, services=services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
@@ -27,11 +28,13 @@ log = structlog.get_logger(__name__)
 class Batch(Generic[Item]):
     """Consecutive items, never empty. `rendered` works once per key, however many readers ask."""
 
-    __slots__ = ("_rendered", "items", "last")
+    __slots__ = ("_rendered", "items", "known_at", "last")
 
     def __init__(self, items: tuple[Item, ...], last: int) -> None:
         self.items = items
         self.last = last
+        self.known_at = time.monotonic()
+        """When this process learned of them, by the monotonic clock."""
         self._rendered: dict[Hashable, bytes] = {}
 
     def rendered(self, key: Hashable, make: Callable[[Sequence[Item]], bytes]) -> bytes:

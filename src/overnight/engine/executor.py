@@ -204,6 +204,7 @@ class _Pipeline:
             return settle(tx, run, now_ms, closing, self._hold.wish, self._kit.rules)
 
         step: Step | None = await self._kit.recorder.write(unit)
+        self._kit.count(turn, closing)
         if step is None:
             raise self._kit.let_go()
         return step
@@ -228,6 +229,7 @@ class _Pipeline:
         step: Step | None = await self._kit.recorder.write(
             lambda tx, run, now_ms: settle(tx, run, now_ms, closing, self._hold.wish, self._kit.rules)
         )
+        self._kit.count(living.turn, closing)
         self._hold.living = None
         self._hold.over = step is None
         log.info("turn.settled", turn=living.turn.number, step=type(step).__name__ if step else "released")

@@ -13,7 +13,7 @@ from overnight.engine.opening import turn_start
 from overnight.engine.preparation import Preparation, Prepared
 from overnight.engine.recorder import Recorder
 from overnight.engine.scene import Scene
-from overnight.engine.settlement import Rules
+from overnight.engine.settlement import Closing, Rules
 from overnight.engine.workshop import Workshop
 from overnight.ports.backend import BackendTurn, StoreInput, TurnStart
 from overnight.ports.unit_of_work import Transaction
@@ -64,7 +64,7 @@ class Kit:
         run, given = await shop.uow.read(query)
         environment = {**given, **shop.secrets_of(run)}
         redactor = shop.redactor(environment.values())
-        recorder = Recorder(uow=shop.uow, clock=shop.clock, hold=hold, redactor=redactor)
+        recorder = Recorder(uow=shop.uow, clock=shop.clock, hold=hold, redactor=redactor, meter=shop.meter)
         return cls(
             shop=shop, hold=hold, environment=environment, recorder=recorder,
             preparation=Preparation(shop, recorder), rules=Rules(policy=shop.policy, timing=shop.timing),
@@ -87,6 +87,11 @@ class Kit:
         await self.recorder.write(
             lambda tx, run, _now_ms: tx.turns.add_input(run.pk, turn.number, turn.attempt, n, data)
         )
+
+    def count(self, turn: Turn, closing: Closing) -> None:
+        """The turn has been settled."""
+        seconds = max(0, self.shop.clock.wall_ms() - turn.started_at) / 1000
+        self.shop.meter.turn_settled(turn.backend, closing.outcome.value, seconds, closing.usage)
 
     def held(self, value: T | None) -> T:
         """`value`, or the way out when the transaction that gave it has let the run go."""

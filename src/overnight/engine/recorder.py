@@ -15,6 +15,7 @@ from overnight.domain.run import Run
 from overnight.domain.values import Failure
 from overnight.engine.hold import Hold
 from overnight.errors import LeaseLost
+from overnight.ports.meter import Meter
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 T = TypeVar("T")
@@ -25,10 +26,13 @@ log = structlog.get_logger(__name__)
 class Recorder:
     """Writes for one hold."""
 
-    def __init__(self, *, uow: UnitOfWork, clock: Clock, hold: Hold, redactor: Redactor) -> None:
+    def __init__(
+        self, *, uow: UnitOfWork, clock: Clock, hold: Hold, redactor: Redactor, meter: Meter
+    ) -> None:
         self._uow = uow
         self._clock = clock
         self._hold = hold
+        self._meter = meter
         self.redactor = redactor
 
     async def write(self, unit: Callable[[Transaction, Run, int], T]) -> T:
@@ -40,12 +44,15 @@ class Recorder:
         def fenced(tx: Transaction) -> T:
             return unit(tx, tx.leases.check(self._hold.lease), self._clock.wall_ms())
 
+        asked = self._clock.boot()
         try:
-            return await self._uow.write(fenced)
+            written = await self._uow.write(fenced)
         except LeaseLost as lost:
             if not self._hold.over:
                 log.warning("run.lease_lost", token=self._hold.lease.token, reason=lost.detail)
             raise
+        self._meter.written(self._clock.boot() - asked)
+        return written
 
     def redacted(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The drafts without secrets: nothing else may be appended."""

@@ -57,6 +57,13 @@ class Closing:
     recovery: str | None = None
     """Set when the end was found by the next holder: the reason of the recovery."""
 
+    @property
+    def outcome(self) -> TurnState:
+        """The state in which the turn ends."""
+        if self.result.abandoned:
+            return TurnState.ABANDONED
+        return TurnState.COMPLETED if self.result.failure is None else TurnState.FAILED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -127,12 +134,12 @@ def recovered(tx: Transaction, run: Run, reason: str, now_ms: int, *, adopted: b
 
 def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int) -> None:
     data = _data(turn, closing, now_ms)
-    drafts = [*closing.drafts, Draft(type=f"turn.{_state(closing).value}", data=data)]
+    drafts = [*closing.drafts, Draft(type=f"turn.{closing.outcome.value}", data=data)]
     stamped = [replace(draft, turn=turn.number, attempt=turn.attempt) for draft in drafts]
     last_seq = tx.events.append(run.pk, stamped, now_ms)[-1].seq
     tx.turns.save(
         replace(
-            turn, state=_state(closing), ended_at=now_ms, last_seq=last_seq, stop_reason=closing.stop_reason,
+            turn, state=closing.outcome, ended_at=now_ms, last_seq=last_seq, stop_reason=closing.stop_reason,
             error=closing.result.failure, usage=closing.usage, files=closing.files, tests=closing.tests,
             last_message=first_line(closing.last_message) if closing.last_message else None,
         )
@@ -142,12 +149,6 @@ def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int)
             role="assistant", text=closing.last_message, at=now_ms, run_id=run.id, turn=turn.number
         )
         tx.sessions.add_message(run.session_pk, message)
-
-
-def _state(closing: Closing) -> TurnState:
-    if closing.result.abandoned:
-        return TurnState.ABANDONED
-    return TurnState.COMPLETED if closing.result.failure is None else TurnState.FAILED
 
 
 def _data(turn: Turn, closing: Closing, now_ms: int) -> dict[str, object]:

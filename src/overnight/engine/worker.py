@@ -56,6 +56,13 @@ class Worker:
         """How many runs are held, or just being let go."""
         return len(self._tasks)
 
+    @property
+    def lease_age_s(self) -> float:
+        """How long ago the lease that has waited longest was renewed; 0 without any."""
+        boot, lease_s = self._shop.clock.boot(), self._shop.timing.lease_s
+        ages = [boot - (hold.lease.trusted_until - lease_s) for hold in self._holds.values() if not hold.over]
+        return max(ages, default=0.0)
+
     def holds(self, run_pk: int) -> bool:
         """Whether this process carries out that run."""
         return run_pk in self._holds

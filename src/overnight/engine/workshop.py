@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overnight.clock import Clock
 from overnight.domain.redaction import Redactor
@@ -12,6 +12,7 @@ from overnight.domain.worker import Worker
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.policy import RunPolicy, Timing
+from overnight.ports.meter import Meter, Unmetered
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.ports.workspace import Workspaces
@@ -31,6 +32,7 @@ class Workshop:
     timing: Timing
     worker: Worker
     """The registered row: its pk holds the leases."""
+    meter: Meter = field(default_factory=Unmetered)
 
     def redactor(self, environment: Iterable[str]) -> Redactor:
         """Hides what the operator keeps to himself, and what one run was given as environment."""

@@ -16,7 +16,6 @@ from overnight.server.auth import Authenticator
 from overnight.server.context import Parts
 from overnight.server.gate import Gate
 from overnight.server.login import Logins
-from overnight.server.metrics import Meters
 from overnight.server.routes import admin, backends, changes, log, operation, root, runs, stream
 from overnight.server.routing import Operation, register, responses
 from overnight.server.services import Services
@@ -56,7 +55,7 @@ class _Api(FastAPI):
 
 def create_app(services: Services) -> App:
     """The whole server as one ASGI application. It closes nothing that it was given, except the readers of streams."""
-    meters = Meters()
+    meters = services.meters
     authenticator = Authenticator(services.uow, services.clock)
     settings = services.settings
     streams = Streams(settings=settings, clock=services.clock, authenticator=authenticator, meters=meters)

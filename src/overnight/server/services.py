@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overnight.clock import Clock
@@ -13,7 +13,7 @@ from overnight.engine.follow import Follower
 from overnight.engine.service import RunService
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
-from overnight.server.samples import Sample
+from overnight.server.metrics import Meters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,5 +63,7 @@ class Services:
     """Begin to leave the agents to the next server; returns at once."""
     ready: Callable[[], Awaitable[Sequence[str]]]
     """Why the server is not ready to take work; empty when it is."""
-    samples: Sequence[Callable[[], Iterable[Sample]]] = field(default_factory=tuple)
-    """More figures for /metrics."""
+    meters: Meters = field(default_factory=Meters)
+    """Counts for /metrics; the engine's too, where it is given the same."""
+    lease_age_s: Callable[[], float] = lambda: 0.0
+    """How long ago the longest waiting lease of this process was renewed."""

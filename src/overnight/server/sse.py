@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -81,7 +82,7 @@ class EventStream(Response, Generic[Item]):
                 await self._stream(send, opened)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except _TooSlow:
-            self._streams.meters.streams_dropped += 1
+            self._streams.meters.stream_dropped()
             log.info("stream.dropped", target=self._target, cursor=self._reader.cursor)
             await _cut(scope, watcher)
         finally:
@@ -97,12 +98,19 @@ class EventStream(Response, Generic[Item]):
                 frames = self._rendering.frames(entries)
                 if frames:
                     await self._send(send, frames, opened)
+                    self._delivered(entries)
                 elif opened.keepalive_due:
                     await self._send(send, sse.KEEPALIVE, opened)
         if reader.over:
             await self._send(send, sse.end(reader.cursor), opened)
         elif not opened.left:
             await self._send(send, sse.CLOSING, opened)
+
+    def _delivered(self, entries: Sequence[Entry[Item]]) -> None:
+        now = time.monotonic()
+        for entry in entries:
+            if isinstance(entry, Batch):
+                self._streams.meters.delivered(now - entry.known_at)
 
     async def _send(self, send: Send, frames: bytes, opened: OpenStream) -> None:
         for piece in sse.slices(frames, SEND_BYTES):
@@ -117,7 +125,7 @@ class EventStream(Response, Generic[Item]):
             raise _TooSlow from None
         finally:
             opened.sent(len(piece))
-        self._streams.meters.frames_bytes += len(piece)
+        self._streams.meters.sent(len(piece))
 
 
 class _TooSlow(Exception):

@@ -91,7 +91,7 @@ class Streams:
             pending_bytes=self.settings.pending_bytes,
         )  # fmt: skip
         self._open.add(stream)
-        self.meters.streams_opened += 1
+        self.meters.stream_opened()
         return stream
 
     def closed(self, stream: OpenStream) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -13,12 +12,12 @@ from starlette.responses import Response
 from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.domain.worker import Worker
+from overnight.engine.directory import Backends
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Transaction
-from overnight.server import samples
 from overnight.server.context import Here, listed, reply
+from overnight.server.metrics import MEDIA_TYPE, Reading
 from overnight.server.routing import API, Operation
-from overnight.server.samples import Sample
 from overnight.wire.v1 import schema
 from overnight.wire.v1.tokens import worker_resource
 
@@ -71,20 +70,30 @@ async def get_metrics(here: Here) -> Response:
     """Figures in the Prometheus text format."""
     counts, queued, workers, size = await here.services.uow.read(lambda tx: _standing(tx, None))
     now = here.services.clock.wall_ms()
-    figures = [
-        *here.parts.meters.samples(open_streams=len(here.parts.streams)),
-        *_run_samples(counts),
-        _gauge("overnight_queue_depth", "Runs that wait to be claimed", counts.get(State.QUEUED, 0)),
-        _gauge(
-            "overnight_queue_oldest_seconds", "Age of the oldest of the newest queued runs",
-            max((now - run.created_at for run in queued), default=0) / 1000,
-        ),
-        _gauge("overnight_workers", "Live workers", sum(_is_live(here, worker) for worker in workers)),
-        _gauge("overnight_database_bytes", "Size of the database", size),
-        _gauge("overnight_resident_peak_bytes", "Most memory that the server has had", _peak_bytes()),
-        *(sample for more in here.services.samples for sample in more()),
-    ]  # fmt: skip
-    return Response(samples.render(figures), headers={"content-type": samples.MEDIA_TYPE})
+    oldest_s = max((now - run.created_at for run in queued), default=0) / 1000
+    page = here.parts.meters.page(
+        [
+            Reading("overnight_streams_open", "Open streams", len(here.parts.streams)),
+            Reading(
+                "overnight_runs", "Runs by state",
+                {(state.value,): counts.get(state, 0) for state in State}, ("state",),
+            ),
+            Reading("overnight_queue_depth", "Runs that wait to be claimed", counts.get(State.QUEUED, 0)),
+            Reading("overnight_queue_oldest_seconds", "Age of the oldest of the newest queued runs", oldest_s),
+            Reading("overnight_workers", "Live workers", sum(_is_live(here, worker) for worker in workers)),
+            Reading(
+                "overnight_lease_age_seconds", "Since the longest waiting lease held here was renewed",
+                here.services.lease_age_s(),
+            ),
+            Reading(
+                "overnight_backend_check", "Last preflight of each backend: 1 for what it found",
+                _checks(here.services.backends), ("backend", "status"),
+            ),
+            Reading("overnight_database_bytes", "Size of the database", size),
+            Reading("overnight_resident_peak_bytes", "Most memory that the server has had", _peak_bytes()),
+        ]
+    )  # fmt: skip
+    return Response(page, headers={"content-type": MEDIA_TYPE})
 
 
 def _standing(
@@ -103,16 +112,9 @@ def _is_live(here: Here, worker: Worker) -> bool:
     return bool(_worker(here, worker)["fresh"])
 
 
-def _run_samples(counts: dict[State, int]) -> Iterable[Sample]:
-    for state in State:
-        yield Sample(
-            name="overnight_runs", kind="gauge", help="Runs by state", value=counts.get(state, 0),
-            labels={"state": state.value},
-        )  # fmt: skip
-
-
-def _gauge(name: str, help: str, value: float) -> Sample:
-    return Sample(name=name, kind="gauge", help=help, value=value)
+def _checks(backends: Backends) -> dict[tuple[str, ...], float]:
+    last = [check for name in backends.names() if (check := backends.last(name)) is not None]
+    return {(check.name, check.status): 1 for check in last}
 
 
 def _peak_bytes() -> int:
