@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -60,3 +61,23 @@ def test_handover_does_not_disturb_the_agent(serve: Start) -> None:
     assert server.printed(run["id"]) == "".join(f"line {n}\n" for n in range(1, 301))
     assert [e["data"]["adopted"] for e in events if e["type"] == "run.recovered"] == [True]
     assert "turn.abandoned" not in [event["type"] for event in events]
+
+
+def test_a_server_without_its_address_starts_no_agent(serve: Start) -> None:
+    server = serve(
+        {"stay": [["read_prompt"], ["pid", "agent.pid"], ["forever"]]}, environment={"OVERNIGHT_GRACE_S": "1"}
+    )
+    work = server.workspace()
+    run = server.submit("stay", mode="oneshot", workspace=str(work))
+    wait_until((work / "agent.pid").exists)
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    (work / "agent.pid").unlink()
+    with socket.create_server(("127.0.0.1", server.port)):
+        server.start(wait=False)
+        assert server.wait() == 1
+        assert "cannot listen" in server.words()
+    assert not (work / "agent.pid").exists()
+    server.start()
+    server.until(run["id"], "running")
+    assert "run.recovered" not in [event["type"] for event in server.events(run["id"])]

@@ -86,6 +86,17 @@ async def test_the_database_is_private_in_a_folder_that_is_not(tmp_path: Path, t
     await store.close()
 
 
+async def test_a_file_behind_a_link_keeps_its_mode(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.touch(0o644)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "overnight.db").symlink_to(other)
+    store = store_at(tmp_path / "data" / "overnight.db")
+    await store.start()
+    await store.close()
+    assert other.stat().st_mode & 0o777 == 0o644
+
+
 async def test_a_second_server_is_told_who_holds_the_data(tmp_path: Path) -> None:
     first, second = store_at(tmp_path / "overnight.db"), store_at(tmp_path / "overnight.db")
     await first.start()

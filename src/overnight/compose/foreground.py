@@ -63,10 +63,10 @@ class _Foreground:
             await keys.configured_token(parts.store, parts.clock, settings.server.token)
             token = await keys.token_for_commands(parts.store, parts.clock)
             code = await issue_code(parts.store, parts.clock) if self._web else None
-            await parts.supervisor.start(claiming=self._worker)
             server = replace(parts.services.settings, web=self._web)
             app = create_app(replace(parts.services, settings=server))
             async with serving(app, listen(settings), end_streams=parts.follower.close) as listening:
+                await parts.supervisor.start(claiming=self._worker)  # not before the address is ours
                 server_file.write(settings.data_dir, listening.url, token, settings.sources.environment)
                 try:
                     self._announce(listening.url, code)

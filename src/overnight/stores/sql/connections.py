@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,13 +74,19 @@ class Connections:
             copy.close()
 
     def make_private(self) -> None:
-        """The file is readable by its user alone, wherever it lies; SQLite gives the files beside it the same mode."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if os.fstat(descriptor).st_mode & 0o077:
-                os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
+        """The file is readable by its user alone, wherever it lies; SQLite gives the files beside it the same mode.
+
+        What a link leads to is left as it is. A file that cannot be opened is left to SQLite, which says why.
+        """
+        with suppress(OSError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                found = os.fstat(descriptor)
+                if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
+                    os.fchmod(descriptor, 0o600)
+            finally:
+                os.close(descriptor)
 
     def keep_room(self, link: Link, spare: int) -> None:
         """Take the disk space of the write-ahead log now, with `spare` bytes more than one cycle of it needs.
