@@ -110,8 +110,9 @@ class LogWatch:
     def begin(self) -> None:
         """Keep the logs as they are now, unless that has been done. Idempotent."""
         for kind in self._paths:
-            if not self._file(kind, "base").exists():
-                self._keep(kind, "base", self._read(kind))
+            # Nothing kept means that there was nothing: most runs begin without any log.
+            if not self._file(kind, "base").exists() and (text := self._read(kind)):
+                self._keep(kind, "base", text)
 
     def added_lines(self) -> Sequence[str]:
         """The lines added to the work log since the run began: where the completion pattern is looked for."""
