@@ -45,6 +45,11 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"workspace": "/"}, "workspace_refused"),
     ({"workspace": "/does/not/exist"}, "workspace_refused"),
     ({"workspace": "relative/path"}, "workspace_refused"),
+    ({"completion": {"log": "../WORKLOG.md"}}, "invalid_request"),
+    ({"completion": {"stop_file": "/tmp/stop"}}, "invalid_request"),
+    ({"prompt": {"decision_log": "a/../../b"}}, "invalid_request"),
+    ({"prompt": {"questions": "nul\x00byte"}}, "invalid_request"),
+    ({"prompt": {"references": ["fine.md", "/etc/passwd"]}}, "invalid_request"),
     *(
         ({"environment": {name: "x"}}, "environment_refused")
         for name in (

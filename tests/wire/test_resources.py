@@ -24,7 +24,7 @@ from overnight.errors import OvernightError, tree
 from overnight.ids import HostId, RunId, SessionId
 from overnight.wire import problem
 from overnight.wire.v1.commands import BulkControlBody, ControlBody, FilterBody
-from overnight.wire.v1.runs import run_resource, run_summary
+from overnight.wire.v1.runs import config_document, run_resource, run_summary
 from overnight.wire.v1.schema import RunModel, RunSummary
 
 RUN = Run(
@@ -129,3 +129,21 @@ def test_filters_are_for_one_owner() -> None:
     assert [state.value for state in filter.states] == ["queued", "paused", "failed"]
     assert filter.labels == {"a": "b=c"}
     assert filter.since == 1_767_225_600_000
+
+
+@pytest.mark.parametrize(
+    "given,shown",
+    [
+        ("https://ada:sekret@host/x.git", "https://***@host/x.git"),
+        ("HTTPS://sekret@host/x.git", "HTTPS://***@host/x.git"),
+        ("https://a:s@e:k@host/x", "https://***@host/x"),
+        ("ssh://git:sekret@host/x", "ssh://git:***@host/x"),
+        ("ssh://git@host/x", "ssh://git@host/x"),
+        ("git@host:x.git", "git@host:x.git"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("/srv/x.git", "/srv/x.git"),
+    ],
+)
+def test_the_address_of_a_repository_shows_no_password(given: str, shown: str) -> None:
+    spec = RunSpec.model_validate({"goal": "g", "workspace": {"git": given}})
+    assert config_document(spec)["workspace"] == {"git": shown, "ref": "HEAD"}

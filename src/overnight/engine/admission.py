@@ -70,6 +70,7 @@ class Admission:
         """Resolve and check `spec`. Raises an `InvalidInput` or `AboveCeiling` that says what to change."""
         backend = self._backends.get(spec.backend or self._policy.default_backend)
         self._check_mode(spec)
+        check_paths(spec)
         for entry in spec.fallback:
             self._backends.get(entry.partition("/")[0])
         effective = self._check_sandbox(spec, backend.capabilities)
@@ -158,6 +159,23 @@ class Admission:
 
     def _stop_file_is_there(self, workspace: Path, relative: str) -> bool:
         return self._workspaces.read_text(workspace, relative, limit=1) is not None
+
+
+def check_paths(spec: RunSpec) -> None:
+    """Raise `InvalidInput` for a file of the workspace that could never be read there, so that nobody waits for it."""
+    named = {
+        "completion.log": spec.completion.log,
+        "completion.stop_file": spec.completion.stop_file,
+        "prompt.decision_log": spec.prompt.decision_log,
+        "prompt.questions": spec.prompt.questions,
+        **{f"prompt.references.{number}": path for number, path in enumerate(spec.prompt.references)},
+    }
+    for name, path in named.items():
+        if path is not None and (path.startswith("/") or "\0" in path or ".." in path.split("/")):
+            raise InvalidInput(
+                f"{name}: {path[:200]!r} is no path beneath the workspace",
+                mend="name it relative to the workspace, without `..`",
+            )
 
 
 def check_limits(limits: LimitsSpec, ceiling: LimitsSpec | None) -> None:

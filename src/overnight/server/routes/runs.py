@@ -21,7 +21,7 @@ from overnight.server.routing import API, IdempotencyKey, Operation, RunPath
 from overnight.wire import page, problem
 from overnight.wire.v1 import schema
 from overnight.wire.v1.commands import BulkControlBody, ControlBody, FilterBody
-from overnight.wire.v1.runs import run_resource, run_summary
+from overnight.wire.v1.runs import config_document, run_resource, run_summary
 
 _SPEC_EXAMPLES: Final = {
     "smallest": {"value": {"goal": "Make the tests pass"}},
@@ -61,7 +61,7 @@ async def submit_run(here: Here, spec: SpecBody, idempotency_key: IdempotencyKey
 async def preview_run(here: Here, spec: SpecBody) -> Response:
     """The prompt of the first turn and the resolved configuration; nothing is stored or started."""
     preview = await here.services.runs.preview(spec, here.caller.principal)
-    return reply({"prompt": preview.prompt, "config": preview.spec.model_dump(mode="json")})
+    return reply({"prompt": preview.prompt, "config": config_document(preview.spec)})
 
 
 async def list_runs(here: Here, query: Annotated[RunQuery, Query()]) -> Response:

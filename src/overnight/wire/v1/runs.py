@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from overnight.clock import rfc3339
 from overnight.domain.event import FINAL_TYPES
 from overnight.domain.run import Run, Turn
+from overnight.domain.spec import GitWorkspace, RunSpec
 from overnight.domain.values import Completion
+
+_LOGIN: Final = re.compile(r"^(https?://|ssh://[^/@:]*:)[^/]*@", re.IGNORECASE)
 
 
 def run_resource(run: Run) -> dict[str, object]:
     """The snapshot of a run, with its frozen configuration (environment values masked)."""
-    return run_summary(run) | {"config": run.spec.model_dump(mode="json")}
+    return run_summary(run) | {"config": config_document(run.spec)}
+
+
+def config_document(spec: RunSpec) -> dict[str, object]:
+    """A run's configuration. A password or token in the address of a repository is masked: readers need it not."""
+    shown = spec.model_dump(mode="json")
+    if isinstance(spec.workspace, GitWorkspace):
+        shown["workspace"]["git"] = _LOGIN.sub(r"\1***@", spec.workspace.git)
+    return shown
 
 
 def run_summary(run: Run) -> dict[str, object]:
