@@ -77,7 +77,10 @@ def _serve_and_run(folder: Path, choice: Choice, *, once: bool) -> int:
         status = _run(environment, workspace, choice)
         if once:
             return status
-        _say("demo: the run has ended; the server stays up (Ctrl-C ends it)")
+        where = f"http://{environment['OVERNIGHT_LISTEN']}"
+        _say(
+            f"demo: the run has ended; the server stays up at {where} (log in with the link above; Ctrl-C ends it)"
+        )
         return server.wait()
     except KeyboardInterrupt:
         return 130
