@@ -170,7 +170,9 @@ class FakeBackend:
     on_start: Callable[[TurnStart], None] | None = None
 
     async def check(self) -> BackendCheck:
-        problems: Sequence[Problem] = [Problem(code="broken", message=self.problem)] if self.problem else []
+        problems: Sequence[Problem] = (
+            [Problem(code="broken", message=self.problem, mend="mend it")] if self.problem else []
+        )
         return BackendCheck(
             name=self.name, status="fail" if problems else "ok", capabilities=self.capabilities,
             problems=tuple(problems), checked_at=SystemClock().wall_ms(), stamp=self.stamp(),

@@ -96,7 +96,7 @@ async def test_a_failing_preflight_fails_the_run_or_goes_to_the_fallback(rig: Ma
     ended = await server.until(await server.submit(mode="oneshot"), State.FAILED)
     assert ended.error is not None
     assert ended.error.code == "preflight_failed"
-    assert "no login" in ended.error.message
+    assert ended.error.message.endswith("no login; mend it")
     server.directory._checks.clear()
     run = await server.submit(mode="oneshot", fallback=["other"])
     assert (await server.until(run, State.COMPLETED)).fallback == 1

@@ -157,10 +157,10 @@ class Preparation:
         check = backends.known(name) or await backends.check(name)
         if check.status == "fail":
             first = check.problems[0] if check.problems else None
-            message = f"{name}: {first.message if first else 'its preflight fails'}"
-            raise BackendFailure(
-                message, code="preflight_failed", retryable=False, mend=first.mend if first else ""
-            )
+            # A run keeps the message alone, so the mend has to be in it.
+            words = [first.message, first.mend] if first else ["its preflight fails"]
+            message = f"{name}: {'; '.join(word for word in words if word)}"
+            raise BackendFailure(message, code="preflight_failed", retryable=False)
         # A preflight may find that this host gives no sandbox after the run was admitted.
         missing = backends.get(name).capabilities.missing_sandbox(run.spec.sandbox)
         if missing and self._shop.policy.require_sandbox:
