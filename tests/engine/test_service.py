@@ -102,6 +102,20 @@ async def test_deleting_takes_events_and_files_along(rig: Make) -> None:
         await server.service.delete(waiting.id, ME)
 
 
+async def test_deleting_the_last_run_of_a_session_leaves_no_homes_of_agents(rig: Make) -> None:
+    server = await rig(fake())
+    first = await server.submit(mode="oneshot")
+    await server.until(first)
+    second = await server.submit(mode="oneshot", session_id=first.session_id)
+    await server.until(second)
+    homes = server.shop.folders.homes(first.session_id)
+    assert homes.is_dir()
+    await server.service.delete(first.id, ME)
+    assert homes.is_dir(), "the second run may be retried in its session"
+    await server.service.delete(second.id, ME)
+    assert not homes.exists()
+
+
 async def test_nobody_touches_anothers_run(rig: Make) -> None:
     server = await rig(fake())
     run = await server.submit(**LATER)

@@ -139,16 +139,24 @@ class RunService:
         return run
 
     async def delete(self, run_id: RunId, by: Principal) -> None:
-        """Remove a final run with its events and files. Raises NotFound, RunNotFinal."""
+        """Remove a final run with its events and files, and the agents' homes with the session's last run.
 
-        def unit(tx: Transaction) -> str:
+        Raises NotFound, RunNotFinal.
+        """
+
+        def unit(tx: Transaction) -> tuple[Run, bool]:
             run = tx.runs.lock(tx.runs.get(run_id, by.owner).pk)
             if not run.final:
                 raise RunNotFinal(f"{run.id} is {run.state}", mend="cancel it first")
-            return tx.runs.delete(run.pk)
+            tx.runs.delete(run.pk)
+            return run, not tx.runs.counts(RunFilter(session_id=run.session_id))
 
-        removed = await self._uow.write(unit)
-        await asyncio.to_thread(shutil.rmtree, self._folders.run(removed), ignore_errors=True)
+        removed, last_of_session = await self._uow.write(unit)
+        await asyncio.to_thread(shutil.rmtree, self._folders.run(removed.id), ignore_errors=True)
+        if last_of_session:
+            await asyncio.to_thread(
+                shutil.rmtree, self._folders.homes(removed.session_id), ignore_errors=True
+            )
 
     def _check_open(self) -> None:
         if self._draining:
