@@ -37,6 +37,7 @@ def up(
 
     Ends in order on SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on at the next start.
     """
+    import gc
     from pathlib import Path
 
     idle = duration(exit_when_idle) if exit_when_idle is not None else None
@@ -51,7 +52,12 @@ def up(
     settings = load(overrides={key: value for key, value in given.items() if value is not None})
     for name in settings.sources.strangers():
         say(f"{name} is set, but there is no such setting")
-    # Only now: settings that are wrong need not wait until the whole program is loaded.
-    from overnight import compose
+    gc.disable()  # hardly anything of what is loaded now is garbage; the server collects again once it is up
+    try:
+        # Only now: settings that are wrong need not wait until the whole program is loaded.
+        from overnight import compose
 
-    raise typer.Exit(compose.serve(settings, worker=not no_worker, web=not no_web, exit_when_idle=idle))
+        status = compose.serve(settings, worker=not no_worker, web=not no_web, exit_when_idle=idle)
+    finally:
+        gc.enable()
+    raise typer.Exit(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from dataclasses import replace
@@ -69,6 +70,7 @@ class _Foreground:
                 await parts.supervisor.start(claiming=self._worker)  # not before the address is ours
                 server_file.write(settings.data_dir, listening.url, token, settings.sources.environment)
                 try:
+                    _collect_from_now_on()
                     self._announce(listening.url, code)
                     await self._until_the_end(parts)
                 finally:
@@ -117,6 +119,12 @@ class _Foreground:
             if await _is_busy(parts):
                 idle_since = parts.clock.boot()
         self._stop(Reason.IDLE)
+
+
+def _collect_from_now_on() -> None:
+    """What has been loaded stays for as long as the process: let no collection of garbage look at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 async def _is_busy(parts: Parts) -> bool:
