@@ -196,12 +196,19 @@ class Spawner:
         os._exit(1)
 
     def _reap(self) -> None:
-        """Bury children. A keeper that went without a record was killed: look for what it left."""
+        """Bury children. A keeper that went without a record was killed: look for what it left.
+
+        One that was stopped, by its agent perhaps, is let go on.
+        """
         try:
             while True:
-                pid, _status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
                 if pid == 0:
                     return
+                if os.WIFSTOPPED(status):
+                    if pid in self._keepers:
+                        os.kill(pid, signal.SIGCONT)
+                    continue
                 folder = self._keepers.pop(pid, None)
                 if folder is not None and os.path.isdir(folder):
                     self._look_after(folder)

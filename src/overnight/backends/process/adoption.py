@@ -61,6 +61,7 @@ async def attach(turn_folder: Path, token: int, secrets: TurnSecrets, data_dir: 
     identity = await _identity(turn_folder)
     if identity is None:
         return Dead(record=None, survivors=0)
+    _let_go_on(identity)
     try:
         return await _say_hello(identity, token, secrets)
     except Refused as refused:
@@ -120,6 +121,13 @@ def _never_started() -> ExitRecord:
     return ExitRecord(
         "never_started", None, None, started_at=now, ended_at=now, stdout_bytes=0, stderr_bytes=0
     )
+
+
+def _let_go_on(identity: Identity) -> None:
+    """An agent may have stopped its keeper."""
+    if is_same_process(identity.pid, identity.starttime, identity.boot_id, identity.pid_ns):
+        with contextlib.suppress(OSError):
+            os.kill(identity.pid, signal.SIGCONT)
 
 
 async def _say_hello(identity: Identity, token: int, secrets: TurnSecrets) -> KeeperClient:

@@ -72,7 +72,13 @@ class ProcessBackend:
         try:
             keeper = await self._spawner.launch(spec, start.token)
         except (KeeperGone, Unavailable, OSError) as error:
-            raise BackendFailure(f"no keeper: {error}", code="keeper_failed", retryable=True) from error
+            found = await self._attach(
+                start
+            )  # it may have begun; an agent can stop its keeper before that answers
+            if isinstance(found, Dead):
+                message = f"no keeper: {str(error) or type(error).__name__}"
+                raise BackendFailure(message, code="keeper_failed", retryable=True) from error
+            keeper = found
         holding = self._holding(start, store_input, 2 if command.stdin else 1)
         return ProcessTurn(keeper, TurnOutput(start.folder, codec), codec, holding)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import os
+import signal
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +19,7 @@ from overnight.keeper_protocol import (
     KeeperState,
     Reason,
     identity_from,
+    is_same_process,
     record_from,
     state_from,
     to_json,
@@ -40,6 +44,10 @@ class KeeperView:
     """Set when everything has ended and all output is in the files."""
     link: Literal["up", "superseded", "lost"] = "up"
     """superseded: another holder with a higher token has taken over. lost: the connection ended; attach again."""
+
+
+class _Silent(KeeperGone):
+    """It lives, perhaps, and does not answer."""
 
 
 class KeeperClient:
@@ -115,10 +123,16 @@ class KeeperClient:
     ) -> None:
         """End the agent and all it started; `view` tells when that is so. Again: faster, never slower.
 
-        `interrupt` is the first step (True: the one given at launch); `grace_s` None is the launch's.
+        `interrupt` is the first step (True: the one given at launch); `grace_s` None is the launch's. An agent may
+        have stopped its keeper: it is let go on, and killed if it still does not answer, so that its spawner sweeps.
         """
         asked: dict[str, Any] = {} if grace_s is None else {"grace_s": grace_s}
-        await self._order("ladder", reason=reason, interrupt=to_json(interrupt), **asked)
+        self._signal(signal.SIGCONT)
+        try:
+            await self._order("ladder", reason=reason, interrupt=to_json(interrupt), **asked)
+        except _Silent:
+            self._signal(signal.SIGKILL)
+            raise
 
     async def release(self) -> None:
         """The end has been recorded: the keeper may go. Raises Refused `still_running`."""
@@ -129,6 +143,12 @@ class KeeperClient:
         self._channel.close()
         await self._listener
 
+    def _signal(self, number: signal.Signals) -> None:
+        keeper = self.identity
+        if is_same_process(keeper.pid, keeper.starttime, keeper.boot_id, keeper.pid_ns):
+            with contextlib.suppress(OSError):
+                os.kill(keeper.pid, number)
+
     async def _order(self, kind: str, **fields: object) -> Message:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
@@ -138,7 +158,7 @@ class KeeperClient:
                 raise LeaseLost(refused.detail) from refused
             raise
         except TimeoutError:
-            raise KeeperGone(f"the keeper has not answered for {ANSWER_WITHIN_S:g} s") from None
+            raise _Silent(f"the keeper has not answered for {ANSWER_WITHIN_S:g} s") from None
         self.stdin_last = max(self.stdin_last, int(answer["stdin_last"]))
         return answer
 

@@ -125,6 +125,7 @@ class SpawnerClient:
 
     async def _connect(self) -> socket.socket:
         path = spawner_socket(str(self._data_dir), str(self._runtime_dir))
+        self._signal(signal.SIGCONT)  # an agent may have stopped it
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return await connect(path)
         async with self._starting:
@@ -154,10 +155,13 @@ class SpawnerClient:
 
     def _dismiss(self) -> None:
         """A spawner whose socket was removed holds the lock in vain. It stays beneath its keepers, but lets go."""
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
         holder = read_spawner(str(self._data_dir))
         if holder is not None and is_same_process(*holder):
             with contextlib.suppress(OSError):
-                os.kill(holder.pid, signal.SIGTERM)
+                os.kill(holder.pid, number)
 
 
 async def _connect_within(path: str, within_s: float) -> socket.socket | None:
