@@ -1,7 +1,6 @@
 """The port, over real keepers: what a turn says is said once, across stops, adoptions and deaths."""
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 from tests.keeper.harness import PYTHON, Place, end_keeper, kill, lives
 
-from overnight.backends.process import keeper_client
 from overnight.backends.process.backend import ProcessBackend
 from overnight.backends.process.program import Command, Exit, Verdict
 from overnight.backends.process.turn import ProcessTurn
@@ -20,8 +18,8 @@ from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.domain.run import Position
 from overnight.domain.update import Message, Output, TurnOutcome, Update
 from overnight.domain.values import Failure
-from overnight.errors import BackendFailure, KeeperGone, LeaseLost
-from overnight.keeper_protocol import Interrupt, read_identity, read_spawner
+from overnight.errors import BackendFailure, LeaseLost
+from overnight.keeper_protocol import Interrupt, read_identity
 from overnight.ports.backend import Backend, Batch, TurnLimits, TurnStart
 from overnight.testing.signals import eventually
 
@@ -186,52 +184,6 @@ async def test_stopping_runs_the_ladder_with_the_programs_own_interrupt(place: P
     assert end.stopped.steps[0] == "interrupt"
     assert end.stopped.survivors == 0
     await turn.release()
-
-
-async def test_an_agent_that_stops_its_keeper_is_stopped_all_the_same(place: Place) -> None:
-    stage = Stage(place, sh("kill -STOP $PPID; setsid sleep 600"))
-    turn = await stage.start()
-    batches = turn.batches()
-    identity = read_identity(str(stage.turn))
-    assert identity is not None
-    os.kill(identity.pid, signal.SIGSTOP)
-    await turn.stop(reason="cancel", interrupt=False)
-    await read(batches)
-    end = turn.ended()
-    assert end.stopped is not None
-    assert (end.cause, end.stopped.survivors) == ("stopped", 0)
-    assert not lives(identity.agent_pid)
-    await turn.release()
-
-
-async def test_an_agent_that_stops_its_keeper_again_and_again_loses_it(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keeper_client, "ANSWER_WITHIN_S", 0.5)
-    stage = Stage(place, sh("sleep 0.2; while :; do kill -STOP $PPID; sleep 0.001; done"))
-    turn = await stage.start()
-    batches = turn.batches()
-    identity = read_identity(str(stage.turn))
-    assert identity is not None
-    with contextlib.suppress(KeeperGone):  # or it finds time for an answer
-        await turn.stop(reason="cancel", interrupt=False)
-    await read(batches)
-    stopped = turn.ended().stopped
-    assert stopped is not None
-    assert stopped.survivors == 0
-    assert not lives(identity.agent_pid)
-    await turn.release()
-
-
-async def test_a_spawner_that_an_agent_has_stopped_is_let_go_on(place: Place) -> None:
-    await place.spawner.ping()
-    holder = read_spawner(str(place.data_dir))
-    assert holder is not None
-    os.kill(holder.pid, signal.SIGSTOP)
-    turn = await Stage(place, sh("exit 0")).start()
-    await read(turn.batches())
-    await turn.release()
-    await place.spawner.close()
 
 
 @pytest.mark.parametrize("take", [1, 2, 3])
