@@ -68,6 +68,14 @@ def test_a_data_directory_has_one_key_however_it_is_spelt(tmp_path: Path) -> Non
     assert data_key(tmp_path) != data_key(tmp_path / "x")
 
 
+def test_a_server_that_cannot_be_announced_says_where_and_what_mends_it(tmp_path: Path) -> None:
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    server_file.path(tmp_path, environment).mkdir()
+    with pytest.raises(ConfigInvalid, match=r"server\.json") as refused:
+        server_file.write(tmp_path, "http://127.0.0.1:1", "ovn_secret", environment)
+    assert "XDG_RUNTIME_DIR" in refused.value.mend
+
+
 def test_server_json_is_found_by_its_data_directory(environment: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert server_file.read(data, environment) is None

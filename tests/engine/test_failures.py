@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.engine.conftest import Make, fake, quiet
 from tests.engine.fake_backend import FakeAgent
 from tests.engine.rig import FAST
+from tests.engine.test_holds import begun, waiting
 
 from overnight.clock import SystemClock
 from overnight.domain.states import State
@@ -202,3 +204,35 @@ async def test_a_turn_that_takes_too_long_is_ended_and_tried_again(
     ended = await server.until(run, State.COMPLETED)
     assert ended.attempt == 2
     assert (await server.data(run, "turn.failed"))[0]["code"] == "turn_timeout"
+
+
+class Jumping(SystemClock):
+    """A wall clock that somebody sets forward."""
+
+    ahead_ms = 0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + self.ahead_ms
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["watched", "adopted"])
+async def test_a_wall_clock_that_jumps_spends_no_budget_and_ends_no_turn(
+    rig: Make, tmp_path: Path, adopted: bool
+) -> None:
+    clock = Jumping()
+    backend = fake(waiting)
+    server = await rig(backend, clock=clock, root=tmp_path)
+    run = await server.submit(mode="oneshot", limits={"wall_clock_s": 3600, "turn_timeout_s": 60})
+    agent = await begun(server, backend)
+    if adopted:
+        await server.crash()
+    clock.ahead_ms = 5 * 3_600_000
+    if adopted:
+        server = await rig(backend, clock=clock, root=tmp_path)
+        await server.data(run, "run.recovered")
+    agent.go.set()
+    ended = await server.until(run, State.COMPLETED)
+    assert ended.stats.wall_ms <= 61_000
+    assert "turn.failed" not in await server.types(run)
+    (completed,) = await server.data(run, "turn.completed")
+    assert completed["duration_ms"] <= 61_000

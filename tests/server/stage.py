@@ -28,6 +28,7 @@ from overnight.engine.follow import Follower
 from overnight.engine.policy import RunPolicy, Storage
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
+from overnight.engine.turn_files import TurnFiles
 from overnight.ids import RunId, new_host_id, new_token_id
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.app import create_app
@@ -38,6 +39,7 @@ from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.sqlite import SqliteStore
 from overnight.workspaces.directories import DirectoryWorkspaces
 
+OPERATORS_SECRET = "operators-own-value-9713"
 HOST = new_host_id(1_790_000_000_000)
 
 
@@ -120,9 +122,10 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         roots=[work], data_dir=folders.data_dir, run_folder=folders.run, home=root / "home"
     )
     storage = Storage(data_dir=folders.data_dir)
+    policy = RunPolicy(default_backend="echo", secrets={"KEY": OPERATORS_SECRET})
     runs = RunService(
         uow=store, clock=clock, storage=storage, host_id=HOST, free_bytes=lambda: 1 << 40,
-        admission=Admission(policy=RunPolicy(default_backend="echo"), backends=backends, workspaces=workspaces),
+        admission=Admission(policy=policy, backends=backends, workspaces=workspaces),
         previewer=Previewer(uow=store, workspaces=workspaces, backends=backends),
         rules=Rules(steer_how=backends.steer_how),
     )  # fmt: skip
@@ -138,7 +141,8 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
 
     services = Services(
         settings=ServerSettings(version="0.0.0", **settings), uow=store, notifier=notifier, clock=clock,
-        follower=follower, runs=runs, backends=backends, folders=folders, diffs=Diffs(uow=store, workspaces=workspaces),
+        follower=follower, runs=runs, backends=backends, diffs=Diffs(uow=store, workspaces=workspaces, policy=policy),
+        turn_files=TurnFiles(uow=store, folders=folders, policy=policy),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
         handover=lambda: handovers.append("now"), ready=ready,
     )  # fmt: skip

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.server.stage import Stage
+from tests.server.stage import OPERATORS_SECRET, Stage
 
 from overnight.domain.event import Draft
 from overnight.domain.run import Run, Turn
 from overnight.domain.states import TurnState
 from overnight.domain.values import Usage
+from overnight.server.files import PIECE
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +97,7 @@ async def test_output_is_a_raw_download_and_the_prompt_is_text(stage: Stage) -> 
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["content-disposition"].startswith("attachment;")
         head = await http.head(f"{base}/output?attempt=1")
-        assert (head.content, head.headers["content-length"]) == (b"", str(len(raw)))
+        assert (head.status_code, head.content) == (200, b"")
         assert (await http.get(f"{base}/output?attempt=1&stream=stderr")).status_code == 404
         assert (await http.get(f"{base}/output")).status_code == 404, "the last attempt has printed nothing"
         assert (await http.get(f"{base}/prompt")).status_code == 404
@@ -110,6 +111,17 @@ async def test_output_is_a_raw_download_and_the_prompt_is_text(stage: Stage) -> 
             "1/output?stream=../stdout",
         ):
             assert (await http.get(f"/api/v1/runs/{run.id}/turns/{bad}")).status_code in (404, 422)
+
+
+@pytest.mark.parametrize("lead", [0, PIECE - 10, PIECE - len(OPERATORS_SECRET) + 1, PIECE - 1])
+async def test_a_download_shows_no_secret_and_keeps_every_other_byte(stage: Stage, lead: int) -> None:
+    run = await stage.submitted()
+    turn = await opened(stage, run, 1)
+    before, after = b"\xfe" * lead + b"\xc3", b"\xa9\x00 sk-not, \xe2\x82 end"
+    (stage.data_dir / turn.folder / "stdout").write_bytes(before + OPERATORS_SECRET.encode() + after)
+    async with stage.client() as http:
+        answer = await http.get(f"/api/v1/runs/{run.id}/turns/1/output")
+    assert answer.content == before + b"[redacted]" + after
 
 
 async def test_links_and_pipes_in_the_folder_are_never_followed(stage: Stage) -> None:

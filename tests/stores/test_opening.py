@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from overnight.clock import SystemClock
-from overnight.errors import DataInUse, Unavailable, UnsafeDatabase
+from overnight.errors import DataInUse, StartRefused, Unavailable, UnsafeDatabase
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.library import driver
 from overnight.stores.sql.lock import DataLock
@@ -95,6 +95,13 @@ async def test_a_file_behind_a_link_keeps_its_mode(tmp_path: Path) -> None:
     await store.start()
     await store.close()
     assert other.stat().st_mode & 0o777 == 0o644
+
+
+async def test_a_data_directory_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "server.lock").mkdir()
+    with pytest.raises(StartRefused, match=r"server\.lock: Is a directory") as refused:
+        await store_at(tmp_path / "overnight.db").start()
+    assert "OVERNIGHT_DATA_DIR" in refused.value.mend
 
 
 async def test_a_second_server_is_told_who_holds_the_data(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from overnight.domain.spec import RunSpec
 from overnight.domain.states import State
 from overnight.engine.comparison import BASE, label
 from overnight.engine.diff import Diffs
+from overnight.engine.policy import RunPolicy
 from overnight.errors import NotFound
 from overnight.ids import HostId, RunId, SessionId
 from overnight.workspaces.directories import DirectoryWorkspaces
@@ -54,7 +55,11 @@ class Scene:
                 session_pk=1, session_id=SessionId("ses_1"), host_id=HostId("h"), workspace=str(self.work),
                 created_at=0, updated_at=0)
         )  # fmt: skip
-        self.diffs = Diffs(uow=cast("Any", self.database), workspaces=self.workspaces, secrets=["opsecret2"])
+        self.diffs = Diffs(
+            uow=cast("Any", self.database),
+            workspaces=self.workspaces,
+            policy=RunPolicy(default_backend="echo", hidden=("opsecret2",)),
+        )
 
     def turn(self, number: int) -> None:
         self.database.run = replace(self.database.run, turn=number)

@@ -67,9 +67,10 @@ class _Foreground:
             server = replace(parts.services.settings, web=self._web)
             app = create_app(replace(parts.services, settings=server))
             async with serving(app, listen(settings), end_streams=parts.follower.close) as listening:
-                await parts.supervisor.start(claiming=self._worker)  # not before the address is ours
+                # No agent is taken over or started before the address is ours and can be told.
                 server_file.write(settings.data_dir, listening.url, token, settings.sources.environment)
                 try:
+                    await parts.supervisor.start(claiming=self._worker)
                     _collect_from_now_on()
                     self._announce(listening.url, code)
                     await self._until_the_end(parts)

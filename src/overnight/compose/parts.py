@@ -31,6 +31,7 @@ from overnight.engine.maintenance.rescuer import Rescuer
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
 from overnight.engine.supervisor import Duty, Supervisor
+from overnight.engine.turn_files import TurnFiles
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.ids import HostId, new_worker_id
@@ -135,10 +136,8 @@ async def _assemble(
         follower=follower,
         runs=service,
         backends=backends,
-        folders=folders,
-        diffs=Diffs(
-            uow=store, workspaces=workspaces, secrets=(*settings.runs.secrets.values(), *settings.runs.hidden)
-        ),
+        diffs=Diffs(uow=store, workspaces=workspaces, policy=settings.runs),
+        turn_files=TurnFiles(uow=store, folders=folders, policy=settings.runs),
         doctor=Doctor(health.looks(settings, store), backends).report,
         config=lambda: list(settings.shown()),
         handover=handover,

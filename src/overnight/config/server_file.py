@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overnight.config.paths import data_key, private_dir, runtime_dir
+from overnight.errors import ConfigInvalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +29,27 @@ def path(data_dir: Path, environment: Mapping[str, str] | None = None) -> Path:
 
 
 def write(data_dir: Path, url: str, token: str, environment: Mapping[str, str] | None = None) -> ServerFile:
-    """Announce this process as the server of `data_dir`; replaces what an earlier one left, in one step."""
+    """Announce this process as the server of `data_dir`; replaces what an earlier one left, in one step.
+
+    Raises ConfigInvalid where it cannot be written, on a full disk for one.
+    """
     file = path(data_dir, environment)
     found = ServerFile(url=url, pid=os.getpid(), token=token, started=_started(os.getpid()))
     content = {"url": url, "pid": found.pid, "token": token, "started": found.started}
     fresh = file.with_name(f"server.json.{found.pid}")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        json.dump(content, out)
-    fresh.replace(file)
+    try:
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(
+            fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(content, out)
+        fresh.replace(file)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"{file}, by which commands find the server, cannot be written: {error.strerror or error}",
+            mend="make room there, or set XDG_RUNTIME_DIR to another private folder of yours",
+        ) from None
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from overnight.domain.run import Run
 from overnight.domain.text import plain
 from overnight.domain.values import FileStats
 from overnight.engine.comparison import BASE, label
+from overnight.engine.policy import RunPolicy
 from overnight.errors import NotFound
 from overnight.ids import RunId
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
@@ -51,10 +52,10 @@ class Diffs:
     turn; `uncommitted`: what no snapshot has yet, so the changes since the last turn's end.
     """
 
-    def __init__(self, *, uow: UnitOfWork, workspaces: Workspaces, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, *, uow: UnitOfWork, workspaces: Workspaces, policy: RunPolicy) -> None:
         self._uow = uow
         self._workspaces = workspaces
-        self._secrets = tuple(secrets)
+        self._policy = policy
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def diff(
@@ -75,8 +76,7 @@ class Diffs:
             return run, tx.runs.secret_environment(run.pk)
 
         run, environment = await self._uow.read(unit)
-        redactor = Redactor([*self._secrets, *environment.values()])
-        return _Asked(run=run, redactor=redactor, scope=scope, turn=turn)
+        return _Asked(run=run, redactor=self._policy.redactor(environment.values()), scope=scope, turn=turn)
 
     def _look(self, asked: _Asked, path: str | None) -> DiffAnswer:
         head: dict[str, object] = {"scope": asked.scope, "turn": asked.turn}

@@ -63,7 +63,7 @@ class Kit:
 
         run, given = await shop.uow.read(query)
         environment = {**given, **shop.secrets_of(run)}
-        redactor = shop.redactor(environment.values())
+        redactor = shop.policy.redactor(environment.values())
         recorder = Recorder(uow=shop.uow, clock=shop.clock, hold=hold, redactor=redactor, meter=shop.meter)
         return cls(
             shop=shop, hold=hold, environment=environment, recorder=recorder,
@@ -90,7 +90,7 @@ class Kit:
 
     def count(self, turn: Turn, closing: Closing) -> None:
         """The turn has been settled."""
-        seconds = max(0, self.shop.clock.wall_ms() - turn.started_at) / 1000
+        seconds = (closing.elapsed_ms or 0) / 1000
         self.shop.meter.turn_settled(turn.backend, closing.outcome.value, seconds, closing.usage)
 
     def held(self, value: T | None) -> T:

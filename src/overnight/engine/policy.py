@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight.domain.redaction import Redactor
 from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
 
 
@@ -26,6 +27,10 @@ class RunPolicy:
     """More values that no event may show, such as the keys that a backend is given."""
     budget_expires_s: float = 86_400.0
     """A spent budget that nobody raises is finished after this."""
+
+    def redactor(self, environment: Iterable[str] = ()) -> Redactor:
+        """Hides what the operator keeps to himself, and the values that one run was given as environment."""
+        return Redactor([*self.secrets.values(), *self.hidden, *environment])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

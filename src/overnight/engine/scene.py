@@ -18,7 +18,7 @@ from overnight.engine.comparison import compare
 from overnight.engine.deltas import DeltaFeed
 from overnight.engine.preparation import Preparation, Prepared
 from overnight.engine.recorder import Recorder
-from overnight.engine.settlement import Closing
+from overnight.engine.settlement import Closing, elapsed_by_wall
 from overnight.engine.telemetry.file_ledger import FileLedger
 from overnight.engine.telemetry.files import FileWatch
 from overnight.engine.telemetry.interpreter import Interpreter, TurnSummary
@@ -78,6 +78,8 @@ class Scene:
         self._turn = turn
         self._prepared = prepared
         self._memory = memory or Memory()
+        self._since = shop.clock.boot()
+        self._before_ms = elapsed_by_wall(run, turn, shop.clock.wall_ms())
         self._ledger = FileLedger(str(prepared.workspace), watched=prepared.watched)
         for data in self._memory.files:
             _tell_again(self._ledger, data)
@@ -130,6 +132,7 @@ class Scene:
             usage=summary.usage or self._memory.agents_usage, tests=summary.tests, files=found.files,
             files_of_run=found.files_of_run, changed=found.changed or planned,
             last_message=self._recorder.hidden(summary.message) or None,
+            elapsed_ms=self._before_ms + round((self._shop.clock.boot() - self._since) * 1000),
         )  # fmt: skip
 
     async def _look(self, message: str) -> _Found:

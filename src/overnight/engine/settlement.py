@@ -54,6 +54,8 @@ class Closing:
     changed: bool = False
     """Whether the turn counts as work: the workspace or the plan is another."""
     last_message: str | None = None
+    elapsed_ms: int | None = None
+    """How long the turn took by a clock that does not jump; None where nobody watched it to its end."""
     recovery: str | None = None
     """Set when the end was found by the next holder: the reason of the recovery."""
 
@@ -133,7 +135,7 @@ def recovered(tx: Transaction, run: Run, reason: str, now_ms: int, *, adopted: b
 
 
 def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int) -> None:
-    data = _data(turn, closing, now_ms)
+    data = _data(turn, closing)
     drafts = [*closing.drafts, Draft(type=f"turn.{closing.outcome.value}", data=data)]
     stamped = [replace(draft, turn=turn.number, attempt=turn.attempt) for draft in drafts]
     last_seq = tx.events.append(run.pk, stamped, now_ms)[-1].seq
@@ -151,7 +153,7 @@ def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int)
         tx.sessions.add_message(run.session_pk, message)
 
 
-def _data(turn: Turn, closing: Closing, now_ms: int) -> dict[str, object]:
+def _data(turn: Turn, closing: Closing) -> dict[str, object]:
     if closing.result.abandoned:
         return {"turn": turn.number, "reason": closing.why_abandoned}
     if closing.result.failure is not None:
@@ -159,7 +161,7 @@ def _data(turn: Turn, closing: Closing, now_ms: int) -> dict[str, object]:
     return {
         "turn": turn.number,
         "stop_reason": closing.stop_reason,
-        "duration_ms": max(0, now_ms - turn.started_at),
+        "duration_ms": closing.elapsed_ms or 0,
         "usage": closing.usage.to_json() if closing.usage else None,
     }
 
@@ -174,10 +176,21 @@ def _accounted(run: Run, turn: Turn, closing: Closing, now_ms: int) -> Run:
         usage=stats.usage + (closing.usage or Usage()),
         files=closing.files_of_run or stats.files,
         tests=closing.tests or stats.tests,
-        wall_ms=stats.wall_ms + max(0, now_ms - turn.started_at),
+        wall_ms=stats.wall_ms + _elapsed_ms(run, turn, closing, now_ms),
     )
     idle = 0 if closing.changed else run.idle_turns + ended
     return replace(run, stats=stats, idle_turns=idle, pid=None, now=None, updated_at=now_ms)
+
+
+def _elapsed_ms(run: Run, turn: Turn, closing: Closing, now_ms: int) -> int:
+    if closing.elapsed_ms is not None:
+        return closing.elapsed_ms
+    return elapsed_by_wall(run, turn, now_ms)
+
+
+def elapsed_by_wall(run: Run, turn: Turn, now_ms: int) -> int:
+    """Milliseconds since the turn began. The wall clock may have jumped, so never more than a turn may take."""
+    return min(max(0, now_ms - turn.started_at), round(run.limits.turn_timeout_s * 1000))
 
 
 def _pause(tx: Transaction, run: Run, failure: Failure, now_ms: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from overnight.clock import Clock
-from overnight.domain.redaction import Redactor
 from overnight.domain.run import Run
 from overnight.domain.worker import Worker
 from overnight.engine.directory import Backends
@@ -33,10 +31,6 @@ class Workshop:
     worker: Worker
     """The registered row: its pk holds the leases."""
     meter: Meter = field(default_factory=Unmetered)
-
-    def redactor(self, environment: Iterable[str]) -> Redactor:
-        """Hides what the operator keeps to himself, and what one run was given as environment."""
-        return Redactor([*self.policy.secrets.values(), *self.policy.hidden, *environment])
 
     def secrets_of(self, run: Run) -> dict[str, str]:
         """The operator's values that this run names."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from starlette.responses import Response
 
+from overnight.domain.redaction import Redactor
 from overnight.server.asgi import Receive, Scope, Send
 
 PIECE: Final = 256 * 1024
+KEEP_BYTES: Final = "surrogateescape"
+"""What is no UTF-8 comes out as it went in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +43,36 @@ def open_regular(path: Path) -> OpenFile | None:
 
 
 class FileResponse(Response):
-    """A file as a text download, piece by piece. Owns the descriptor."""
+    """A file as a text download, piece by piece, byte for byte but for secrets. Owns the descriptor."""
 
-    def __init__(self, file: OpenFile, name: str) -> None:
+    def __init__(self, file: OpenFile, name: str, redactor: Redactor) -> None:
         self.status_code = 200
         self.background = None
         self._file = file
         self._name = name
+        self._redactor = redactor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the ASGI signature
-        """Send it; a file that became shorter meanwhile cuts the response."""
+        """Send it, as long as it is now. Its length is not announced: a secret is as long as its mark."""
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % self._file.size),
             (b"content-disposition", b'attachment; filename="%b"' % self._name.encode("ascii", "replace")),
         ]
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            left = 0 if scope.get("overnight.head") else self._file.size
-            while left:
-                piece = await asyncio.to_thread(os.read, self._file.descriptor, min(PIECE, left))
-                if not piece:
-                    break
-                left -= len(piece)
+            pieces = iter(()) if scope.get("overnight.head") else self._pieces()
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             os.close(self._file.descriptor)
+
+    def _pieces(self) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder("utf-8")(KEEP_BYTES)
+        redacting = self._redactor.stream()
+        left = self._file.size
+        while left and (read := os.read(self._file.descriptor, min(PIECE, left))):
+            left -= len(read)
+            yield redacting.feed(decoder.decode(read)).encode("utf-8", KEEP_BYTES)
+        rest = redacting.feed(decoder.decode(b"", final=True)) + redacting.finish()
+        yield rest.encode("utf-8", KEEP_BYTES)

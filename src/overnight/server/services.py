@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from overnight.clock import Clock
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
-from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
 from overnight.engine.service import RunService
+from overnight.engine.turn_files import TurnFiles
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.metrics import Meters
@@ -53,8 +53,8 @@ class Services:
     follower: Follower
     runs: RunService
     backends: Backends
-    folders: Folders
     diffs: Diffs
+    turn_files: TurnFiles
     doctor: Callable[[], Awaitable[Mapping[str, object]]]
     """The facts of `overnight doctor`: `{status, checks: [{name, status, message, mend}]}`."""
     config: Callable[[], Sequence[Mapping[str, object]]]

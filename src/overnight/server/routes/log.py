@@ -10,8 +10,8 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from overnight.domain.run import Turn
 from overnight.domain.spec import Document
+from overnight.engine.turn_files import Name
 from overnight.errors import NotFound
 from overnight.ids import RunId
 from overnight.ports.unit_of_work import Transaction
@@ -73,27 +73,17 @@ async def get_turn_prompt(here: Here, run_id: RunPath, number: NumberPath) -> Re
 async def get_turn_output(
     here: Here, run_id: RunPath, number: NumberPath, query: Annotated[OutputQuery, Query()]
 ) -> Response:
-    """What the turn's program has printed so far, raw: it may hold anything, so it is sent as a download."""
+    """What the turn's program has printed so far, without secrets: a download, because it may hold anything else."""
     return await _file(here, run_id, number, query.attempt, query.stream)
 
 
-async def _file(here: Context, run_id: str, number: int, attempt: int | None, name: str) -> Response:
-    turn = await here.services.uow.read(lambda tx: _turn(tx, RunId(run_id), here.owner, number, attempt))
-    path = here.services.folders.data_dir / turn.folder / name
-    file = await asyncio.to_thread(open_regular, path)
+async def _file(here: Context, run_id: str, number: int, attempt: int | None, name: Name) -> Response:
+    found = await here.services.turn_files.locate(RunId(run_id), here.owner, number, attempt, name)
+    file = await asyncio.to_thread(open_regular, found.path)
     if file is None:
         raise NotFound(f"turn {number} has no {name}")
-    return FileResponse(file, f"{run_id}-{number}-{turn.attempt}-{name.removesuffix('.md')}.txt")
-
-
-def _turn(tx: Transaction, run_id: RunId, owner: str, number: int, attempt: int | None) -> Turn:
-    pk = tx.runs.get(run_id, owner).pk
-    if attempt is None:
-        return tx.turns.get(pk, number)
-    for turn in tx.turns.page(pk):
-        if (turn.number, turn.attempt) == (number, attempt):
-            return turn
-    raise NotFound(f"turn {number} has no attempt {attempt}")
+    called = f"{run_id}-{number}-{found.attempt}-{name.removesuffix('.md')}.txt"
+    return FileResponse(file, called, found.redactor)
 
 
 _log = partial(Operation, tag="log", method="GET")

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from overnight.clock import Clock, rfc3339
-from overnight.errors import DataInUse
+from overnight.errors import DataInUse, StartRefused
 
 LOCK_FILE = "server.lock"
 
@@ -27,8 +27,14 @@ class DataLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises DataInUse naming the process that has it and since when."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take the lock. Raises DataInUse naming the process that has it and since when, or StartRefused."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartRefused(
+                f"the data directory cannot be written to: {self._path}: {error.strerror or error}",
+                mend="make it writable and give it room, or name another with OVERNIGHT_DATA_DIR",
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
