@@ -355,6 +355,7 @@ class WorkspaceUnreadable(OvernightError):
     """A workspace could not be compared or checked out: git is missing, failed, or took too long."""
 
     code = "workspace_unreadable"
+    status = 503
     title = "The workspace could not be read"
 
 

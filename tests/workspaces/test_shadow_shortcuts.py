@@ -10,6 +10,7 @@ import pytest
 
 from overnight.errors import WorkspaceUnreadable
 from overnight.workspaces import shadow as module
+from overnight.workspaces.git import Git
 from overnight.workspaces.shadow import GitShadow
 
 
@@ -115,3 +116,13 @@ def test_a_link_in_the_place_of_the_workspace_is_not_followed(
     ):
         with pytest.raises(WorkspaceUnreadable, match="link"):
             look()
+
+
+def test_a_git_without_room_is_told_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\necho 'fatal: cannot write: No space left on device' >&2\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WorkspaceUnreadable, match="write-tree failed: fatal: cannot write") as refused:
+        Git(folder=tmp_path).run("write-tree")
+    assert refused.value.mend == "make room on the disk"

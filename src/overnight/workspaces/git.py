@@ -68,7 +68,8 @@ class Git:
             message = f"git {_verb(arguments)} took longer than {timeout_s:g} s"
             raise WorkspaceUnreadable(message, extra={"timeout_s": timeout_s})
         if whole and process.returncode != 0:
-            raise WorkspaceUnreadable(f"git {_verb(arguments)} failed: {_last_line(errors)}")
+            mend = "make room on the disk" if b"No space left" in errors else ""
+            raise WorkspaceUnreadable(f"git {_verb(arguments)} failed: {_last_line(errors)}", mend=mend)
         return output
 
     def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
