@@ -32,21 +32,6 @@ SPEC = RunSpec(goal="g")
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def workspaces(tmp_path: Path) -> DirectoryWorkspaces:
-    return DirectoryWorkspaces(
-        roots=[tmp_path / "work"], data_dir=tmp_path / "data", run_folder=lambda run: tmp_path / "data" / run,
-        home=tmp_path / "home",
-    )  # fmt: skip
-
-
-@pytest.fixture
 def logs(tmp_path: Path, work: Path, workspaces: DirectoryWorkspaces) -> LogWatch:
     return _logs(tmp_path, work, workspaces)
 

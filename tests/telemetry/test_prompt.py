@@ -13,21 +13,6 @@ from overnight.engine.prompt import Excerpt, Material, assemble, gather, make_lo
 from overnight.workspaces.directories import DirectoryWorkspaces
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def workspaces(tmp_path: Path) -> DirectoryWorkspaces:
-    return DirectoryWorkspaces(
-        roots=[tmp_path / "work"], data_dir=tmp_path / "data", run_folder=lambda run: tmp_path / "data" / run,
-        home=tmp_path / "home",
-    )  # fmt: skip
-
-
 def _in_order(text: str, *parts: str) -> bool:
     places = [text.find(part) for part in parts]
     assert -1 not in places, parts[places.index(-1)]

@@ -19,18 +19,6 @@ from overnight.workspaces import shadow as module
 from overnight.workspaces.shadow import GitShadow
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def shadow(tmp_path: Path, work: Path) -> GitShadow:
-    return GitShadow(repository=tmp_path / "run" / "shadow.git", workspace=work)
-
-
 def _git(folder: Path, *words: str) -> None:
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)

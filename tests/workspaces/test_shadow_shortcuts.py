@@ -14,18 +14,6 @@ from overnight.workspaces.git import Git
 from overnight.workspaces.shadow import GitShadow
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def shadow(tmp_path: Path, work: Path) -> GitShadow:
-    return GitShadow(repository=tmp_path / "run" / "shadow.git", workspace=work)
-
-
 def _kinds(changes: object) -> dict[str, str]:
     assert isinstance(changes, list)
     return {change.path: change.kind for change in changes}

@@ -63,11 +63,7 @@ class DirectoryWorkspaces:
 
     def read_text(self, workspace: Path, relative: str, *, limit: int) -> tuple[str, int] | None:
         """See `Workspaces.read_text`. No link is followed, not even a harmless one."""
-        try:
-            with beneath.folder(workspace) as root:
-                found = beneath.read_end(root, relative, limit)
-        except OSError:
-            return None
+        found = _end_of(workspace, relative, limit)
         if found is None:
             return None
         data, size = found
@@ -77,11 +73,7 @@ class DirectoryWorkspaces:
 
     def fingerprint(self, workspace: Path, relative: str, *, limit: int) -> tuple[int, str | None] | None:
         """See `Workspaces.fingerprint`."""
-        try:
-            with beneath.folder(workspace) as root:
-                found = beneath.read_end(root, relative, limit)
-        except OSError:
-            return None
+        found = _end_of(workspace, relative, limit)
         if found is None:
             return None
         data, size = found
@@ -155,6 +147,15 @@ def _identity(path: Path) -> WorkspaceIdentity:
         found = folder.stat()
         chain.append(f"{found.st_dev}:{found.st_ino}")
     return WorkspaceIdentity(path=path, chain=tuple(chain))
+
+
+def _end_of(workspace: Path, relative: str, limit: int) -> tuple[bytes, int] | None:
+    """The last `limit` bytes of a regular file beneath the workspace, and its size."""
+    try:
+        with beneath.folder(workspace) as root:
+            return beneath.read_end(root, relative, limit)
+    except OSError:
+        return None
 
 
 def _from_character(data: bytes) -> bytes:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from overnight.backends.claude.tools import ToolCalls
 from overnight.backends.process.failures import by_status, by_words
-from overnight.backends.process.lines import StandardError, protocol_object, silent_exit
+from overnight.backends.process.lines import Event, Handler, StandardError, silent_exit, updates_of
 from overnight.backends.process.program import Exit, Verdict
 from overnight.domain.update import (
     Custom,
     Delta,
     LimitsReported,
     Message,
-    Output,
     Reasoning,
     SessionKnown,
     TurnOutcome,
@@ -26,8 +25,6 @@ from overnight.domain.update import (
     Warned,
 )
 from overnight.domain.values import Failure, Usage
-
-Event = Mapping[str, Any]
 
 _SYNTHETIC = "<synthetic>"
 _LOST = "No conversation found with session ID"
@@ -63,7 +60,7 @@ class ClaudeCodec:
         self._blocks: Counter[str] = Counter()
         self._streaming = ""
         self._offsets: Counter[str] = Counter()
-        self._handlers: Mapping[str, Callable[[Event], list[Update]]] = {
+        self._handlers: Mapping[str, Handler] = {
             "system": self._system,
             "assistant": self._assistant,
             "user": self._user,
@@ -74,15 +71,7 @@ class ClaudeCodec:
 
     def stdout(self, line: bytes, total: int | None = None) -> list[Update]:
         """See `Codec.stdout`."""
-        event = protocol_object(line, total)
-        if event is None:
-            return [Output(stream="stdout", data=line, total=total)]
-        handler = self._handlers.get(event["type"])
-        try:
-            return handler(event) if handler else [_unknown(event)]
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            # An event of a shape that this version does not know: kept raw, never fatal.
-            return [_unknown(event)]
+        return updates_of(line, total, self._handlers, _unknown)
 
     def stderr(self, line: bytes, total: int | None = None) -> list[Update]:
         """See `Codec.stderr`."""

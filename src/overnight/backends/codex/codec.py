@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from overnight.backends.process.failures import by_words
-from overnight.backends.process.lines import StandardError, protocol_object, silent_exit
+from overnight.backends.process.lines import Event, Handler, StandardError, silent_exit, updates_of
 from overnight.backends.process.program import Exit, Verdict
 from overnight.domain.update import (
     Custom,
     FileTouched,
     Message,
-    Output,
     PlanReported,
     Reasoning,
     SessionKnown,
@@ -30,8 +29,6 @@ from overnight.domain.update import (
     Warned,
 )
 from overnight.domain.values import Failure, Usage
-
-Event = Mapping[str, Any]
 
 _KINDS: Mapping[str, Any] = {"add": "created", "update": "modified", "delete": "deleted"}
 _TOTALS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
@@ -50,7 +47,7 @@ class CodexCodec:
         self._begun = False
         self._completed = False
         self._failure: Failure | None = None
-        self._handlers: Mapping[str, Callable[[Event], list[Update]]] = {
+        self._handlers: Mapping[str, Handler] = {
             "thread.started": self._thread_started,
             "turn.started": self._turn_started,
             "turn.completed": self._turn_completed,
@@ -63,15 +60,7 @@ class CodexCodec:
 
     def stdout(self, line: bytes, total: int | None = None) -> list[Update]:
         """See `Codec.stdout`."""
-        event = protocol_object(line, total)
-        if event is None:
-            return [Output(stream="stdout", data=line, total=total)]
-        handler = self._handlers.get(event["type"])
-        try:
-            return handler(event) if handler else [_unknown(event)]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            # An event of a shape that this version does not know: kept raw, never fatal.
-            return [_unknown(event)]
+        return updates_of(line, total, self._handlers, _unknown)
 
     def stderr(self, line: bytes, total: int | None = None) -> list[Update]:
         """See `Codec.stderr`."""

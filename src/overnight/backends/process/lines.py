@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from overnight.backends.process.failures import shortened
 from overnight.backends.process.program import Exit
-from overnight.domain.update import Output
+from overnight.domain.update import Output, Update
 from overnight.domain.values import Failure
 
+Event = Mapping[str, Any]
+"""A JSON object with a string `type`."""
+Handler = Callable[[Event], list[Update]]
 _MAX_TAIL = 4096
 
 
-def protocol_object(line: bytes, total: int | None) -> dict[str, Any] | None:
+def protocol_object(line: bytes, total: int | None) -> Event | None:
     """The JSON object of a protocol line: one with a string `type`. None for anything else, which is output."""
     if total is not None or not line.startswith(b"{"):
         return None
@@ -23,6 +27,23 @@ def protocol_object(line: bytes, total: int | None) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) and isinstance(value.get("type"), str) else None
+
+
+def updates_of(
+    line: bytes, total: int | None, handlers: Mapping[str, Handler], unknown: Callable[[Event], Update]
+) -> list[Update]:
+    """What a line of standard output means: by the handler of its type, else `unknown`; output if it is no event.
+
+    An event of a shape that its handler does not know is kept raw too, never fatal.
+    """
+    event = protocol_object(line, total)
+    if event is None:
+        return [Output(stream="stdout", data=line, total=total)]
+    handler = handlers.get(event["type"])
+    try:
+        return handler(event) if handler else [unknown(event)]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return [unknown(event)]
 
 
 class StandardError:
