@@ -87,6 +87,16 @@ async def test_metrics_tell_of_turns_tokens_cost_and_writes(stage: Stage) -> Non
         assert line in text.splitlines()
 
 
+async def test_a_stream_counts_as_answered_when_it_begins(stage: Stage) -> None:
+    run = await stage.submitted()
+    async with tail(stage, url(run.id)) as reader, stage.client() as http:
+        await reader.has(1)
+        lines = (await http.get("/metrics")).text.splitlines()
+    assert 'overnight_http_requests_total{method="GET",status="200"} 1.0' in lines
+    assert "overnight_http_request_seconds_count 1.0" in lines
+    assert "overnight_streams_open 1.0" in lines
+
+
 async def test_metrics_tell_how_late_readers_are_sent_events(stage: Stage) -> None:
     run = await stage.submitted()
     async with tail(stage, url(run.id)) as reader:

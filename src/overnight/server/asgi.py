@@ -20,6 +20,11 @@ Header = tuple[bytes, bytes]
 CALLER: Final = "overnight.caller"
 """Key of the scope under which the gate leaves the `Caller`."""
 
+AFTERWARDS: Final = "overnight.afterwards"
+"""Key of the scope under which the gate leaves a list: what is put there is called with `receive` and `send` once the
+framework has let go of the request. Streams do that, so that an idle one keeps none of the framework's frames alive.
+"""
+
 
 def headers_of(scope: Scope, name: bytes) -> list[bytes]:
     """All values of a header; `name` in lower case."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
@@ -24,7 +25,18 @@ from overnight.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
-from overnight.server.asgi import CALLER, App, Header, Message, Receive, Scope, Send, headers_of, refuse
+from overnight.server.asgi import (
+    AFTERWARDS,
+    CALLER,
+    App,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    refuse,
+)
 from overnight.server.auth import Authenticator
 from overnight.server.login import COOKIE
 from overnight.server.metrics import Meters
@@ -79,20 +91,31 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(send, secure=self._settings.secure)
+        afterwards: list[Callable[[Receive, Send], Awaitable[None]]] = []
+        scope[AFTERWARDS] = afterwards
         began = time.perf_counter()
+        await self._guarded(scope, exchange, self._answered(scope, receive, exchange))
+        status = 200 if afterwards else exchange.status
+        self._meters.request(scope["method"], status, time.perf_counter() - began)
+        while afterwards:
+            await self._guarded(scope, exchange, afterwards.pop()(receive, exchange.send))
+
+    async def _answered(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        await self._admit(scope)
+        if scope["method"] in _BODY_METHODS:
+            receive = await self._whole_body(scope, receive)
+        await self._app(_as_get(scope), receive, exchange.send)
+
+    async def _guarded(self, scope: Scope, exchange: _Exchange, work: Awaitable[None]) -> None:
+        """Whatever it raises becomes a refusal, as long as nothing has been answered."""
         try:
-            await self._admit(scope)
-            if scope["method"] in _BODY_METHODS:
-                receive = await self._whole_body(scope, receive)
-            await self._app(_as_get(scope), receive, exchange.send)
+            await work
         except OvernightError as error:
             await exchange.refuse(error)
         except Exception:
             log.exception("request.failed", method=scope["method"], path=scope["path"][:200])
             if not exchange.complete:
                 await exchange.refuse(OvernightError())
-        finally:
-            self._meters.request(scope["method"], exchange.status, time.perf_counter() - began)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The handshake is refused with a plain HTTP answer where the server can do that, else closed."""
@@ -241,9 +264,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _as_get(scope: Scope) -> Scope:
-    """HEAD is answered like GET; the server leaves the body out. Streams look at `head` and send nothing."""
+    """HEAD is answered like GET; the server leaves the body out. Streams look at `head` and send nothing.
+
+    Always a copy: what the framework puts into it goes with it.
+    """
     if scope["method"] != "HEAD":
-        return scope
+        return {**scope}
     return {**scope, "method": "GET", "overnight.head": True}
 
 

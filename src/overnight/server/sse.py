@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -19,7 +20,7 @@ from starlette.responses import Response
 from overnight.engine.channel import Batch, Entry
 from overnight.engine.follow import Reader
 from overnight.errors import NotFound, StreamTrimmed
-from overnight.server.asgi import Receive, Scope, Send
+from overnight.server.asgi import AFTERWARDS, Receive, Scope, Send
 from overnight.server.auth import Caller
 from overnight.server.streams import OpenStream, Streams
 from overnight.wire import sse
@@ -71,20 +72,30 @@ class EventStream(Response, Generic[Item]):
         self._first = first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until it ends, for whatever reason."""
+        """Stream until it ends, for whatever reason: later where the gate calls back, else at once."""
         opened = self._streams.opened(
             self._reader, caller=self._caller, target=self._target, peer=_peer(scope)
         )
+        abort = scope.get("extensions", {}).get(ABORT, {}).get("abort")
+        carry = partial(self._carry, opened, abort, not scope.get("overnight.head"))
+        if AFTERWARDS in scope:
+            scope[AFTERWARDS].append(carry)
+        else:
+            await carry(receive, send)
+
+    async def _carry(
+        self, opened: OpenStream, abort: Callable[[], None] | None, body: bool, receive: Receive, send: Send
+    ) -> None:
         watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
-            if not scope.get("overnight.head"):
+            if body:
                 await self._stream(send, opened)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except _TooSlow:
             self._streams.meters.stream_dropped()
             log.info("stream.dropped", target=self._target, cursor=self._reader.cursor)
-            await _cut(scope, watcher)
+            await _cut(abort, watcher)
         finally:
             watcher.cancel()
             self._reader.close()
@@ -139,12 +150,11 @@ async def _watch(receive: Receive, opened: OpenStream) -> None:
     opened.leave()
 
 
-async def _cut(scope: Scope, watcher: asyncio.Task[None]) -> None:
+async def _cut(abort: Callable[[], None] | None, watcher: asyncio.Task[None]) -> None:
     """Close the connection without waiting for what the client does not read."""
-    extension = scope.get("extensions", {}).get(ABORT)
-    if extension is None:
+    if abort is None:
         raise _TooSlow
-    extension["abort"]()
+    abort()
     await asyncio.wait([watcher], timeout=1.0)
 
 
