@@ -91,6 +91,29 @@ async def _assemble(
     settings: Settings, store: SqliteStore, notifier: InprocNotifier, clock: Clock, *,
     worker: bool, handover: Callable[[], None],
 ) -> Parts:  # fmt: skip
+    meters = Meters()
+    shop = await _workshop(settings, store, notifier, clock, meters, worker=worker)
+    carrier = Worker(shop)
+    services = _services(settings, store, shop, carrier, meters, handover)
+    return Parts(
+        store=store,
+        clock=clock,
+        service=services.runs,
+        supervisor=Supervisor(shop, carrier, _duties(settings, store, shop, carrier)),
+        follower=services.follower,
+        services=services,
+    )
+
+
+async def _workshop(
+    settings: Settings,
+    store: SqliteStore,
+    notifier: InprocNotifier,
+    clock: Clock,
+    meters: Meters,
+    *,
+    worker: bool,
+) -> Workshop:
     host = await keys.host_id(store, clock)
     folders = Folders(settings.data_dir)
     workspaces = DirectoryWorkspaces(
@@ -103,18 +126,7 @@ async def _assemble(
         agents.backends(settings, _spawner(settings), clock), uow=store, clock=clock, host_id=host
     )
     await backends.load()
-    service = RunService(
-        uow=store,
-        clock=clock,
-        admission=Admission(policy=settings.runs, backends=backends, workspaces=workspaces),
-        previewer=Previewer(uow=store, workspaces=workspaces, backends=backends),
-        rules=Rules(steer_how=backends.steer_how, max_limits=settings.runs.max_limits),
-        storage=settings.storage,
-        host_id=host,
-        free_bytes=store.free_bytes,
-    )
-    meters = Meters()
-    shop = Workshop(
+    return Workshop(
         uow=store,
         notifier=notifier,
         clock=clock,
@@ -126,28 +138,38 @@ async def _assemble(
         worker=await _register(settings, store, clock, host, backends.names() if worker else ()),
         meter=meters,
     )
-    carrier = Worker(shop)
-    follower = Follower(store, notifier, poll_s=settings.timing.poll_s)
-    services = Services(
+
+
+def _services(
+    settings: Settings, store: SqliteStore, shop: Workshop, carrier: Worker, meters: Meters,
+    handover: Callable[[], None],
+) -> Services:  # fmt: skip
+    runs = RunService(
+        uow=store,
+        clock=shop.clock,
+        admission=Admission(policy=settings.runs, backends=shop.backends, workspaces=shop.workspaces),
+        previewer=Previewer(uow=store, workspaces=shop.workspaces, backends=shop.backends),
+        rules=Rules(steer_how=shop.backends.steer_how, max_limits=settings.runs.max_limits),
+        storage=settings.storage,
+        host_id=shop.worker.host_id,
+        free_bytes=store.free_bytes,
+    )
+    return Services(
         settings=_server_settings(settings),
         uow=store,
-        notifier=notifier,
-        clock=clock,
-        follower=follower,
-        runs=service,
-        backends=backends,
-        diffs=Diffs(uow=store, workspaces=workspaces, policy=settings.runs),
-        turn_files=TurnFiles(uow=store, folders=folders, policy=settings.runs),
-        doctor=Doctor(health.looks(settings, store), backends).report,
+        notifier=shop.notifier,
+        clock=shop.clock,
+        follower=Follower(store, shop.notifier, poll_s=settings.timing.poll_s),
+        runs=runs,
+        backends=shop.backends,
+        diffs=Diffs(uow=store, workspaces=shop.workspaces, policy=settings.runs),
+        turn_files=TurnFiles(uow=store, folders=shop.folders, policy=settings.runs),
+        doctor=Doctor(health.looks(settings, store), shop.backends).report,
         config=lambda: list(settings.shown()),
         handover=handover,
-        ready=health.readiness(service, store),
+        ready=health.readiness(runs, store),
         meters=meters,
         lease_age_s=lambda: carrier.lease_age_s,
-    )
-    supervisor = Supervisor(shop, carrier, _duties(settings, store, shop, carrier))
-    return Parts(
-        store=store, clock=clock, service=service, supervisor=supervisor, follower=follower, services=services
     )
 
 
