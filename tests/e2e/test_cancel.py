@@ -25,8 +25,9 @@ def test_cancel_reaches_what_ignores_it_and_hides_from_it(serve: Start) -> None:
     server = serve({"deaf": DEAF}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
     work = server.workspace()
     run = server.submit("deaf", mode="oneshot", workspace=str(work))
-    wait_until((work / "agent.pid").exists)
-    pids = [(work / name).read_text(encoding="utf-8") for name in ("agent.pid", "one.pid", "two.pid")]
+    told = [work / name for name in ("agent.pid", "one.pid", "two.pid")]
+    wait_until(lambda: all(path.exists() and path.read_text(encoding="utf-8") for path in told))
+    pids = [path.read_text(encoding="utf-8") for path in told]
     server.until(run["id"], "running")
     began = time.monotonic()
     answer = server.control(run["id"], " Cancel ")
