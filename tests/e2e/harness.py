@@ -258,6 +258,15 @@ class Subscriber(threading.Thread):
         return [json.loads(data) for _, data in self.frames]
 
 
+def written(work: Path, *names: str) -> list[str]:
+    """What an agent's processes write into these files, once each of them has."""
+    found = [work / name for name in names]
+    wait_until(
+        lambda: all(path.exists() and path.stat().st_size for path in found), what=f"{names} to be written"
+    )
+    return [path.read_text(encoding="utf-8") for path in found]
+
+
 def let_pass(seconds: float) -> None:
     """Let real time pass where real time is what is tested: a random instant, or a lease of a stopped process."""
     threading.Event().wait(seconds)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import gap_free
+from tests.e2e.harness import gap_free, written
 
 from overnight.testing.signals import wait_until
 
@@ -25,9 +25,7 @@ def test_cancel_reaches_what_ignores_it_and_hides_from_it(serve: Start) -> None:
     server = serve({"deaf": DEAF}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
     work = server.workspace()
     run = server.submit("deaf", mode="oneshot", workspace=str(work))
-    told = [work / name for name in ("agent.pid", "one.pid", "two.pid")]
-    wait_until(lambda: all(path.exists() and path.read_text(encoding="utf-8") for path in told))
-    pids = [path.read_text(encoding="utf-8") for path in told]
+    pids = written(work, "agent.pid", "one.pid", "two.pid")
     server.until(run["id"], "running")
     began = time.monotonic()
     answer = server.control(run["id"], " Cancel ")
@@ -50,14 +48,13 @@ def test_cancel_across_a_kill_is_carried_out_by_the_next_server(serve: Start) ->
     server = serve({"deaf": DEAF}, environment={"OVERNIGHT_GRACE_S": str(GRACE_S)})
     work = server.workspace()
     run = server.submit("deaf", mode="oneshot", workspace=str(work))
-    wait_until((work / "agent.pid").exists)
+    (pid,) = written(work, "agent.pid")
     server.until(run["id"], "running")
     assert server.control(run["id"], "cancel").status_code == 202
     server.kill()
     server.start()
     ended = server.until(run["id"], "cancelled", within=GRACE_S + 8)
     assert ended["cancellation"]["survivors"] == 0
-    pid = (work / "agent.pid").read_text(encoding="utf-8")
     assert not Path(f"/proc/{pid}").exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Server, Subscriber, gap_free, kill_quietly, let_pass
+from tests.e2e.harness import Server, Subscriber, gap_free, kill_quietly, let_pass, written
 
 from overnight.testing.signals import wait_until
 
@@ -40,8 +40,7 @@ def test_twenty_kills_in_one_run_lose_and_repeat_nothing(serve: Start) -> None:
     server = serve({"steady": script})
     run = server.submit("steady", mode="oneshot", workspace=str(server.workspace()))
     subscriber = Subscriber(server, f"/api/v1/runs/{run['id']}/stream")
-    wait_until((server.workspace() / "agent.pid").exists)
-    pid = (server.workspace() / "agent.pid").read_text(encoding="utf-8")
+    (pid,) = written(server.workspace(), "agent.pid")
     for _ in range(20):
         before = server.events(run["id"])
         let_pass(chance.uniform(0, 0.15))  # the instant of the kill is the point of this test

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Subscriber, gap_free
+from tests.e2e.harness import Subscriber, gap_free, written
 
 from overnight.testing.signals import wait_until
 
@@ -24,10 +24,9 @@ def test_sigterm_stops_agents_and_the_run_goes_on_at_the_next_start(serve: Start
     work = server.workspace()
     run = server.submit("deaf", mode="oneshot", workspace=str(work))
     subscriber = Subscriber(server, f"/api/v1/runs/{run['id']}/stream")
-    wait_until((work / "agent.pid").exists)
+    pids = written(work, "agent.pid", "daemon.pid")
     server.until(run["id"], "running")
     wait_until(lambda: subscriber.connections)
-    pids = [(work / name).read_text(encoding="utf-8") for name in ("agent.pid", "daemon.pid")]
     began = time.monotonic()
     server.send(signal.SIGTERM)
     server.wait(within=GRACE_S + 2 + 3)
