@@ -17,6 +17,7 @@ from overnight.clock import SystemClock
 from overnight.domain.states import State, TurnState
 from overnight.domain.update import UsageReported
 from overnight.domain.values import Usage
+from overnight.engine import worker
 from overnight.engine.maintenance.rescuer import Rescuer
 from overnight.errors import LeaseLost
 from overnight.testing.signals import eventually
@@ -353,4 +354,31 @@ async def test_one_broken_claim_does_not_end_claiming(rig: Make, monkeypatch: py
 
     monkeypatch.setattr(server.worker, "_claimed", once_broken)
     await server.until(await server.submit(mode="oneshot"), State.COMPLETED)
+    assert broken
+
+
+async def test_one_broken_try_does_not_end_taking_a_run_again(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = fake(waiting)
+    server = await rig(backend)
+    run = await server.submit(mode="oneshot")
+    agent = await begun(server, backend)
+    take_again = server.worker._take_again
+    broken: list[bool] = []
+
+    async def once_broken(*arguments: Any) -> None:
+        if not broken:
+            broken.append(True)
+            raise RuntimeError("a fault of ours")
+        await take_again(*arguments)
+
+    monkeypatch.setattr(worker, "LONGEST_REST_S", 0.01)
+    monkeypatch.setattr(server.worker, "_take_again", once_broken)
+    # A disk that was full for hours has let it fail often.
+    server.worker._faults[run.pk] = 5000, server.clock.boot()
+    server.worker._holds[run.pk].lose("for the test")
+    assert (await eventually(lambda: server.data(run, "run.recovered")))[0]["adopted"]
+    agent.go.set()
+    await server.until(run, State.COMPLETED)
     assert broken

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Final
 
 import structlog
@@ -21,7 +22,7 @@ from overnight.engine.executor import Executor, Outcome
 from overnight.engine.hold import Hold
 from overnight.engine.waiting import end, within
 from overnight.engine.workshop import Workshop
-from overnight.errors import LeaseLost, OvernightError
+from overnight.errors import LeaseLost, NotFound, OvernightError
 from overnight.ports.notifier import QUEUE, Notice
 from overnight.ports.unit_of_work import Transaction
 
@@ -205,15 +206,20 @@ class Worker:
 
     async def _retake(self, hold: Hold, trouble: Exception) -> None:
         """The executor let go without an end: if the run is still ours, take it again under a new token."""
-        faults = self._count_fault(hold.run_pk)
-        while True:
+        for faults in count(self._count_fault(hold.run_pk)):
             if faults > 1:
-                await self._shop.clock.sleep(min(LONGEST_REST_S, 0.1 * 2**faults))
+                await self._shop.clock.sleep(min(LONGEST_REST_S, 0.1 * 2 ** min(faults, 10)))
             try:
-                return await self._take_again(hold, trouble, faults)
+                await self._take_again(hold, trouble, faults)
+            except NotFound:
+                self._faults.pop(hold.run_pk, None)  # somebody else has ended it, and it was removed
             except OvernightError as error:
                 log.warning("run.retake_failed", run=hold.run_id, code=error.code, error=str(error))
-                faults += 1
+                continue
+            except Exception:  # as long as it is ours by the log, nobody else carries it out
+                log.exception("run.retake_broken", run=hold.run_id)
+                continue
+            return
 
     async def _take_again(self, hold: Hold, trouble: Exception, faults: int) -> None:
         run = await self._shop.uow.read(lambda tx: tx.runs.get(hold.run_id, None))
