@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from tests.engine.conftest import Make, fake
 from tests.engine.fake_backend import FakeAgent, FakeTurn
+from tests.engine.rig import Rig
 
+from overnight.domain.backend import Capabilities
+from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.engine.policy import Timing
 from overnight.testing.signals import eventually
@@ -101,6 +104,50 @@ async def test_a_keeper_that_stands_still_costs_no_other_run_its_lease(
     await eventually(lambda: all(hold.lease.trusted_until > before[pk] + 1 for pk, hold in holds.items()))
     assert [await server.types(run) for run in runs if "run.recovered" in await server.types(run)] == []
     stuck.set()
+
+
+@pytest.mark.parametrize("inject", [True, False])
+async def test_a_steer_with_which_the_turn_has_begun_neither_ends_it_nor_is_told_twice(
+    rig: Make, monkeypatch: pytest.MonkeyPatch, inject: bool
+) -> None:
+    """It was read while the former turn worked and is acted on once the next one has it in its prompt."""
+    backend = fake(
+        waiting, capabilities=Capabilities(interrupt=True, inject=inject, sandbox=("workspace_write",))
+    )
+    server = await rig(backend)
+    run = await server.submit(limits={"turns": 2}, completion={"idle_turns": 0})
+    await server.agent(backend)
+    await eventually(lambda: server.worker._holds[run.pk].living)
+    found, go = asyncio.Event(), asyncio.Event()
+    read = server.store.read
+
+    async def held_up(unit: Any) -> Any:
+        result = await read(unit)
+        if isinstance(result, tuple) and result and getattr(result[0], "kind", None) == "steer":
+            found.set()
+            await go.wait()
+        return result
+
+    monkeypatch.setattr(server.store, "read", held_up)
+    await server.control(run, "steer", text="use tabs")
+    await found.wait()
+    backend.agents[0].go.set()
+    second = await server.agent(backend, 2)
+    await eventually(lambda: server.worker._holds[run.pk].living)
+    monkeypatch.setattr(server.store, "read", read)
+    go.set()
+    await server.control(run, "pause")
+    await eventually(lambda: _nothing_asked(server, run))
+    assert "use tabs" in second.start.prompt
+    assert (second.alive, second.injected) == (True, [])
+    second.go.set()
+    await server.until(run, State.COMPLETED, State.PAUSED)
+    messages = await server.store.read(lambda tx: tx.sessions.messages(run.session_pk, 10))
+    assert [m.text for m in messages if m.role == "user"].count("use tabs") == 1
+
+
+async def _nothing_asked(server: Rig, run: Run) -> bool:
+    return not await server.store.read(lambda tx: tx.requests.pending(run.pk))
 
 
 async def test_runs_never_overlap_however_directories_are_moved_about(rig: Make) -> None:

@@ -165,13 +165,13 @@ class _Pipeline:
 
     async def _spawn(self, run: Run, prepared: Prepared) -> Living | None:
         """The agent at work; None when it could not be started and the next step is another try."""
-        self._hold.forget("steer")
         opening, prompt = await self._assembly.assemble(run, prepared)
         run, turn = self._kit.held(
             await self._kit.recorder.write(
                 lambda tx, run, now_ms: opening.open(tx, run, now_ms, self._hold.wish)
             )
         )
+        self._hold.carry(request.pk for request in opening.steers)
         start = self._kit.start_of(run, turn, prepared, prompt)
         try:
             agent = await prepared.backend.start(start, self._kit.input_store(turn))

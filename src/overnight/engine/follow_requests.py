@@ -78,6 +78,8 @@ class RequestFollower:
             self._hold.stir()
 
     async def _steer(self, request: Request) -> None:
+        if request.pk in self._hold.carried:
+            return  # a turn has begun with it since we read of it
         how = request.body.get("how")
         living = self._hold.living
         if how == "inject" and living is not None and await living.inject(text_of(request)):
@@ -85,7 +87,7 @@ class RequestFollower:
             return
         self._queued.add(request.pk)
         if how == "interrupt" or (how == "inject" and self._hold.interruptible):
-            self._hold.ask("steer")
+            self._hold.steer(request.pk)
 
     async def _settle(self, request: Request, outcome: str) -> None:
         await self._recorder.write(lambda tx, _run, now_ms: tx.requests.settle(request.pk, outcome, now_ms))

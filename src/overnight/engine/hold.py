@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, Literal, Never
 
 import structlog
@@ -34,8 +35,11 @@ class Hold:
         self.interruptible = False
         """Whether the living turn can be ended early in good order."""
         self.wish: Wish | None = None
+        self.carried: frozenset[int] = frozenset()
+        """Steers (keys of requests) with which a turn of this hold has begun."""
         self.over = False
         """The run was let go in order: that its token is no longer good is no loss."""
+        self._steers: set[int] = set()
         self._stirred = asyncio.Event()
         self._gone = asyncio.Event()
         self._why = ""
@@ -69,6 +73,19 @@ class Hold:
         if _RANK[wish] > _RANK[self.wish]:
             self.wish = wish
         self._stirred.set()
+
+    def steer(self, request_pk: int) -> None:
+        """The turn in progress shall make room for this steer, unless it has begun with it."""
+        if request_pk not in self.carried:
+            self._steers.add(request_pk)
+            self.ask("steer")
+
+    def carry(self, request_pks: Iterable[int]) -> None:
+        """A turn begins with these steers: they need not end it."""
+        self.carried |= frozenset(request_pks)
+        self._steers -= self.carried
+        if not self._steers:
+            self.forget("steer")
 
     def forget(self, *wishes: Wish) -> None:
         """These have been granted, or taken back."""
