@@ -69,6 +69,21 @@ def test_big_files_are_never_read(shadow: GitShadow, work: Path, monkeypatch: py
     assert not (shadow._repository / "ignores-nothing").exists()
 
 
+def test_a_file_that_was_empty_is_not_read_when_it_has_become_big(
+    shadow: GitShadow, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTING_S", 5.0)
+    (work / "grown").touch()
+    base = shadow.snapshot("base")
+    with (work / "grown").open("wb") as file:
+        file.truncate((1 << 40) + 1)
+    start = time.perf_counter()
+    assert _kinds(shadow.changes(base, None)) == {"grown": "modified"}
+    assert _kinds(shadow.changes(base, shadow.snapshot("turn-1"))) == {"grown": "modified"}
+    assert time.perf_counter() - start < 5
+    assert not (shadow._repository / "ignores-nothing").exists()
+
+
 def test_a_snapshot_interrupted_before_its_index_is_in_place_hides_no_change(
     shadow: GitShadow, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,8 +257,11 @@ class GitShadow:
             return False
 
     def _changed(self, index: Path, apart: Apart) -> list[bytes]:
-        listed = self._listed(self._git(index), "--modified", "--deleted", "--others")
-        found = [path for path in listed if not path.endswith(b"/")]
+        git = self._git(index)
+        listed = self._listed(git, "--others")
+        # By their facts alone; `ls-files --modified` reads what was empty before, however big it has become.
+        found = _paths(git.run("diff-files", "-z", "--name-only", "--ignore-submodules=all"))
+        found += [path for path in listed if not path.endswith(b"/")]
         nested = [path for path in listed if path.endswith(b"/")]
         for _ in range(MAX_NESTED):
             if not nested:
