@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -127,8 +128,10 @@ class GitShadow:
                 return
         except FileNotFoundError:
             return  # git will find the words for it
-        except (OSError, ValueError):
-            raise WorkspaceUnreadable(f"{self._workspace} is no longer a directory, but a link") from None
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise WorkspaceUnreadable(f"{self._workspace} is no longer a directory, but a link") from None
+            raise WorkspaceUnreadable(f"{self._workspace} cannot be opened: {error.strerror}") from None
 
     def _nothing_so_far(self) -> bool:
         """Whether the workspace is empty and never was otherwise, as scratch folders often are: needs no git."""

@@ -72,9 +72,8 @@ class ProcessBackend:
         try:
             keeper = await self._spawner.launch(spec, start.token)
         except (KeeperGone, Unavailable, OSError) as error:
-            found = await self._attach(
-                start
-            )  # it may have begun; an agent can stop its keeper before that answers
+            # It may have begun all the same: an agent can stop its keeper before that answers.
+            found = await self._attach(start)
             if isinstance(found, Dead):
                 message = f"no keeper: {str(error) or type(error).__name__}"
                 raise BackendFailure(message, code="keeper_failed", retryable=True) from error
