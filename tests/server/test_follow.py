@@ -118,6 +118,13 @@ async def test_every_reader_gets_every_event_once_whatever_the_notifier_does(sto
     assert not follower._streams
 
 
+async def test_a_reader_closed_before_its_channel_has_taken_a_step_is_let_go(store: SqliteStore) -> None:
+    run = await store.write(made)
+    reader = Follower(store, store._notifier, poll_s=0.01).events(run.pk, 0)
+    reader.close()
+    assert await asyncio.wait_for(reader.read(), 5) is None
+
+
 async def test_a_reader_that_lost_the_channel_goes_on_from_the_log(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

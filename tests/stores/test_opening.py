@@ -15,6 +15,7 @@ import pytest
 from overnight.clock import SystemClock
 from overnight.errors import DataInUse, StartRefused, Unavailable, UnsafeDatabase
 from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.sql.connections import CYCLE_PAGES
 from overnight.stores.sql.library import driver
 from overnight.stores.sql.lock import DataLock
 from overnight.stores.sql.sqlite import SqliteStore
@@ -95,6 +96,22 @@ async def test_a_file_behind_a_link_keeps_its_mode(tmp_path: Path) -> None:
     await store.start()
     await store.close()
     assert other.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("able", [True, False])
+async def test_room_for_the_log_is_taken_in_advance_where_the_system_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    if not able:
+        monkeypatch.delattr(os, "posix_fallocate")
+    store = SqliteStore(tmp_path / "overnight.db", SystemClock(), InprocNotifier(), spare_bytes=1 << 20)
+    await store.start()
+    try:
+        await store.write(lambda tx: tx.workers.all())
+        taken = (tmp_path / "overnight.db-wal").stat().st_blocks * 512
+        assert (taken >= CYCLE_PAGES * 4096 + (1 << 20)) is able
+    finally:
+        await store.close()
 
 
 async def test_a_data_directory_that_cannot_be_written_is_named_with_the_mend(tmp_path: Path) -> None:

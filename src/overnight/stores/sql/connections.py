@@ -94,6 +94,8 @@ class Connections:
         So there is still something to write into when others have filled the disk: leases are renewed and runs
         cancelled. Where the file system gives no space in advance, or none is left, nothing is changed.
         """
+        if not hasattr(os, "posix_fallocate"):
+            return  # macOS
         link.raw.execute("SELECT 1 FROM sqlite_schema").fetchone()  # makes the file
         with suppress(OSError):
             descriptor = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
