@@ -176,7 +176,7 @@ def logs(
     ] = None,
     tail: Annotated[int | None, typer.Option("--tail", "-n", min=1, help="Only the last so many.")] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="What the program of --turn N printed, byte by byte.")
+        bool, typer.Option("--raw", help="What the program of --turn N printed, whole, but for secrets.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
