@@ -282,7 +282,12 @@ async def test_shutdown_hands_back_and_uses_no_attempt(rig: Make, tmp_path: Path
 
 
 async def test_handover_leaves_the_agent_alone(rig: Make, tmp_path: Path) -> None:
-    backend = fake(lines(200))
+    async def script(agent: FakeAgent) -> None:
+        await lines(100)(agent)
+        await agent.go.wait()
+        await lines(100)(agent)
+
+    backend = fake(script)
     server = await rig(backend, root=tmp_path)
     run = await server.submit(mode="oneshot")
     await server.agent(backend)
@@ -292,10 +297,11 @@ async def test_handover_leaves_the_agent_alone(rig: Make, tmp_path: Path) -> Non
     assert (await server.run(run)).state is State.RUNNING
     await server.close()
     assert backend.agents[0].alive
+    backend.agents[0].go.set()
     server = await rig(backend, root=tmp_path)
     ended = await server.until(run, State.COMPLETED)
     assert (ended.attempt, len(backend.agents)) == (1, 1)
-    assert await printed(server, run) == [f"line {n}" for n in range(200)]
+    assert await printed(server, run) == [f"line {n}" for n in range(100)] * 2
     assert [d["adopted"] for d in await server.data(run, "run.recovered")] == [True]
 
 

@@ -93,14 +93,8 @@ class GitShadow:
         if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             return ""
         options = (
-            "-p",
-            "--no-color",
-            "--no-renames",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--src-prefix=a/",
-            "--dst-prefix=b/",
-        )
+            "-p", "--no-color", "--no-renames", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
+        )  # fmt: skip
         names = self._name(before), self._after(after)
         if names[0] == names[1]:
             return ""
@@ -260,10 +254,9 @@ class GitShadow:
             return False
 
     def _changed(self, index: Path, apart: Apart) -> list[bytes]:
-        git = self._git(index)
-        listed = self._listed(git, "--others")
+        listed = self._listed(self._git(index), "--others")
         # By their facts alone; `ls-files --modified` reads what was empty before, however big it has become.
-        found = _paths(git.run("diff-files", "-z", "--name-only", "--ignore-submodules=all"))
+        found = _paths(self._git(index).run("diff-files", "-z", "--name-only", "--ignore-submodules=all"))
         found += [path for path in listed if not path.endswith(b"/")]
         nested = [path for path in listed if path.endswith(b"/")]
         for _ in range(MAX_NESTED):
