@@ -70,6 +70,7 @@ class EventStream(Response, Generic[Item]):
         self._caller = caller
         self._target = target
         self._first = first
+        self._since = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until it ends, for whatever reason: later where the gate calls back, else at once."""
@@ -86,6 +87,7 @@ class EventStream(Response, Generic[Item]):
     async def _carry(
         self, opened: OpenStream, abort: Callable[[], None] | None, body: bool, receive: Receive, send: Send
     ) -> None:
+        self._since = time.monotonic()
         watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
@@ -118,9 +120,10 @@ class EventStream(Response, Generic[Item]):
             await self._send(send, sse.CLOSING, opened)
 
     def _delivered(self, entries: Sequence[Entry[Item]]) -> None:
+        """Only what came after the reader counts: what was there before it says how late the reader is."""
         now = time.monotonic()
         for entry in entries:
-            if isinstance(entry, Batch):
+            if isinstance(entry, Batch) and entry.known_at >= self._since:
                 self._streams.meters.delivered(now - entry.known_at)
 
     async def _send(self, send: Send, frames: bytes, opened: OpenStream) -> None:
