@@ -13,7 +13,7 @@ from typing import Final, get_args
 from overnight.clock import from_rfc3339
 from overnight.domain.backend import Capabilities
 from overnight.domain.completion import Pattern
-from overnight.domain.spec import ApprovalPolicy, GitWorkspace, LimitsSpec, RunSpec, Sandbox
+from overnight.domain.spec import ApprovalPolicy, LimitsSpec, RunSpec, Sandbox
 from overnight.engine.directory import Backends
 from overnight.engine.policy import RunPolicy
 from overnight.errors import (
@@ -84,7 +84,7 @@ class Admission:
             Pattern(spec.completion.pattern)
         not_before = _moment(spec.not_before)
         self._check_ready(backend.name)
-        workspace, chain = await asyncio.to_thread(self._check_workspace, spec)
+        workspace, chain = await self._place(spec)
         resolved = spec.model_copy(
             update={
                 "backend": backend.name,
@@ -145,11 +145,14 @@ class Admission:
                 mend=first.mend if first else "", extra={"problems": problems},
             )  # fmt: skip
 
-    def _check_workspace(self, spec: RunSpec) -> tuple[str | None, tuple[str, ...]]:
-        if spec.workspace is None or isinstance(spec.workspace, GitWorkspace):
+    async def _place(self, spec: RunSpec) -> tuple[str | None, tuple[str, ...]]:
+        """The directory named, looked at in a thread. What is made for the run is not there yet."""
+        if not isinstance(spec.workspace, str):
             return None, ()
-        identity = self._workspaces.check(spec.workspace)
-        stop_file = spec.completion.stop_file
+        return await asyncio.to_thread(self._check_workspace, spec.workspace, spec.completion.stop_file)
+
+    def _check_workspace(self, workspace: str, stop_file: str | None) -> tuple[str, tuple[str, ...]]:
+        identity = self._workspaces.check(workspace)
         if stop_file is not None and self._stop_file_is_there(identity.path, stop_file):
             raise StopFilePresent(
                 f"{stop_file} is in the workspace already, so the run would end before it began",

@@ -67,13 +67,14 @@ class Preparation:
         """What a turn that lives already works with. Its workspace is taken as it was: the agent is in there."""
         if run.workspace is None:
             return await self._placed(run, backend)
-        return await self._at_home(run, backend, Path(run.workspace))
+        home = await asyncio.to_thread(self._home, run, backend)
+        return self._prepared(backend, Path(run.workspace), home)
 
     async def _placed(self, run: Run, backend: str) -> Prepared:
-        identity = await asyncio.to_thread(self._workspace, run)
+        identity, home = await asyncio.to_thread(lambda: (self._workspace(run), self._home(run, backend)))
         if identity != self._locked:
             await self._lock(identity)
-        return await self._at_home(run, backend, identity.path)
+        return self._prepared(backend, identity.path, home)
 
     async def _lock(self, identity: WorkspaceIdentity) -> None:
         """Have the locks at the directory that is there now: what a path means may change at any time."""
@@ -93,9 +94,11 @@ class Preparation:
             raise WorkspaceTaken
         self._locked = identity
 
-    async def _at_home(self, run: Run, backend: str, workspace: Path) -> Prepared:
+    def _home(self, run: Run, backend: str) -> Path:
         folders = self._shop.folders
-        home = await asyncio.to_thread(folders.make, folders.home(run.session_id, backend))
+        return folders.make(folders.home(run.session_id, backend))
+
+    def _prepared(self, backend: str, workspace: Path, home: Path) -> Prepared:
         return Prepared(backend=self._shop.backends.get(backend), workspace=workspace, home=home)
 
     def logs(self, run: Run, workspace: Path) -> LogWatch:

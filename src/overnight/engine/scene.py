@@ -118,7 +118,7 @@ class Scene:
         """Everything that is known once the agent is gone and its output has been read."""
         summary = self.interpreter.summary()
         found = await self._look(summary.message)
-        planned = await self._shop.uow.read(self._plan_changed)
+        planned = self._may_have_planned(summary) and await self._shop.uow.read(self._plan_changed)
         result = result_of(end, found.met)
         if result.failure is not None:
             result = replace(result, failure=self._recorder.hidden_failure(result.failure))
@@ -167,6 +167,10 @@ class Scene:
         met = find_completion(Pattern(spec.pattern), added=added, scan_lines=spec.scan_lines, message=message)
         return replace(met, line=self._recorder.hidden(met.line)) if met and met.line else met
 
+    def _may_have_planned(self, summary: TurnSummary) -> bool:
+        """Without a plan there is nothing to read. An earlier attempt at this turn may have told one."""
+        return summary.plans > 0 or self._turn.attempt > 1
+
     def _plan_changed(self, tx: Transaction) -> bool:
         """Whether the agent's plan is another one than before this turn."""
         now = _last(tx, self._run.pk, "plan.updated", turn=self._turn.number)
@@ -183,6 +187,7 @@ def remembered(tx: Transaction, turn: Turn) -> Memory:
     """What the log tells about the turn so far; for an adoption."""
     usage = _last(tx, turn.run_pk, "usage.recorded", turn=turn.number, attempt=turn.attempt)
     tests = _last(tx, turn.run_pk, "tests.completed", turn=turn.number, attempt=turn.attempt)
+    plan = _last(tx, turn.run_pk, "plan.updated", turn=turn.number, attempt=turn.attempt)
     message = _last(tx, turn.run_pk, "message.completed", turn=turn.number, attempt=turn.attempt)
     counted = _usage(usage) if usage else None
     by_agent = usage is not None and usage.get("source") == "agent"
@@ -190,6 +195,7 @@ def remembered(tx: Transaction, turn: Turn) -> Memory:
         usage=None if by_agent else counted,
         tests=TestStats(**{name: tests[name] for name in ("passed", "failed", "skipped")}) if tests else None,
         items=turn.items,
+        plans=int(plan is not None),
         message=str(message["text"]) if message else "",
     )
     files = tx.events.select(

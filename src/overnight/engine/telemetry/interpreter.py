@@ -36,6 +36,8 @@ class TurnSummary:
     """The backend's count; the agent's own where the backend reports none."""
     tests: TestStats | None = None
     items: int = 0
+    plans: int = 0
+    """How often the agent has told its plan."""
     message: str = ""
     """The whole last message: the completion pattern is looked for in it."""
     last_message: str = ""
@@ -80,6 +82,7 @@ class Interpreter:
         self._usage_waits: u.UsageReported | None = None
         self._tests = before.tests
         self._items = before.items
+        self._plans = before.plans
         self._message = before.message
         self._truncated = before.truncated_bytes
         self._now: Now | None = None
@@ -154,6 +157,7 @@ class Interpreter:
             usage=self._usage or self._agents_usage,
             tests=self._tests,
             items=self._items,
+            plans=self._plans,
             message=self._message,
             last_message=first_line(self._message),
             truncated_bytes=self._truncated + sum(stream.total_dropped for stream in self._streams.values()),
@@ -248,6 +252,7 @@ class Interpreter:
 
     def _plan(self, update: u.PlanReported) -> list[Draft]:
         self._items += 1
+        self._plans += 1
         entries = [dict(entry) for entry in update.entries]
         return [Draft(type="plan.updated", data=_bounded({"entries": entries}))]
 
