@@ -29,8 +29,10 @@ def figures(*, long: bool) -> Iterator[Figure]:
     with stage.server(config=config, environment={"OVERNIGHT_SLOTS": str(RUNS)}) as server:
         assert server.process is not None
         server.until(server.submit("two", mode="oneshot")["id"], "completed")
-        watch = Watch(server)
         seconds = _carried_out(server)
+        # Weighed in a round of its own, which takes no time from the one that counts.
+        watch = Watch(server)
+        _carried_out(server)
         watch.stop()
     yield Figure(
         name=f"{RUNS} runs of an agent that takes {WORKS_S} s",
@@ -56,10 +58,12 @@ def _carried_out(server: Server) -> float:
             client.post("/api/v1/runs", body)
         client.close()
 
+    goal = _completed(server) + RUNS
     begun = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as clients:
         list(clients.map(submit, [RUNS // CLIENTS] * CLIENTS))
-    wait_until(lambda: _completed(server) > RUNS, within=60, every=0.02, what=f"{RUNS} runs are completed")
+    time.sleep(WORKS_S)  # the last one cannot be over before; asking would only take the server's time
+    wait_until(lambda: _completed(server) >= goal, within=60, every=0.02, what=f"{RUNS} runs are completed")
     return time.perf_counter() - begun
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -23,12 +24,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder on a disk (`/tmp` may be memory, and agents refuse to live there), removed afterwards."""
+    """A folder on a disk (`/tmp` may be memory, and agents refuse to live there).
+
+    Removed when the program ends: an ext4 without a journal looks past every inode that was freed in the last minute,
+    so removing what one benchmark has left would make each file of the next one several times as dear.
+    """
     found = Path(tempfile.mkdtemp(prefix="overnight-bench-", dir="/var/tmp"))
-    try:
-        yield found
-    finally:
-        shutil.rmtree(found, ignore_errors=True)
+    atexit.register(shutil.rmtree, found, ignore_errors=True)
+    yield found
 
 
 @contextmanager
