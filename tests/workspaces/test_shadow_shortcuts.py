@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -129,3 +130,14 @@ def test_a_git_without_room_is_told_with_the_mend(tmp_path: Path, monkeypatch: p
     with pytest.raises(WorkspaceUnreadable, match="write-tree failed: fatal: cannot write") as refused:
         Git(folder=tmp_path).run("write-tree")
     assert refused.value.mend == "make room on the disk"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a parent set a child's limits")
+def test_a_git_that_outlives_its_server_does_not_work_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\nwhile [ $(ulimit -t) = unlimited ]; do :; done\nulimit -t\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Git(folder=tmp_path).run("status", timeout_s=20) == b"600\n"

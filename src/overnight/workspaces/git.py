@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -14,6 +17,8 @@ from typing import Final
 from overnight.errors import WorkspaceUnreadable
 
 TIMEOUT_S: Final = 120.0
+CPU_S: Final = 600
+"""Processor seconds after which the system ends a git that nobody looks after any more."""
 MAX_OUTPUT: Final = 64 << 20
 """Bytes of a git command's output that are read; then it is ended."""
 PIPE: Final = 32_768
@@ -79,7 +84,7 @@ class Git:
             for part in ("-c", f"{name}={value}")
         ]
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["git", "--no-pager", "--literal-pathspecs", *settings, *arguments],
                 env={**_environment(), **self.variables},
                 cwd=self.folder,
@@ -94,6 +99,15 @@ class Git:
             raise WorkspaceUnreadable(
                 f"git cannot be started: {error.strerror}", mend="install git"
             ) from None
+        _bound(process)
+        return process
+
+
+def _bound(process: subprocess.Popen[bytes]) -> None:
+    """Let it end by itself, should this server be killed while a hostile tree keeps it busy."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # it has ended already
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_S, CPU_S))
 
 
 def _environment() -> dict[str, str]:
