@@ -94,9 +94,11 @@ class Gate:
         afterwards: list[Callable[[Receive, Send], Awaitable[None]]] = []
         scope[AFTERWARDS] = afterwards
         began = time.perf_counter()
-        await self._guarded(scope, exchange, self._answered(scope, receive, exchange))
-        status = 200 if afterwards else exchange.status
-        self._meters.request(scope["method"], status, time.perf_counter() - began)
+        try:
+            await self._guarded(scope, exchange, self._answered(scope, receive, exchange))
+        finally:
+            status = 200 if afterwards else exchange.status
+            self._meters.request(scope["method"], status, time.perf_counter() - began)
         while afterwards:
             await self._guarded(scope, exchange, afterwards.pop()(receive, exchange.send))
 

@@ -20,7 +20,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Meters:
-    """Counters of one server process. Streams are counted apart from requests, whose time would mean nothing."""
+    """Counters of one server process. A stream counts as answered when it begins: how long it lasts means nothing."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -28,7 +28,7 @@ class Meters:
             "overnight_http_requests", "Requests answered", ["method", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "overnight_http_request_seconds", "Time to answer requests, streams left out",
+            "overnight_http_request_seconds", "Time to answer requests; of streams, until they begin",
             buckets=_FAST, registry=registry,
         )  # fmt: skip
         self._opened = Counter("overnight_streams_opened", "Streams opened", registry=registry)

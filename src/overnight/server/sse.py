@@ -74,20 +74,18 @@ class EventStream(Response, Generic[Item]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until it ends, for whatever reason: later where the gate calls back, else at once."""
-        opened = self._streams.opened(
-            self._reader, caller=self._caller, target=self._target, peer=_peer(scope)
-        )
         abort = scope.get("extensions", {}).get(ABORT, {}).get("abort")
-        carry = partial(self._carry, opened, abort, not scope.get("overnight.head"))
+        carry = partial(self._carry, _peer(scope), abort, not scope.get("overnight.head"))
         if AFTERWARDS in scope:
             scope[AFTERWARDS].append(carry)
         else:
             await carry(receive, send)
 
     async def _carry(
-        self, opened: OpenStream, abort: Callable[[], None] | None, body: bool, receive: Receive, send: Send
+        self, peer: str, abort: Callable[[], None] | None, body: bool, receive: Receive, send: Send
     ) -> None:
         self._since = time.monotonic()
+        opened = self._streams.opened(self._reader, caller=self._caller, target=self._target, peer=peer)
         watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
