@@ -124,6 +124,13 @@ class BackendNotReady(InvalidInput):
     title = "The backend is not ready"
 
 
+class UnknownOption(InvalidInput):
+    """The approval offers no such option, or the option takes no such changes."""
+
+    code = "unknown_option"
+    title = "The approval has no such option"
+
+
 class IdempotencyKeyReused(InvalidInput):
     """The same Idempotency-Key came with another body."""
 
@@ -221,6 +228,41 @@ class ApprovalPending(Conflict):
     title = "The run waits for a decision"
 
 
+class AlreadyDecided(Conflict):
+    """Somebody else has decided otherwise; the decision that counts comes with the error."""
+
+    code = "already_decided"
+    title = "The approval has been decided otherwise"
+
+
+class ActionChanged(Conflict):
+    """What would happen is no longer what was shown: other arguments, another file, a link in its place."""
+
+    code = "action_changed"
+    title = "The action has changed since it was shown"
+
+
+class StaleVersion(Conflict):
+    """Somebody else has changed the session meanwhile; the present version comes with the error."""
+
+    code = "stale_version"
+    title = "The session was changed by somebody else"
+
+
+class SessionBusy(Conflict):
+    """A run of the session is not final."""
+
+    code = "session_busy"
+    title = "The session has a live run"
+
+
+class MessageTaken(Conflict):
+    """A turn has begun with the message already."""
+
+    code = "message_taken"
+    title = "The message no longer waits"
+
+
 class RunNotFinal(Conflict):
     """Only a run that has ended can be deleted or retried."""
 
@@ -241,6 +283,13 @@ class Gone(OvernightError):
     code = "gone"
     status = 410
     title = "No longer there"
+
+
+class ApprovalOver(Gone):
+    """The approval has expired or was cancelled: nothing can be decided any more."""
+
+    code = "approval_over"
+    title = "The approval is over"
 
 
 class StreamTrimmed(Gone):

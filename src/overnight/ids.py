@@ -14,6 +14,9 @@ ApprovalId = NewType("ApprovalId", str)
 WorkerId = NewType("WorkerId", str)
 TokenId = NewType("TokenId", str)
 HostId = NewType("HostId", str)
+MessageId = NewType("MessageId", str)
+ShareId = NewType("ShareId", str)
+ConnectionId = NewType("ConnectionId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
@@ -44,6 +47,26 @@ def new_token_id(now_ms: int) -> TokenId:
 def new_host_id(now_ms: int) -> HostId:
     """A fresh host id; made once for an installation."""
     return HostId(_new("hst", now_ms))
+
+
+def new_approval_id(now_ms: int) -> ApprovalId:
+    """A fresh approval id that sorts by `now_ms`."""
+    return ApprovalId(_new("apr", now_ms))
+
+
+def new_message_id(now_ms: int) -> MessageId:
+    """A fresh id of a message that waits for its turn."""
+    return MessageId(_new("msg", now_ms))
+
+
+def new_share_id(now_ms: int) -> ShareId:
+    """A fresh id of a share (not the code of its link)."""
+    return ShareId(_new("shr", now_ms))
+
+
+def new_connection_id(now_ms: int) -> ConnectionId:
+    """A fresh connection id that sorts by `now_ms`."""
+    return ConnectionId(_new("con", now_ms))
 
 
 def check_id(prefix: str, text: str) -> str:

@@ -60,6 +60,7 @@ TYPES: Final[Mapping[str, str]] = MappingProxyType(
         "approval.requested": "a decision is asked for",
         "approval.resolved": "a decision was taken",
         "approval.expired": "nobody decided in time; the default was applied",
+        "approval.cancelled": "the question has become pointless",
         "child.queued": "a child run was queued",
         "child.completed": "a child run ended",
         "child.cancelled": "a child run was stopped",

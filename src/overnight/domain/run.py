@@ -61,6 +61,8 @@ class Run:
     waiting_for: WaitingFor | None = None
     waiting_until: int | None = None
     """When the default decision is applied."""
+    waiting_since: int | None = None
+    """When it began to wait for a person."""
     pause_reason: PauseReason | None = None
     cancellation: Cancellation | None = None
     not_before: int | None = None
@@ -149,5 +151,7 @@ class Turn:
     items: int = 0
     last_message: str | None = None
     """First line of the last message."""
+    blocked_ms: int = 0
+    """How long of it a person was waited for; no clock of a limit ran meanwhile."""
     resume_before: Mapping[str, object] = field(default_factory=dict)
     """The backend's session state with which this turn was started; adoption replays from it."""

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from overnight.ids import RunId, SessionId
+from overnight.ids import MessageId, RunId, SessionId, ShareId
+
+SessionState = Literal["active", "suspended", "completed", "expired"]
+Phase = Literal["init", "planning", "execution", "review", "completed", "failed"]
+Role = Literal["viewer", "operator", "decider"]
+"""What somebody whom a session is shared with may do: look; also send messages and control; also decide approvals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +23,16 @@ class Session:
     owner: str
     name: str
     mode: str
-    state: Literal["active", "suspended", "completed", "expired"] = "active"
+    state: SessionState = "active"
     made_for_run: bool = True
+    phase: Phase = "init"
+    step: int | None = None
     version: int = 1
+    """Counts the changes of name, variables and config, and of nothing else."""
     variables: Mapping[str, object] = field(default_factory=dict)
+    plan: Mapping[str, object] | None = None
     config: Mapping[str, object] = field(default_factory=dict)
+    """Defaults for the runs of this session: fields of a run's spec."""
     created_at: int
     updated_at: int
 
@@ -36,3 +46,42 @@ class SessionMessage:
     at: int
     run_id: RunId | None = None
     turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedMessage:
+    """A message to a session that waits for its turn; it becomes part of the history when the turn begins."""
+
+    pk: int
+    id: MessageId
+    session_pk: int
+    text: str
+    by: str
+    created_at: int
+    state: Literal["queued", "sent", "removed"] = "queued"
+    run_id: RunId | None = None
+    """The run whose turn took it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One row of the shares table: a session opened to a named user, or read-only to whoever has a link."""
+
+    pk: int
+    id: ShareId
+    session_pk: int
+    session_id: SessionId
+    owner: str
+    kind: Literal["user", "link"]
+    user: str | None = None
+    role: Role = "viewer"
+    digest: str | None = None
+    """SHA-256 of a link's code; the code itself is shown once."""
+    by: str
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+    def usable(self, now_ms: int) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now_ms < self.expires_at)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from overnight.domain.action import Action
 from overnight.domain.values import Failure, Usage
 
 
@@ -117,6 +118,36 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One of a question's own answers."""
+
+    id: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The agent waits for leave to act, or for an answer. Whoever reads must `BackendTurn.answer` it, sooner or later.
+
+    `key` names the request within the turn's attempt, the same after a replay. `answers` is empty for an action that
+    is allowed or rejected, else the question's own.
+    """
+
+    key: str
+    action: Action
+    item_id: str | None = None
+    """The tool call that it belongs to."""
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """The agent no longer waits for the answer to `key`."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Custom:
     """A backend event that Overnight has no name for, kept raw."""
 
@@ -137,6 +168,8 @@ Update = (
     | LimitsReported
     | Warned
     | Output
+    | Asked
+    | Withdrawn
     | Custom
 )
 

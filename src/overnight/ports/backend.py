@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.domain.run import Position
 from overnight.domain.spec import Effort, Sandbox
-from overnight.domain.update import TurnOutcome, Update
+from overnight.domain.update import Asked, TurnOutcome, Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +83,17 @@ class Ended:
     cause: Literal["exit", "stopped", "deadline", "output_limit", "children_limit", "fenced"] = "exit"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What an agent is told about something that it asked."""
+
+    allow: bool
+    option: str | None = None
+    """The question's own answer, by its id; None for leave or refusal."""
+    feedback: str = ""
+    """Why not, or what else to do, where the program can take it."""
+
+
 StoreInput = Callable[[int, bytes], Awaitable[None]]
 """Stores stdin message n durably before it is sent; given by the engine."""
 
@@ -108,6 +119,22 @@ class BackendTurn(Protocol):
 
     async def renew(self, sent_at: float, lease_s: float) -> None:
         """Tell the keeper that the lease was renewed. Raises LeaseLost when the keeper has a newer token."""
+        ...
+
+    def open_asks(self) -> tuple[Asked, ...]:
+        """What the agent has asked up to the position of the last batch (or of the adoption) and was not answered."""
+        ...
+
+    async def answer(self, key: str, verdict: Verdict) -> bool:
+        """Tell the agent what became of its request `key`; durable before it is sent, and sent once.
+
+        What an allowed request wants Overnight itself to do (a file, a terminal) is done now. False when no such
+        request is open: it was answered before, or withdrawn, or the agent is gone.
+        """
+        ...
+
+    async def extend(self, deadline: float) -> None:
+        """Move the turn's own deadline to that second of the boot-time clock; for time spent waiting for a person."""
         ...
 
     async def inject(self, text: str) -> bool:

@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from overnight.domain.approval import Approval, ApprovalState
 from overnight.domain.backend import BackendCheck
+from overnight.domain.connection import Connection
 from overnight.domain.event import Draft, Recorded
 from overnight.domain.lease import Lease
 from overnight.domain.request import Principal, Request, RequestKind
+from overnight.domain.rule import Rule
 from overnight.domain.run import Position, Run, Turn
-from overnight.domain.session import Session, SessionMessage
+from overnight.domain.session import QueuedMessage, Session, SessionMessage, SessionState, Share
 from overnight.domain.states import State
 from overnight.domain.token import AccessToken
 from overnight.domain.worker import Offer, Worker
-from overnight.ids import HostId, RunId, SessionId, WorkerId
+from overnight.ids import ApprovalId, HostId, MessageId, RunId, SessionId, ShareId, WorkerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,15 +261,26 @@ class RequestTable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions; every field that is set must match. `text` is looked for in the name, case-insensitively."""
+
+    owner: str | None = None
+    """Sessions of this owner, and those shared with a user of that name."""
+    states: tuple[SessionState, ...] = ()
+    mode: str | None = None
+    text: str | None = None
+
+
 class SessionTable(Protocol):
-    """Sessions, their messages, and the backends' own session states."""
+    """Sessions, their histories, and the backends' own session states."""
 
     def add(self, session: Session) -> Session:
         """Store a new session with its stream; `session.pk` is ignored."""
         ...
 
     def get(self, session_id: SessionId, owner: str | None) -> Session:
-        """Raises NotFound."""
+        """Raises NotFound, also for another owner's session."""
         ...
 
     def lock(self, pk: int) -> Session:
@@ -277,12 +291,37 @@ class SessionTable(Protocol):
         """Write all that can change."""
         ...
 
+    def page(
+        self, filter: SessionFilter, *, limit: int, after: tuple[int, int] | None = None
+    ) -> tuple[Session, ...]:
+        """Newest first by (created_at, pk)."""
+        ...
+
+    def live_runs(self, pk: int) -> int:
+        """How many of its runs are not final."""
+        ...
+
+    def untouched(self, state: SessionState, before: int, limit: int) -> tuple[int, ...]:
+        """Keys of sessions in `state` not updated since `before` and without a live run, oldest first."""
+        ...
+
+    def delete(self, pk: int) -> tuple[RunId, ...]:
+        """Remove it with everything that hangs on it; its runs' ids come back. Raises Conflict with a live run.
+
+        The caller removes the files, and trims long logs in slices first.
+        """
+        ...
+
     def add_message(self, pk: int, message: SessionMessage) -> None:
-        """Append to the history."""
+        """Append to the history; what it costs does not depend on how much is there."""
         ...
 
     def messages(self, pk: int, last: int) -> tuple[SessionMessage, ...]:
         """The last messages, oldest first."""
+        ...
+
+    def message_count(self, pk: int) -> int:
+        """How long the history is."""
         ...
 
     def backend_state(self, pk: int, backend: str) -> dict[str, object]:
@@ -291,6 +330,142 @@ class SessionTable(Protocol):
 
     def save_backend_state(self, pk: int, backend: str, state: Mapping[str, object]) -> None:
         """Replace it."""
+        ...
+
+
+class QueueTable(Protocol):
+    """Messages to sessions that wait for their turn."""
+
+    def add(self, message: QueuedMessage) -> QueuedMessage:
+        """Store; `message.pk` is ignored."""
+        ...
+
+    def get(self, session_pk: int, message_id: MessageId) -> QueuedMessage:
+        """In whatever state. Raises NotFound."""
+        ...
+
+    def queued(self, session_pk: int, limit: int) -> tuple[QueuedMessage, ...]:
+        """Those that still wait, oldest first."""
+        ...
+
+    def save(self, message: QueuedMessage, at: int) -> None:
+        """Write state and run."""
+        ...
+
+
+class ShareTable(Protocol):
+    """To whom sessions are open besides their owners."""
+
+    def add(self, share: Share) -> Share:
+        """Store; `share.pk` is ignored. A second one for the same user replaces the first."""
+        ...
+
+    def of_session(self, session_pk: int) -> tuple[Share, ...]:
+        """All that can be used or could be once, oldest first."""
+        ...
+
+    def find(self, session_pk: int, user: str) -> Share | None:
+        """The usable one for that user, whoever looks at its expiry."""
+        ...
+
+    def by_digest(self, digest: str) -> Share | None:
+        """The link with that code."""
+        ...
+
+    def revoke(self, session_pk: int, share_id: ShareId, at: int) -> Share:
+        """Idempotent; tokens that were made from it are revoked too. Raises NotFound."""
+        ...
+
+    def bind(self, token_pk: int, share_pk: int) -> None:
+        """That token is good for this share's session alone."""
+        ...
+
+    def of_token(self, token_pk: int) -> Share | None:
+        """The share that a token is bound to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFilter:
+    """Which approvals; every field that is set must match."""
+
+    owner: str | None = None
+    states: tuple[ApprovalState, ...] = ()
+    run_id: str | None = None
+    session_id: str | None = None
+
+
+class ApprovalTable(Protocol):
+    """Questions to people, and the rules that answers have left."""
+
+    def add(self, approval: Approval) -> Approval:
+        """Store; `approval.pk` is ignored."""
+        ...
+
+    def get(self, approval_id: ApprovalId, owner: str | None) -> Approval:
+        """Raises NotFound, also for another owner's."""
+        ...
+
+    def save(self, approval: Approval) -> None:
+        """Write all that can change: context, digest, options, state, decision and times."""
+        ...
+
+    def page(
+        self, filter: ApprovalFilter, *, limit: int, after: tuple[int, int] | None = None
+    ) -> tuple[Approval, ...]:
+        """Newest first by (created_at, pk)."""
+        ...
+
+    def pending(self, run_pk: int) -> tuple[Approval, ...]:
+        """Those of a run that are open, oldest first."""
+        ...
+
+    def of_request(self, run_pk: int, turn: int, attempt: int, request: str) -> Approval | None:
+        """The one that an agent's own request has opened."""
+        ...
+
+    def unused_allowance(self, run_pk: int, digest: str) -> Approval | None:
+        """An allow-once of this run for exactly that action which no agent was given yet."""
+        ...
+
+    def overdue(self, now_ms: int, limit: int) -> tuple[Approval, ...]:
+        """Open ones whose time has passed, oldest first."""
+        ...
+
+    def add_rule(self, session_pk: int, rule: Rule, *, approval_pk: int, by: str, at: int) -> None:
+        """A standing answer for the session; the same rule twice is one."""
+        ...
+
+    def rules(self, session_pk: int) -> tuple[Rule, ...]:
+        """The session's standing answers, oldest first."""
+        ...
+
+
+class ConnectionTable(Protocol):
+    """Who is connected, to whichever server."""
+
+    def add(self, connection: Connection) -> None:
+        """Store."""
+        ...
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Those that have ended; idempotent."""
+        ...
+
+    def beat(self, server: WorkerId, at: int) -> int:
+        """All connections of one server are alive; how many."""
+        ...
+
+    def stale(self, before: int) -> int:
+        """Remove those whose last heartbeat is older, whoever held them; how many."""
+        ...
+
+    def forget(self, server: WorkerId) -> int:
+        """Remove all of one server, which has ended."""
+        ...
+
+    def all(self, owner: str | None) -> tuple[Connection, ...]:
+        """Oldest first."""
         ...
 
 

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from overnight.ports.tables import (
+    ApprovalTable,
+    ConnectionTable,
     EventLog,
     Installation,
     LeaseTable,
+    QueueTable,
     RequestTable,
     RunTable,
     SessionTable,
+    ShareTable,
     TokenTable,
     TurnTable,
     WorkerTable,
@@ -51,6 +55,26 @@ class Transaction(Protocol):
     @property
     def sessions(self) -> SessionTable:
         """Sessions and their histories."""
+        ...
+
+    @property
+    def queue(self) -> QueueTable:
+        """Messages that wait for their turn."""
+        ...
+
+    @property
+    def shares(self) -> ShareTable:
+        """To whom sessions are open."""
+        ...
+
+    @property
+    def approvals(self) -> ApprovalTable:
+        """Questions to people."""
+        ...
+
+    @property
+    def connections(self) -> ConnectionTable:
+        """Who is connected."""
         ...
 
     @property

@@ -13,7 +13,7 @@ from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.schema import metadata
 from overnight.stores.sql.statements import Link, ddl
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The revision that `schema.py` describes."""
 
 

@@ -122,6 +122,7 @@ def changing(run: Run) -> dict[str, object]:
         "raised_limits": run.raised_limits and run.raised_limits.model_dump_json(),
         "sandbox_effective": run.sandbox_effective,
         "now": _dump_value(run.now),
+        "waiting_since": run.waiting_since,
     }
 
 
@@ -134,7 +135,7 @@ RUN_COLUMNS: Final = (
     "pk", "id", "owner", "state", "session_pk", "session_id", "parent_id", "retry_of", "host_id", "workspace",
     "worker", "pid", "created_at", "updated_at", "started_at", "ended_at", "token", "attempt", "turn", "fallback",
     "stats", "idle_turns", "completion", "error", "waiting_for", "waiting_until", "pause_reason", "cancellation",
-    "not_before", "raised_limits", "sandbox_effective", "now", "change",
+    "not_before", "raised_limits", "sandbox_effective", "now", "change", "waiting_since",
 )  # fmt: skip
 """Of `runs`, in the order that `run_of` expects; behind them come the spec, `last_seq` and `last_at`."""
 
@@ -145,7 +146,8 @@ def run_of(row: Row) -> Run:
         pk, id, owner, state, session_pk, session_id, parent_id, retry_of, host_id, workspace,
         worker, pid, created_at, updated_at, started_at, ended_at, token, attempt, turn, fallback,
         stats, idle_turns, completion, error, waiting_for, waiting_until, pause_reason, cancellation,
-        not_before, raised_limits, sandbox_effective, now, change, spec, last_seq, last_at,
+        not_before, raised_limits, sandbox_effective, now, change, waiting_since,
+        spec, last_seq, last_at,
     ) = row  # fmt: skip
     return Run(
         pk=pk, id=id, owner=owner, state=State(state), spec=_load_spec(spec), session_pk=session_pk,
@@ -157,14 +159,14 @@ def run_of(row: Row) -> Run:
         waiting_until=waiting_until, pause_reason=pause_reason, cancellation=_load_cancellation(cancellation),
         not_before=not_before, raised_limits=_load_limits(raised_limits), sandbox_effective=sandbox_effective,
         now=_load_value(Now, now),
-        last_seq=last_seq, change=change,
+        last_seq=last_seq, change=change, waiting_since=waiting_since,
     )  # fmt: skip
 
 
 TURN_COLUMNS: Final = (
     "run_pk", "number", "attempt", "state", "backend", "model", "token", "folder", "pid", "started_at", "ended_at",
     "first_seq", "last_seq", "stdout", "stderr", "stop_reason", "error", "usage", "files", "tests", "items",
-    "last_message", "resume_before",
+    "last_message", "resume_before", "blocked_ms",
 )  # fmt: skip
 
 
@@ -177,7 +179,7 @@ def turn_values(turn: Turn) -> dict[str, object]:
         "last_seq": turn.last_seq, "stdout": turn.position.stdout, "stderr": turn.position.stderr,
         "stop_reason": turn.stop_reason, "error": _dump_value(turn.error), "usage": _dump_value(turn.usage),
         "files": _dump_value(turn.files), "tests": _dump_value(turn.tests), "items": turn.items,
-        "last_message": turn.last_message, "resume_before": dump(turn.resume_before),
+        "last_message": turn.last_message, "resume_before": dump(turn.resume_before), "blocked_ms": turn.blocked_ms,
     }  # fmt: skip
 
 
@@ -186,7 +188,7 @@ def turn_of(row: Row) -> Turn:
     (
         run_pk, number, attempt, state, backend, model, token, folder, pid, started_at, ended_at,
         first_seq, last_seq, stdout, stderr, stop_reason, error, usage, files, tests, items,
-        last_message, resume_before,
+        last_message, resume_before, blocked_ms,
     ) = row  # fmt: skip
     return Turn(
         run_pk=run_pk, number=number, attempt=attempt, state=TurnState(state), backend=backend, model=model,
@@ -194,13 +196,13 @@ def turn_of(row: Row) -> Turn:
         last_seq=last_seq, position=Position(stdout=stdout, stderr=stderr), stop_reason=stop_reason,
         error=_load_value(Failure, error), usage=_load_value(Usage, usage), files=_load_value(FileStats, files),
         tests=_load_value(TestStats, tests), items=items, last_message=last_message,
-        resume_before=load(resume_before),
+        resume_before=load(resume_before), blocked_ms=blocked_ms,
     )  # fmt: skip
 
 
 SESSION_COLUMNS: Final = (
     "pk", "id", "owner", "name", "mode", "state", "made_for_run", "version", "variables", "config",
-    "created_at", "updated_at",
+    "created_at", "updated_at", "phase", "step", "plan",
 )  # fmt: skip
 
 
@@ -210,15 +212,19 @@ def session_values(session: Session) -> Mapping[str, object]:
         "id": session.id, "owner": session.owner, "name": session.name, "mode": session.mode,
         "state": session.state, "made_for_run": int(session.made_for_run), "version": session.version,
         "variables": dump(session.variables), "config": dump(session.config), "created_at": session.created_at,
-        "updated_at": session.updated_at,
+        "updated_at": session.updated_at, "phase": session.phase, "step": session.step,
+        "plan": None if session.plan is None else dump(session.plan),
     }  # fmt: skip
 
 
 def session_of(row: Row) -> Session:
     """A session from `SESSION_COLUMNS`."""
-    pk, id, owner, name, mode, state, made_for_run, version, variables, config, created_at, updated_at = row
+    (
+        pk, id, owner, name, mode, state, made_for_run, version, variables, config, created_at, updated_at,
+        phase, step, plan,
+    ) = row  # fmt: skip
     return Session(
         pk=pk, id=id, owner=owner, name=name, mode=mode, state=state, made_for_run=bool(made_for_run),
         version=version, variables=load(variables), config=load(config), created_at=created_at,
-        updated_at=updated_at,
+        updated_at=updated_at, phase=phase, step=step, plan=None if plan is None else load(plan),
     )  # fmt: skip

@@ -29,6 +29,7 @@ from overnight.stores.sql.holds import end_hold, move_locks
 from overnight.stores.sql.rows import changing, dump, dump_spec, load, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import (
+    approvals,
     idempotency,
     inputs,
     requests,
@@ -86,7 +87,7 @@ _MOVE: Final = Statement(
 )
 _DELETE: Final = tuple(
     Statement(delete(table).where(table.c.run_pk == key("pk")))
-    for table in (idempotency, requests, inputs, turns, run_places, run_labels, run_specs)
+    for table in (approvals, idempotency, requests, inputs, turns, run_places, run_labels, run_specs)
 )
 _DELETE_RUN: Final = Statement(delete(runs).where(runs.c.pk == key("pk")))
 

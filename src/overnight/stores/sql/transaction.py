@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from overnight.clock import Clock
 from overnight.ports.notifier import Notice
+from overnight.stores.sql.approvals import SqlApprovalTable
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.events import SqlEventLog
 from overnight.stores.sql.installation import SqlInstallation
@@ -21,7 +22,7 @@ class SqlTransaction:
     """See `ports.unit_of_work.Transaction`. One for each connection, used by one unit after another."""
 
     __slots__ = (
-        "_context", "events", "installation", "leases", "requests", "runs", "sessions", "tokens", "turns",
+        "_context", "approvals", "events", "installation", "leases", "requests", "runs", "sessions", "tokens", "turns",
         "workers",
     )  # fmt: skip
 
@@ -33,6 +34,7 @@ class SqlTransaction:
         self.events = SqlEventLog(self._context)
         self.requests = SqlRequestTable(self._context)
         self.sessions = SqlSessionTable(self._context)
+        self.approvals = SqlApprovalTable(self._context)
         self.tokens = SqlTokenTable(self._context)
         self.workers = SqlWorkerTable(self._context)
         self.installation = SqlInstallation(self._context)
