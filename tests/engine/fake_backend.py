@@ -11,10 +11,10 @@ from pathlib import Path
 from overnight.clock import SystemClock
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.domain.run import Position
-from overnight.domain.update import Message, Output, TurnOutcome, Update, UsageReported
+from overnight.domain.update import Asked, Message, Output, TurnOutcome, Update, UsageReported
 from overnight.domain.values import Failure, Usage
 from overnight.errors import BackendFailure, LeaseLost
-from overnight.ports.backend import BackendTurn, Batch, Ended, Stopped, StoreInput, TurnStart
+from overnight.ports.backend import BackendTurn, Batch, Ended, Stopped, StoreInput, TurnStart, Verdict
 
 Script = Callable[["FakeAgent"], Awaitable[TurnOutcome | None]]
 FULL = Capabilities(
@@ -132,6 +132,15 @@ class FakeTurn:
     async def renew(self, sent_at: float, lease_s: float) -> None:
         self._fenced()
         self._agent.renewed += 1
+
+    def open_asks(self) -> tuple[Asked, ...]:
+        return ()
+
+    async def answer(self, key: str, verdict: Verdict) -> bool:
+        return False
+
+    async def extend(self, deadline: float) -> None:
+        self._fenced()
 
     async def inject(self, text: str) -> bool:
         self._fenced()

@@ -113,7 +113,8 @@ def turn_start(
         run_id=run.id, turn=turn.number, attempt=turn.attempt, token=token,
         folder=(folders.data_dir / turn.folder).absolute(), workspace=prepared.workspace,
         home=Path(prepared.home).absolute(), prompt=prompt, model=turn.model, effort=run.spec.effort,
-        sandbox=run.spec.sandbox, environment=environment, resume=turn.resume_before,
+        sandbox=run.spec.sandbox, approval_policy=run.spec.approval_policy, environment=environment,
+        resume=turn.resume_before,
         limits=TurnLimits(
             timeout_s=_timeout_s(run), output_bytes=limits.output_bytes, children=limits.children,
             grace_s=timing.grace_s,

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.domain.run import Position
-from overnight.domain.spec import Effort, Sandbox
+from overnight.domain.spec import ApprovalPolicy, Effort, Sandbox
 from overnight.domain.update import Asked, TurnOutcome, Update
 
 
@@ -44,6 +44,8 @@ class TurnStart:
     model: str | None = None
     effort: Effort | None = None
     sandbox: Sandbox = "workspace_write"
+    approval_policy: ApprovalPolicy = "autonomous"
+    """Whether the agent is to ask before it acts; under `autonomous` it need not."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the run adds; checked against the allow-list already."""
     resume: Mapping[str, object] = field(default_factory=dict)

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.domain.run import Position
-from overnight.domain.update import Message, TurnOutcome
+from overnight.domain.update import Asked, Message, TurnOutcome
 from overnight.domain.values import Failure
-from overnight.ports.backend import Batch, Ended, Stopped, StoreInput, TurnStart
+from overnight.ports.backend import Batch, Ended, Stopped, StoreInput, TurnStart, Verdict
 
 CAPABILITIES = Capabilities(interrupt=True, workspace=False)
 _STAMP = "echo-1"
@@ -42,6 +42,17 @@ class EchoTurn:
 
     async def renew(self, sent_at: float, lease_s: float) -> None:
         """Nothing to renew: it lives and dies with the server."""
+
+    def open_asks(self) -> tuple[Asked, ...]:
+        """Never any: it wants nothing."""
+        return ()
+
+    async def answer(self, key: str, verdict: Verdict) -> bool:  # noqa: ARG002  # the port names them
+        """Nothing was asked."""
+        return False
+
+    async def extend(self, deadline: float) -> None:
+        """There is no deadline: it is over at once."""
 
     async def inject(self, text: str) -> bool:  # noqa: ARG002  # the port names it
         """Never: it is past it."""

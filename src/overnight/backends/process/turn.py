@@ -15,11 +15,11 @@ from overnight.backends.process.framing import OutputTruncated
 from overnight.backends.process.keeper_client import KeeperClient, KeeperView
 from overnight.backends.process.output import TurnOutput
 from overnight.backends.process.program import Codec, Exit
-from overnight.domain.update import TurnOutcome
+from overnight.domain.update import Asked, TurnOutcome
 from overnight.domain.values import Failure
 from overnight.errors import KeeperGone, LeaseLost
 from overnight.keeper_protocol import ExitRecord, Reason
-from overnight.ports.backend import Batch, Ended, Stopped, StoreInput
+from overnight.ports.backend import Batch, Ended, Stopped, StoreInput, Verdict
 
 Cause = Literal["exit", "stopped", "deadline", "output_limit", "children_limit", "fenced"]
 Renewal = Callable[[float, float], float]
@@ -113,6 +113,20 @@ class ProcessTurn:
         limits = {} if renewal is None else {"orphan_deadline": renewal(sent_at, lease_s)}
         with contextlib.suppress(KeeperGone):  # its end is found out by whoever reads
             await self._keeper.renew(**limits)
+
+    def open_asks(self) -> tuple[Asked, ...]:
+        """See `BackendTurn.open_asks`."""
+        return ()
+
+    async def answer(self, key: str, verdict: Verdict) -> bool:  # noqa: ARG002  # the port names them
+        """See `BackendTurn.answer`."""
+        return False
+
+    async def extend(self, deadline: float) -> None:
+        """See `BackendTurn.extend`. The end of a keeper that is gone is found out by whoever reads."""
+        if self._keeper is not None and not self._left.is_set():
+            with contextlib.suppress(KeeperGone):
+                await self._keeper.renew(deadline=deadline)
 
     async def inject(self, text: str) -> bool:
         """See `BackendTurn.inject`."""
