@@ -5,6 +5,7 @@ from __future__ import annotations
 from overnight.clock import Clock
 from overnight.ports.notifier import Notice
 from overnight.stores.sql.approvals import SqlApprovalTable
+from overnight.stores.sql.client_connections import SqlConnectionTable
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.events import SqlEventLog
 from overnight.stores.sql.installation import SqlInstallation
@@ -22,8 +23,8 @@ class SqlTransaction:
     """See `ports.unit_of_work.Transaction`. One for each connection, used by one unit after another."""
 
     __slots__ = (
-        "_context", "approvals", "events", "installation", "leases", "requests", "runs", "sessions", "tokens", "turns",
-        "workers",
+        "_context", "approvals", "connections", "events", "installation", "leases", "requests", "runs",
+        "sessions", "tokens", "turns", "workers",
     )  # fmt: skip
 
     def __init__(self, link: Link, clock: Clock, lease_clock: Clock) -> None:
@@ -35,6 +36,7 @@ class SqlTransaction:
         self.requests = SqlRequestTable(self._context)
         self.sessions = SqlSessionTable(self._context)
         self.approvals = SqlApprovalTable(self._context)
+        self.connections = SqlConnectionTable(self._context)
         self.tokens = SqlTokenTable(self._context)
         self.workers = SqlWorkerTable(self._context)
         self.installation = SqlInstallation(self._context)

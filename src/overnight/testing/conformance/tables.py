@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
+from overnight.domain.connection import Connection
 from overnight.domain.request import Principal
 from overnight.domain.run import Position, Turn
 from overnight.domain.session import SessionMessage
@@ -14,7 +16,7 @@ from overnight.domain.states import TurnState
 from overnight.domain.token import AccessToken, digest, new_secret
 from overnight.domain.values import Failure, FileStats, TestStats, Usage
 from overnight.errors import Conflict, NotFound
-from overnight.ids import new_host_id, new_run_id, new_token_id
+from overnight.ids import WorkerId, new_connection_id, new_host_id, new_run_id, new_token_id, new_worker_id
 from overnight.ports.notifier import requests_topic
 from overnight.testing.conformance.stage import Stage
 
@@ -45,6 +47,19 @@ def _token(name: str, owner: str = "usr_local") -> AccessToken:
         created_at=1,
         expires_at=99,
     )
+
+
+def _connection(server: WorkerId, at: int, **changes: Any) -> Connection:
+    values: dict[str, Any] = {
+        "id": new_connection_id(at),
+        "server": server,
+        "owner": "usr_local",
+        "actor": "anna",
+        "kind": "sse",
+        "connected_at": at,
+        "heartbeat_at": at,
+    }
+    return Connection(**values | changes)
 
 
 @pytest.mark.anyio
@@ -183,6 +198,36 @@ class TableSuite:
         )
         stage.clock.jump_wall(3_600_001)
         assert [found.pk for found in await stage.uow.read(lambda tx: tx.workers.all())] == [worker.pk]
+
+    async def test_connections_live_by_their_servers_heartbeat(self, stage: Stage) -> None:
+        here, there = new_worker_id(1), new_worker_id(2)
+        mine = [_connection(here, at, client=f"tab-{at}") for at in (10, 20)]
+        theirs = _connection(there, 15, owner="usr_other", actor="ci", kind="socket")
+        for connection in (*mine, theirs):
+            await stage.uow.write(lambda tx: tx.connections.add(connection))
+        assert await stage.uow.read(lambda tx: tx.connections.all(None)) == (mine[0], theirs, mine[1])
+        assert await stage.uow.read(lambda tx: tx.connections.all("usr_other")) == (theirs,)
+        assert await stage.uow.write(lambda tx: tx.connections.beat(here, 100)) == 2
+        assert await stage.uow.write(lambda tx: tx.connections.stale(100)) == 1, (
+            "only the other server is silent"
+        )
+        found = await stage.uow.read(lambda tx: tx.connections.all(None))
+        assert found == tuple(replace(one, heartbeat_at=100) for one in mine)
+        for _ in range(2):
+            await stage.uow.write(lambda tx: tx.connections.remove([mine[0].id]))
+        assert [one.id for one in await stage.uow.read(lambda tx: tx.connections.all(None))] == [mine[1].id]
+        assert await stage.uow.write(lambda tx: tx.connections.forget(here)) == 1
+        assert await stage.uow.read(lambda tx: tx.connections.all(None)) == ()
+
+    async def test_a_session_is_followed_directly_or_by_its_runs(self, stage: Stage) -> None:
+        session, server = await stage.session(), new_worker_id(1)
+        run, other = await stage.run(session=session), await stage.run()
+        targets = (session.id, run.id, other.id, None)
+        for at, target in enumerate(targets):
+            connection = _connection(server, at, target=target, owner=f"usr_{at}")
+            await stage.uow.write(lambda tx: tx.connections.add(connection))
+        found = await stage.uow.read(lambda tx: tx.connections.following(session.id))
+        assert [one.target for one in found] == [session.id, run.id], "whosever they are"
 
     async def test_backend_checks_are_cached_by_host(self, stage: Stage) -> None:
         check = BackendCheck(
