@@ -18,7 +18,7 @@ from overnight.domain.lease import Lease
 from overnight.domain.request import Principal, Request, RequestKind
 from overnight.domain.rule import Rule
 from overnight.domain.run import Position, Run, Turn
-from overnight.domain.session import QueuedMessage, Session, SessionMessage, SessionState, Share
+from overnight.domain.session import Phase, QueuedMessage, Session, SessionMessage, SessionState, Share
 from overnight.domain.states import State
 from overnight.domain.token import AccessToken
 from overnight.domain.worker import Offer, Worker
@@ -316,8 +316,12 @@ class SessionTable(Protocol):
         """Append to the history; what it costs does not depend on how much is there."""
         ...
 
-    def messages(self, pk: int, last: int) -> tuple[SessionMessage, ...]:
-        """The last messages, oldest first."""
+    def touch(self, pk: int, at: int, *, phase: Phase | None = None, step: int | None = None) -> None:
+        """It was used at that moment; phase and step where they are given. Writes nothing else."""
+        ...
+
+    def messages(self, pk: int, last: int, before: int | None = None) -> tuple[SessionMessage, ...]:
+        """The last messages (before the one with that number, from 1, where it is given), oldest first."""
         ...
 
     def message_count(self, pk: int) -> int:
@@ -349,7 +353,23 @@ class QueueTable(Protocol):
         ...
 
     def save(self, message: QueuedMessage, at: int) -> None:
-        """Write state and run."""
+        """Write state, run and turn."""
+        ...
+
+    def of_turn(self, run_id: RunId, turn: int) -> QueuedMessage | None:
+        """The message that a turn took; the oldest, where a person put in more while it ran."""
+        ...
+
+
+class KeyTable(Protocol):
+    """Idempotency-Keys of what was made in or with a session. They go with it."""
+
+    def find(self, owner: str, route: str, key: str) -> tuple[Idempotency, str] | None:
+        """The hash that came with that key, and the id of what it made."""
+        ...
+
+    def add(self, owner: str, given: Idempotency, session_pk: int, made: str) -> None:
+        """Remember. Raises Conflict when the key is known."""
         ...
 
 
@@ -466,6 +486,10 @@ class ConnectionTable(Protocol):
 
     def all(self, owner: str | None) -> tuple[Connection, ...]:
         """Oldest first."""
+        ...
+
+    def following(self, session_id: SessionId) -> tuple[Connection, ...]:
+        """Those to a session or to one of its runs, whosever they are; oldest first."""
         ...
 
 
