@@ -1,12 +1,14 @@
 """Schemas and copies: what `overnight db` and an upgrade do to a database, and what they leave behind."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
 from overnight.clock import SystemClock
 from overnight.errors import Conflict, DataInUse, NotFound, UnsafeDatabase
+from overnight.ports.tables import SessionFilter
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql import admin, migrate
 from overnight.stores.sql.library import driver
@@ -17,8 +19,8 @@ CLOCK = SystemClock()
 LATER = '''
 """A revision of the future."""
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 def upgrade() -> None:
     op.execute("ALTER TABLE installation ADD COLUMN note TEXT")
@@ -48,14 +50,22 @@ def fact(path: Path) -> str:
 
 
 def shape(path: Path) -> list[tuple[str, ...]]:
-    """Every column, index and check of the database, whatever the spelling of its SQL."""
+    """Every column, index, check and reference of the database, whatever the spelling of its SQL."""
     connection = driver().connect(str(path))
     found: list[tuple[str, ...]] = []
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name"):
-        parts = sorted(part.strip().strip(",") for part in (sql or "").replace("\t", "").splitlines())
-        found.append(
-            (kind, name, *(part.replace('"', "").replace(",", "") for part in parts if part not in {"", ")"}))
+        words = " ".join((sql or "").replace('"', "").split())
+        if kind == "index":
+            found.append((kind, name, words))
+            continue
+        columns = connection.execute(f"PRAGMA table_info({name})").fetchall()
+        found += [("column", name, *map(str, column)) for column in columns]
+        references = connection.execute(f"PRAGMA foreign_key_list({name})").fetchall()
+        found += sorted(("reference", name, *map(str, row[2:])) for row in references)
+        found += sorted(
+            ("check", name, check) for check in re.findall(r"CONSTRAINT ck_\w+ CHECK \(.*?\)(?=,| \))", words)
         )
+        found.append(("table", name, words[words.rfind(")") :]))
     connection.close()
     return found
 
@@ -64,7 +74,7 @@ def shape(path: Path) -> list[tuple[str, ...]]:
 def later(tmp_path: Path) -> tuple[Path, ...]:
     folder = tmp_path / "later"
     folder.mkdir()
-    (folder / "0002_later.py").write_text(LATER.format(fault=""))
+    (folder / "0003_later.py").write_text(LATER.format(fault=""))
     return (folder,)
 
 
@@ -73,6 +83,54 @@ def test_the_first_revision_makes_the_schema_of_the_code(tmp_path: Path) -> None
     assert admin.downgrade(walked, CLOCK, "base")
     assert migrate_from_base(walked)
     assert shape(walked) == shape(fresh)
+
+
+def test_what_waited_for_a_budget_gets_an_approval_and_loses_it_again(tmp_path: Path) -> None:
+    """From the first schema to the second with rows in it, and back."""
+    path = made(tmp_path / "o.db")
+    assert admin.downgrade(path, CLOCK, "0001")
+    connection = driver().connect(str(path))
+    connection.executescript(OLD_ROWS)
+    connection.commit()
+    connection.close()
+    before = shape(path)
+    assert admin.upgrade(path, CLOCK)
+
+    async def look() -> None:
+        store = SqliteStore(path, CLOCK, InprocNotifier())
+        await store.start()
+        run = await store.read(lambda tx: tx.runs.lock(2))
+        (approval,) = await store.read(lambda tx: tx.approvals.pending(2))
+        assert (approval.kind, approval.default_option, approval.expires_at) == ("budget", "finish", 900)
+        assert [option.id for option in approval.options] == ["raise", "finish", "cancel"]
+        assert run.waiting_for is not None
+        assert (run.waiting_for.approval_id, run.waiting_for.detail) == (approval.id, "tokens: 5 of 4")
+        assert run.waiting_since == 7
+        (session,) = await store.read(
+            lambda tx: tx.sessions.page(SessionFilter(owner="usr_local", text="STRASSE"), limit=5)
+        )
+        assert (session.name, session.phase, session.step, session.plan) == ("Straße", "init", None, None)
+        await store.close()
+
+    asyncio.run(look())
+    assert admin.downgrade(path, CLOCK, "0001")
+    assert shape(path) == before
+    assert admin.upgrade(path, CLOCK)
+
+
+OLD_ROWS = """
+INSERT INTO streams (pk, kind, owner, run_id, session_id) VALUES (1, 'session', 'usr_local', NULL, 'ses_a');
+INSERT INTO streams (pk, kind, owner, run_id, session_id) VALUES (2, 'run', 'usr_local', 'run_a', 'ses_a');
+INSERT INTO sessions (pk, id, owner, name, mode, state, made_for_run, version, variables, config, created_at,
+  updated_at) VALUES (1, 'ses_a', 'usr_local', 'Straße', 'continuous', 'active', 1, 1, '{}', '{}', 5, 5);
+INSERT INTO runs (pk, id, owner, state, session_pk, session_id, host_id, mode, backend, priority, shared,
+  created_at, updated_at, token, attempt, turn, fallback, stats, idle_turns, waiting_for, waiting_until,
+  sandbox_effective, change) VALUES (2, 'run_a', 'usr_local', 'waiting', 1, 'ses_a', 'hst', 'continuous', 'echo',
+  0, 0, 5, 7, 1, 1, 1, 0, '{"turns":1,"usage":{},"files":{},"tests":null,"wall_ms":1}', 0,
+  '{"kind":"budget","approval_id":null,"detail":"tokens: 5 of 4"}', 900, 'none', 3);
+INSERT INTO run_specs (run_pk, spec, goal_folded, environment) VALUES (2,
+  '{"goal":"g","mode":"continuous","backend":"echo"}', 'g', '{}');
+"""
 
 
 def migrate_from_base(path: Path) -> bool:
@@ -96,12 +154,12 @@ def test_up_and_down_again_with_copies(tmp_path: Path, later: tuple[Path, ...]) 
     before = shape(path)
     up = admin.upgrade(path, CLOCK, further=later)
     assert up is not None
-    assert admin.check(path).revision == "0002"
+    assert admin.check(path).revision == "0003"
     assert (fact(path), fact(up)) == ("kept", "kept")
-    assert admin.check(up).revision == "0001"
-    down = admin.downgrade(path, CLOCK, "0001", further=later)
+    assert admin.check(up).revision == migrate.HEAD
+    down = admin.downgrade(path, CLOCK, migrate.HEAD, further=later)
     assert down is not None
-    assert admin.check(down).revision == "0002"
+    assert admin.check(down).revision == "0003"
     assert shape(path) == before
     made(path, "again")
     assert fact(path) == "again"
@@ -116,12 +174,12 @@ def test_nothing_to_do_makes_no_copy(tmp_path: Path) -> None:
 
 def test_a_revision_that_fails_changes_nothing(tmp_path: Path, later: tuple[Path, ...]) -> None:
     path = made(tmp_path / "o.db")
-    (later[0] / "0002_later.py").write_text(LATER.format(fault='op.execute("SELECT * FROM nowhere")'))
+    (later[0] / "0003_later.py").write_text(LATER.format(fault='op.execute("SELECT * FROM nowhere")'))
     before = shape(path)
     with pytest.raises(Exception, match="nowhere"):
         admin.upgrade(path, CLOCK, further=later)
     assert shape(path) == before
-    assert admin.check(path).revision == "0001"
+    assert admin.check(path).revision == migrate.HEAD
     made(path)
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from overnight.clock import SystemClock
 from overnight.domain.states import State
-from overnight.ports.tables import RunFilter
+from overnight.ports.tables import RunFilter, SessionFilter
 from overnight.stores.sql import (
+    approvals,
     changes,
     claims,
     events,
@@ -17,10 +18,14 @@ from overnight.stores.sql import (
     installation,
     leases,
     migrate,
+    queue,
     requests,
     run_pages,
     runs,
+    session_pages,
+    session_removal,
     sessions,
+    shares,
     streams,
     tokens,
     turns,
@@ -30,8 +35,8 @@ from overnight.stores.sql.statements import Link, Statement
 from overnight.stores.sql.transaction import SqlTransaction
 
 MODULES = (
-    changes, claims, events, gates, holds, installation, leases, requests, run_pages, runs, sessions, streams, tokens,
-    turns,
+    approvals, changes, claims, events, gates, holds, installation, leases, queue, requests, run_pages,
+    runs, session_pages, session_removal, sessions, shares, streams, tokens, turns,
 )  # fmt: skip
 WHOLE_TABLE_IS_RIGHT = {"tokens._ALL", "tokens._FIND"}  # people make a handful of them
 GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"
@@ -82,7 +87,15 @@ def test_no_fixed_statement_reads_a_whole_table(link: Link, name: str, statement
         (run_pages._CHANGED_OF, "ix_runs_change"),
         (requests._PENDING, "ix_requests_pending"),
         (holds._LOCKED_INSIDE, "ix_workspace_locks_node"),
-        (sessions._USED, "ix_runs_session"),
+        (session_removal._USED, "ix_runs_session"),
+        (sessions._LIVE, "ix_runs_session"),
+        (sessions._UNTOUCHED, "ix_sessions_untouched"),
+        (queue._QUEUED, "ix_queue_waiting"),
+        (queue._OF_TURN, "ix_queue_taken"),
+        (approvals._PENDING, "ix_approvals_run"),
+        (approvals._OVERDUE, "ix_approvals_overdue"),
+        (approvals._OF_REQUEST, "uq_approvals_request"),
+        (shares._OF_USER, "uq_shares_user"),
     ],
 )
 def test_the_index_made_for_it(link: Link, statement: Statement, index: str) -> None:
@@ -115,6 +128,22 @@ def test_pages_come_from_an_index_in_order(
         steps = [row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {sql}")]
         assert any(index in step for step in steps), steps
         assert not any(step[4:] == "TEMP B-TREE FOR ORDER BY" for step in steps), steps
+
+
+@pytest.mark.parametrize("owner, index", [(None, "ix_sessions_newest"), ("a", "ix_sessions_owner_newest")])
+def test_sessions_come_from_an_index_in_order(link: Link, owner: str | None, index: str) -> None:
+    seen: list[str] = []
+    link.raw.set_trace_callback(seen.append)
+    SqlTransaction(link, SystemClock(), SystemClock()).sessions.page(
+        SessionFilter(owner=owner), limit=50, after=(5, 5)
+    )
+    link.raw.set_trace_callback(None)
+    own, *shared = [[row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in seen]
+    assert any(index in step for step in own), own
+    assert not any(step[4:] == "TEMP B-TREE FOR ORDER BY" for step in own), own
+    for steps in shared:
+        assert any("ix_shares_of_user" in step for step in steps), steps
+        assert not any(step.startswith("SCAN") for step in steps), steps
 
 
 def test_held_runs_are_found_without_reading_all(link: Link) -> None:

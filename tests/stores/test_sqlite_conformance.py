@@ -8,6 +8,7 @@ from overnight.testing.conformance.log import LogSuite
 from overnight.testing.conformance.notices import NotifierSuite
 from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
 from overnight.testing.conformance.records import RecordSuite
+from overnight.testing.conformance.sessions import SessionSuite
 from overnight.testing.conformance.tables import TableSuite
 from overnight.testing.conformance.units import UnitSuite
 from overnight.testing.conformance.walk import WalkSuite
@@ -38,6 +39,10 @@ class TestWalks(WalkSuite):
 
 
 class TestTables(TableSuite):
+    pass
+
+
+class TestSessions(SessionSuite):
     pass
 
 

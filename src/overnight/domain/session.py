@@ -61,6 +61,8 @@ class QueuedMessage:
     state: Literal["queued", "sent", "removed"] = "queued"
     run_id: RunId | None = None
     """The run whose turn took it."""
+    turn: int | None = None
+    """The number of that turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

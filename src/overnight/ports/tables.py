@@ -444,8 +444,8 @@ class ApprovalTable(Protocol):
         """The one that an agent's own request has opened."""
         ...
 
-    def unused_allowance(self, run_pk: int, digest: str) -> Approval | None:
-        """An allow-once of this run for exactly that action which no agent was given yet."""
+    def unused_allowance(self, run_pk: int, digest: str, *, turn: int, attempt: int) -> Approval | None:
+        """An allow-once for exactly that action which an agent before this turn's attempt has asked and not got."""
         ...
 
     def overdue(self, now_ms: int, limit: int) -> tuple[Approval, ...]:

@@ -10,6 +10,7 @@ from overnight.ports.tables import (
     ConnectionTable,
     EventLog,
     Installation,
+    KeyTable,
     LeaseTable,
     QueueTable,
     RequestTable,
@@ -60,6 +61,11 @@ class Transaction(Protocol):
     @property
     def queue(self) -> QueueTable:
         """Messages that wait for their turn."""
+        ...
+
+    @property
+    def keys(self) -> KeyTable:
+        """Idempotency-Keys of sessions."""
         ...
 
     @property

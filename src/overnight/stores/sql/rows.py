@@ -213,7 +213,7 @@ def session_values(session: Session) -> Mapping[str, object]:
         "state": session.state, "made_for_run": int(session.made_for_run), "version": session.version,
         "variables": dump(session.variables), "config": dump(session.config), "created_at": session.created_at,
         "updated_at": session.updated_at, "phase": session.phase, "step": session.step,
-        "plan": None if session.plan is None else dump(session.plan),
+        "plan": None if session.plan is None else dump(session.plan), "name_folded": session.name.casefold(),
     }  # fmt: skip
 
 

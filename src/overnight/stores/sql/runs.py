@@ -40,7 +40,7 @@ from overnight.stores.sql.schema import (
     streams,
     turns,
 )
-from overnight.stores.sql.sessions import delete_if_unused
+from overnight.stores.sql.session_removal import remove_if_unused
 from overnight.stores.sql.statements import Statement, key
 from overnight.stores.sql.streams import add_stream, delete_stream
 
@@ -234,6 +234,6 @@ class SqlRunTable:
             self._link.run(statement, key_pk=pk)
         self._link.run(_DELETE_RUN, key_pk=pk)
         delete_stream(self._link, pk)
-        delete_if_unused(self._link, run.session_pk)
+        remove_if_unused(self._context, run.session_pk)
         self._context.wake(CHANGES)
         return run.id

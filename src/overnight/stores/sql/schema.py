@@ -87,6 +87,7 @@ sessions: Final = Table(
     Column("phase", Text, nullable=False, server_default=text("'init'")),
     Column("step", Key),
     Column("plan", Text),
+    Column("name_folded", Text, nullable=False, server_default=text("''")),
     CheckConstraint(one_of("state", ["active", "suspended", "completed", "expired"]), name="state"),
     **STRICT,
 )
@@ -307,11 +308,25 @@ queue: Final = Table(
     Column("run_id", Text),
     Column("created_at", Key, nullable=False),
     Column("settled_at", Key),
+    Column("turn", Key),
     CheckConstraint(one_of("state", ["queued", "sent", "removed"]), name="state"),
     CheckConstraint("(state = 'queued') = (settled_at IS NULL)", name="settled_at"),
     **COUNTED,
 )
 """Messages to sessions that wait for their turn."""
+
+session_keys: Final = Table(
+    "session_keys",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_hash", Text, nullable=False),
+    Column("session_pk", Key, ForeignKey("sessions.pk"), nullable=False, index=True),
+    Column("made", Text, nullable=False),
+    **STRICT,
+)
+"""Idempotency-Keys of what was made in or with a session; `made` is its id."""
 
 shares: Final = Table(
     "shares",
@@ -508,6 +523,8 @@ Index("ix_sessions_owner_newest", sessions.c.owner, sessions.c.created_at, sessi
 Index("ix_sessions_newest", sessions.c.created_at, sessions.c.pk)
 Index("ix_sessions_untouched", sessions.c.state, sessions.c.updated_at, sessions.c.pk)
 Index("ix_queue_waiting", queue.c.session_pk, queue.c.state, queue.c.pk)
+Index("ix_queue_taken", queue.c.run_id, queue.c.turn)
+Index("ix_shares_of_user", shares.c.user, shares.c.session_pk)
 _partial("uq_shares_user", shares.c.session_pk, shares.c.user, where="revoked_at IS NULL", unique=True)
 Index("ix_approvals_run", approvals.c.run_pk, approvals.c.state, approvals.c.pk)
 Index("ix_approvals_session", approvals.c.session_pk, approvals.c.pk)

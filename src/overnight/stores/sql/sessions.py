@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, literal_column, select, update
 
-from overnight.domain.session import Session, SessionMessage
+from overnight.domain.session import Phase, Session, SessionMessage, SessionState
 from overnight.errors import NotFound
-from overnight.ids import SessionId
+from overnight.ids import RunId, SessionId
+from overnight.ports.tables import SessionFilter
+from overnight.stores.sql import session_pages, session_removal
 from overnight.stores.sql.changes import next_number
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import SESSION_COLUMNS, dump, load, session_of, session_values
 from overnight.stores.sql.schema import backend_states, messages, runs, sessions
-from overnight.stores.sql.statements import Link, Statement, key
-from overnight.stores.sql.streams import add_stream, delete_stream
+from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.streams import add_stream
 
 _ROW: Final = tuple(sessions.c[name] for name in SESSION_COLUMNS)
 _FROZEN: Final = frozenset({"pk", "id", "owner", "created_at"})
@@ -30,35 +32,61 @@ _LOCK: Final = Statement(select(*_ROW).where(sessions.c.pk == key("pk")).with_fo
 _SAVE: Final = Statement(
     update(sessions)
     .where(sessions.c.pk == key("pk"))
-    .values({name: bindparam(f"new_{name}") for name in SESSION_COLUMNS if name not in _FROZEN})
+    .values(
+        {name: bindparam(f"new_{name}") for name in (*SESSION_COLUMNS, "name_folded") if name not in _FROZEN}
+    )
+)
+_TOUCH: Final = Statement(
+    update(sessions)
+    .where(sessions.c.pk == key("pk"))
+    .values(
+        updated_at=func.max(sessions.c.updated_at, bindparam("at")),
+        phase=func.coalesce(bindparam("new_phase"), sessions.c.phase),
+        step=func.coalesce(bindparam("new_step"), sessions.c.step),
+    )
+)
+_LIVE: Final = Statement(
+    select(func.count()).select_from(runs).where(runs.c.session_pk == key("pk"), runs.c.ended_at.is_(None))
+)
+_UNTOUCHED: Final = Statement(
+    select(sessions.c.pk)
+    .where(
+        sessions.c.state == key("state"),
+        sessions.c.updated_at < key("before"),
+        ~select(runs.c.pk)
+        .where(runs.c.session_pk == sessions.c.pk, runs.c.ended_at.is_(None))
+        .correlate(sessions)
+        .exists(),
+    )
+    .order_by(sessions.c.updated_at, sessions.c.pk)
+    .limit(bindparam("most"))
 )
 _LAST_MESSAGE: Final = Statement(
-    select(func.coalesce(func.max(messages.c.n), 0)).where(messages.c.session_pk == key("pk"))
+    select(func.coalesce(func.max(messages.c.n), literal_column("0"))).where(
+        messages.c.session_pk == key("pk")
+    )
 )
 _ADD_MESSAGE: Final = Statement(insert(messages))
 _MESSAGES: Final = Statement(
     select(messages.c.role, messages.c.text, messages.c.at, messages.c.run_id, messages.c.turn)
-    .where(messages.c.session_pk == key("pk"))
+    .where(messages.c.session_pk == key("pk"), messages.c.n < key("before"))
     .order_by(messages.c.n.desc())
     .limit(bindparam("most"))
 )
+_NEVER: Final = (1 << 62) - 1
 _STATE_OF: Final = (backend_states.c.session_pk == key("pk"), backend_states.c.backend == key("backend"))
 _STATE: Final = Statement(select(backend_states.c.state).where(*_STATE_OF))
 _SAVE_STATE: Final = Statement(update(backend_states).where(*_STATE_OF).values(state=bindparam("new_state")))
 _ADD_STATE: Final = Statement(insert(backend_states))
-_USED: Final = Statement(select(runs.c.pk).where(runs.c.session_pk == key("pk")).limit(1))
-_DELETE: Final = tuple(
-    Statement(delete(table).where(table.c.session_pk == key("pk"))) for table in (messages, backend_states)
-)
-_DELETE_SESSION: Final = Statement(delete(sessions).where(sessions.c.pk == key("pk")))
 
 
 class SqlSessionTable:
     """See `ports.tables.SessionTable`."""
 
-    __slots__ = ("_link",)
+    __slots__ = ("_context", "_link")
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._link = context.link
 
     def add(self, session: Session) -> Session:
@@ -88,13 +116,39 @@ class SqlSessionTable:
         if self._link.run(_SAVE, key_pk=session.pk, **values) != 1:
             raise NotFound(f"no session {session.id}")
 
+    def touch(self, pk: int, at: int, *, phase: Phase | None = None, step: int | None = None) -> None:
+        """See the port. Raises NotFound."""
+        if self._link.run(_TOUCH, key_pk=pk, at=at, new_phase=phase, new_step=step) != 1:
+            raise NotFound(f"no session {pk}")
+
+    def page(
+        self, filter: SessionFilter, *, limit: int, after: tuple[int, int] | None = None
+    ) -> tuple[Session, ...]:
+        """See the port."""
+        return session_pages.page(
+            self._link, filter, limit=limit, after=after, now_ms=self._context.clock.wall_ms()
+        )
+
+    def live_runs(self, pk: int) -> int:
+        """See the port."""
+        row = self._link.one(_LIVE, key_pk=pk)
+        return row[0] if row else 0
+
+    def untouched(self, state: SessionState, before: int, limit: int) -> tuple[int, ...]:
+        """See the port."""
+        rows = self._link.all(_UNTOUCHED, key_state=state, key_before=before, most=limit)
+        return tuple(pk for (pk,) in rows)
+
+    def delete(self, pk: int) -> tuple[RunId, ...]:
+        """See the port. Raises NotFound."""
+        return session_removal.remove(self._context, self.lock(pk))
+
     def add_message(self, pk: int, message: SessionMessage) -> None:
         """See the port."""
-        row = self._link.one(_LAST_MESSAGE, key_pk=pk)
         self._link.run(
             _ADD_MESSAGE,
             session_pk=pk,
-            n=(row[0] if row else 0) + 1,
+            n=self.message_count(pk) + 1,
             role=message.role,
             text=message.text,
             at=message.at,
@@ -102,13 +156,20 @@ class SqlSessionTable:
             turn=message.turn,
         )
 
-    def messages(self, pk: int, last: int) -> tuple[SessionMessage, ...]:
+    def messages(self, pk: int, last: int, before: int | None = None) -> tuple[SessionMessage, ...]:
         """See the port."""
         found = [
             SessionMessage(role=role, text=text, at=at, run_id=run_id, turn=turn)
-            for role, text, at, run_id, turn in self._link.all(_MESSAGES, key_pk=pk, most=last)
+            for role, text, at, run_id, turn in self._link.all(
+                _MESSAGES, key_pk=pk, key_before=_NEVER if before is None else before, most=last
+            )
         ]
         return tuple(reversed(found))
+
+    def message_count(self, pk: int) -> int:
+        """See the port. Messages are numbered without holes, so the last number says it."""
+        row = self._link.one(_LAST_MESSAGE, key_pk=pk)
+        return row[0] if row else 0
 
     def backend_state(self, pk: int, backend: str) -> dict[str, object]:
         """See the port."""
@@ -120,14 +181,3 @@ class SqlSessionTable:
         text = dump(dict(state))
         if self._link.run(_SAVE_STATE, key_pk=pk, key_backend=backend, new_state=text) == 0:
             self._link.run(_ADD_STATE, session_pk=pk, backend=backend, state=text)
-
-
-def delete_if_unused(link: Link, pk: int) -> None:
-    """Remove a session that was made for a run once no run of it is left."""
-    row = link.one(_LOCK, key_pk=pk)
-    if row is None or not session_of(row).made_for_run or link.one(_USED, key_pk=pk) is not None:
-        return
-    for statement in _DELETE:
-        link.run(statement, key_pk=pk)
-    link.run(_DELETE_SESSION, key_pk=pk)
-    delete_stream(link, pk)

@@ -10,9 +10,11 @@ from overnight.stores.sql.context import Context
 from overnight.stores.sql.events import SqlEventLog
 from overnight.stores.sql.installation import SqlInstallation
 from overnight.stores.sql.leases import SqlLeaseTable
+from overnight.stores.sql.queue import SqlKeyTable, SqlQueueTable
 from overnight.stores.sql.requests import SqlRequestTable
 from overnight.stores.sql.runs import SqlRunTable
 from overnight.stores.sql.sessions import SqlSessionTable
+from overnight.stores.sql.shares import SqlShareTable
 from overnight.stores.sql.statements import Link
 from overnight.stores.sql.tokens import SqlTokenTable
 from overnight.stores.sql.turns import SqlTurnTable
@@ -23,8 +25,8 @@ class SqlTransaction:
     """See `ports.unit_of_work.Transaction`. One for each connection, used by one unit after another."""
 
     __slots__ = (
-        "_context", "approvals", "connections", "events", "installation", "leases", "requests", "runs",
-        "sessions", "tokens", "turns", "workers",
+        "_context", "approvals", "connections", "events", "installation", "keys", "leases", "queue",
+        "requests", "runs", "sessions", "shares", "tokens", "turns", "workers",
     )  # fmt: skip
 
     def __init__(self, link: Link, clock: Clock, lease_clock: Clock) -> None:
@@ -35,6 +37,9 @@ class SqlTransaction:
         self.events = SqlEventLog(self._context)
         self.requests = SqlRequestTable(self._context)
         self.sessions = SqlSessionTable(self._context)
+        self.queue = SqlQueueTable(self._context)
+        self.keys = SqlKeyTable(self._context)
+        self.shares = SqlShareTable(self._context)
         self.approvals = SqlApprovalTable(self._context)
         self.connections = SqlConnectionTable(self._context)
         self.tokens = SqlTokenTable(self._context)

@@ -21,6 +21,9 @@ def upgrade() -> None:
     op.add_column("sessions", sa.Column("phase", sa.Text(), server_default=sa.text("'init'"), nullable=False))
     op.add_column("sessions", sa.Column("step", KEY, nullable=True))
     op.add_column("sessions", sa.Column("plan", sa.Text(), nullable=True))
+    op.add_column(
+        "sessions", sa.Column("name_folded", sa.Text(), server_default=sa.text("''"), nullable=False)
+    )
     op.add_column("runs", sa.Column("waiting_since", KEY, nullable=True))
     op.add_column("turns", sa.Column("blocked_ms", KEY, server_default=sa.text("0"), nullable=False))
     op.create_table(
@@ -51,6 +54,7 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Text(), nullable=True),
         sa.Column("created_at", KEY, nullable=False),
         sa.Column("settled_at", KEY, nullable=True),
+        sa.Column("turn", KEY, nullable=True),
         sa.CheckConstraint("(state = 'queued') = (settled_at IS NULL)", name=op.f("ck_queue_settled_at")),
         sa.CheckConstraint("state IN ('queued', 'sent', 'removed')", name=op.f("ck_queue_state")),
         sa.ForeignKeyConstraint(["session_pk"], ["sessions.pk"], name=op.f("fk_queue_session_pk")),
@@ -60,6 +64,20 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("ix_queue_waiting", "queue", ["session_pk", "state", "pk"], unique=False)
+    op.create_index("ix_queue_taken", "queue", ["run_id", "turn"], unique=False)
+    op.create_table(
+        "session_keys",
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("route", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("body_hash", sa.Text(), nullable=False),
+        sa.Column("session_pk", KEY, nullable=False),
+        sa.Column("made", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["session_pk"], ["sessions.pk"], name=op.f("fk_session_keys_session_pk")),
+        sa.PrimaryKeyConstraint("owner", "route", "key", name=op.f("pk_session_keys")),
+        sqlite_strict=True,
+    )
+    op.create_index(op.f("ix_session_keys_session_pk"), "session_keys", ["session_pk"], unique=False)
     op.create_table(
         "rules",
         sa.Column("pk", KEY, nullable=False),
@@ -99,6 +117,7 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index(op.f("ix_shares_session_pk"), "shares", ["session_pk"], unique=False)
+    op.create_index("ix_shares_of_user", "shares", ["user", "session_pk"], unique=False)
     op.create_index(
         "uq_shares_user",
         "shares",
@@ -186,7 +205,15 @@ def upgrade() -> None:
     op.create_index("ix_sessions_newest", "sessions", ["created_at", "pk"], unique=False)
     op.create_index("ix_sessions_owner_newest", "sessions", ["owner", "created_at", "pk"], unique=False)
     op.create_index("ix_sessions_untouched", "sessions", ["state", "updated_at", "pk"], unique=False)
+    _fold_names()
     _ask_for_budgets()
+
+
+def _fold_names() -> None:
+    connection = op.get_bind()
+    for pk, name in connection.execute(sa.text("SELECT pk, name FROM sessions")).all():
+        folded = {"pk": pk, "folded": name.casefold()}
+        connection.execute(sa.text("UPDATE sessions SET name_folded = :folded WHERE pk = :pk"), folded)
 
 
 BUDGET_OPTIONS = [
@@ -235,9 +262,9 @@ def downgrade() -> None:
         op.drop_table(table)
     op.drop_column("turns", "blocked_ms")
     op.drop_column("runs", "waiting_since")
-    for column in ("plan", "step", "phase"):
+    for column in ("name_folded", "plan", "step", "phase"):
         op.drop_column("sessions", column)
 
 
 SESSION_INDEXES = ("ix_sessions_newest", "ix_sessions_owner_newest", "ix_sessions_untouched")
-TABLES = ("token_shares", "shares", "rules", "queue", "connections", "approvals")
+TABLES = ("token_shares", "session_keys", "shares", "rules", "queue", "connections", "approvals")
