@@ -92,7 +92,7 @@ class Limits(NamedTuple):
     output_bytes: int | None = None
     """Standard output and error together; exactly so many are kept."""
     children: int | None = None
-    """Living processes of the tree, the agent not counted."""
+    """Living processes of the tree, the agent and its wrappers not counted."""
     grace_s: float = 5.0
     """Between SIGTERM and SIGKILL."""
     linger_s: float = 600.0
@@ -118,6 +118,9 @@ class LaunchSpec(NamedTuple):
     interrupt: Interrupt | None = None
     """For ladders that the keeper begins by itself, and for `interrupt: true`."""
     umask: int = 0o022
+    wrappers: int = 0
+    """Processes of a sandbox above the agent, each the first child of the one before. They get no polite signal and
+    count for no limit; the first tells a signal n that ended the agent as exit code 128 + n."""
 
 
 class Launch(NamedTuple):
@@ -140,6 +143,7 @@ class Identity(NamedTuple):
     pid_ns: int
     socket: str
     agent_pid: int
+    """The process that was started: the first wrapper, where there are any."""
     agent_starttime: int
     started_at: float
     """Wall clock, seconds."""

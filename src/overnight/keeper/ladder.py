@@ -13,10 +13,10 @@ import signal
 from typing import Literal
 
 from overnight.keeper import tree
-from overnight.keeper.agent import Agent
 from overnight.keeper.cgroup import AgentCgroup
 from overnight.keeper.feed import StdinFeed
 from overnight.keeper.kernel import boot_now
+from overnight.keeper.wrappers import Wrappers
 from overnight.keeper_protocol import Interrupt, Reason, Step, stat_fields
 
 LEFTOVER_GRACE_S = 0.5
@@ -25,6 +25,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.25
 """Between two rounds of a sweep: processes that cannot die must not cost a core."""
 TERM_ROUND_S = 0.05
 """Between two looks for processes that appeared after SIGTERM."""
+REACH_ROUND_S = 0.005
+"""Between two attempts to interrupt an agent whose sandbox is being made."""
 REPORT_AFTER_S = 2.0
 """A sweep that takes longer says who is left."""
 
@@ -34,7 +36,7 @@ Phase = Literal["idle", "interrupted", "terminated", "sweeping", "gone"]
 class Ladder:
     """Where the ladder stands. Nothing in it waits: `step` does what is due, `due` says when to come back."""
 
-    def __init__(self, agent: Agent, feed: StdinFeed, group: AgentCgroup | None) -> None:
+    def __init__(self, wrappers: Wrappers, feed: StdinFeed, group: AgentCgroup | None) -> None:
         self.phase: Phase = "idle"
         self.reason: Reason = "exit"
         self.due: float | None = None
@@ -42,11 +44,13 @@ class Ladder:
         self.grace_s = LEFTOVER_GRACE_S
         self.survivors = 0
         """Living processes at the last look of a sweep that takes long."""
-        self._agent = agent
+        self._wrappers = wrappers
         self._feed = feed
         self._group = group
         self._began = boot_now()
         self._until = 0.0
+        self._unsent: int | None = None
+        """The signal that an agent is to be interrupted with as soon as it is there."""
         self._signalled: set[int] = set()
         self._steps: list[Step] = []
         self._swept = 0
@@ -91,6 +95,8 @@ class Ladder:
         if self.due is None or now < self.due:
             return
         match self.phase:
+            case "interrupted" if now < self._until:
+                self._interrupt(now)
             case "interrupted":
                 self._terminate(now)
             case "terminated" if now < self._until:
@@ -106,11 +112,22 @@ class Ladder:
         if interrupt is None:
             self._terminate(now)
             return
-        self.phase, self.due = "interrupted", now + interrupt.wait_s
+        self.phase, self._until = "interrupted", now + interrupt.wait_s
         self._feed.append(base64.b64decode(interrupt.data))
-        if interrupt.signal is not None:
-            tree.send(self._agent.pid, interrupt.signal, parents=(os.getpid(),))
+        self._unsent = interrupt.signal
         self._note("interrupt", 1, now)
+        self._interrupt(now)
+
+    def _interrupt(self, now: float) -> None:
+        """The agent alone, and not what stands above it: its sandbox must outlive it."""
+        self._wrappers.look(now)
+        agent = self._wrappers.agent
+        if self._unsent is not None and agent is None:
+            self.due = min(self._until, now + REACH_ROUND_S)
+            return
+        if self._unsent is not None and agent is not None:
+            tree.send(agent, self._unsent, parents=(self._wrappers.parent, os.getpid()))
+        self._unsent, self.due = None, self._until
 
     def _hurry(self, interrupt: Interrupt | None, grace_s: float, now: float) -> None:
         self.grace_s = min(self.grace_s, grace_s)
@@ -132,8 +149,11 @@ class Ladder:
         self.due = min(self._until, now + TERM_ROUND_S)
 
     def _signal_new(self, signum: int) -> list[int]:
-        """Also wakes what is stopped: a stopped process cannot obey."""
-        found = tree.descendants([os.getpid()])
+        """Also wakes what is stopped: a stopped process cannot obey. A sandbox ends by itself when its agent has."""
+        self._wrappers.look(boot_now())
+        spared = self._wrappers.pids
+        below = tree.descendants([os.getpid()])
+        found = {pid: parent for pid, parent in below.items() if pid not in spared}
         fresh = tree.signal_descendants(found, signum, adopter=os.getpid(), done=self._signalled.__contains__)
         self._signalled.update(fresh)
         for pid in fresh:
@@ -172,10 +192,10 @@ class Ladder:
         if found or os.path.exists("/proc/self/stat"):
             return []
         try:
-            os.killpg(self._agent.pid, signum)
+            os.killpg(self._wrappers.first, signum)
         except OSError:
             return []
-        return [self._agent.pid]
+        return [self._wrappers.first]
 
     def _is_empty(self, group: AgentCgroup, now: float) -> bool:
         """A process may sit in the group without being our descendant; it goes all the same."""

@@ -16,6 +16,7 @@ from overnight.keeper.kernel import boot_now
 from overnight.keeper.ladder import Ladder
 from overnight.keeper.pump import Pump, make_output
 from overnight.keeper.records import sync_record, write_record
+from overnight.keeper.wrappers import Wrappers
 from overnight.keeper_protocol import ExitRecord, KeeperState, LaunchSpec, Limits
 
 COUNT_EVERY_S = 1.0
@@ -42,7 +43,8 @@ class Turn:
             self.feed.take(1, base64.b64decode(spec.stdin))
         if spec.close_stdin:
             self.feed.close()
-        self.ladder = Ladder(self.agent, self.feed, group)
+        self.wrappers = Wrappers(self.agent.pid, spec.wrappers)
+        self.ladder = Ladder(self.wrappers, self.feed, group)
         self._group = group
         self._status: int | None = None
         self._agent_ended_at: float | None = None
@@ -63,7 +65,7 @@ class Turn:
         yield self._record_due
         if self.record is not None:
             return
-        yield from (self.ladder.due, self.pump.retry_due, self._give_up_due)
+        yield from (self.ladder.due, self.pump.retry_due, self._give_up_due, self.wrappers.due)
         yield from (self.limits.deadline, self.limits.orphan_deadline)
         if self.phase == "running":
             yield self._count_due
@@ -78,6 +80,7 @@ class Turn:
                 if pid == self.agent.pid:
                     self._status = status
                     self._agent_ended_at = time.time()
+                    self.wrappers.give_up()
         except ChildProcessError:
             self._no_child = True
 
@@ -87,6 +90,8 @@ class Turn:
             self._write_record(now)
             return
         self._check_clocks(now)
+        if self.wrappers.due is not None and now >= self.wrappers.due:
+            self.wrappers.look(now)
         if self.phase == "running":
             self._check_amounts(now)
         if self._status is not None and not self._no_child:
@@ -143,7 +148,7 @@ class Turn:
         self.stop_waiting(now, self.limits.grace_s)
 
     def _count_children(self, limit: int, now: float) -> None:
-        found = tree.descendants([os.getpid()])
+        found = set(tree.descendants([os.getpid()])) - self.wrappers.pids
         living = len(found) if len(found) <= limit else sum(map(tree.is_living, found))
         self._count_due = now + (COUNT_EVERY_S if living <= limit // 2 else COUNT_EVERY_S / 10)
         if living - 1 > limit:
@@ -183,11 +188,11 @@ class Turn:
 
     def _make_record(self, survivors: int) -> ExitRecord:
         out, err = self.pump.sizes
-        code = None if self._status is None else os.waitstatus_to_exitcode(self._status)
+        ended = self.wrappers.ended(self._status)
         return ExitRecord(
             reason=self.ladder.reason,
-            exit_code=code if code is not None and code >= 0 else None,
-            signal=-code if code is not None and code < 0 else None,
+            exit_code=ended.code,
+            signal=ended.signal,
             started_at=self.started_at,
             ended_at=self._agent_ended_at or time.time(),
             stdout_bytes=out,

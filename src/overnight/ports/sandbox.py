@@ -1,0 +1,82 @@
+"""The port to whatever confines an agent: it turns a command into one that runs inside walls.
+
+The walls are made by the kernel for the whole process and everything that it starts, so they hold whatever the agent
+program does about its own tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+Level = Literal["read_only", "workspace_write"]
+"""What a sandbox gives; `full_access` is the absence of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What came of trying the sandbox out on this host."""
+
+    version: str | None = None
+    """Of the program that makes it; None when it is not there."""
+    problem: str = ""
+    """Why no agent can be confined here; empty when one can."""
+    mend: str = ""
+    note: str = ""
+    """What the operator has chosen that makes it weaker or stronger, for doctor."""
+
+    @property
+    def works(self) -> bool:
+        """Whether agents are confined."""
+        return not self.problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What one turn may see and change. Paths are absolute."""
+
+    level: Level
+    workspace: Path
+    workspace_id: str | None = None
+    """`device:inode` of the workspace that was checked: another directory in its place is refused; None: any."""
+    home: Path
+    """HOME of (session, backend), always writable."""
+    programs: tuple[Path, ...] = ()
+    """Programs besides `argv[0]` that must be found."""
+    readable: tuple[Path, ...] = ()
+    """Files and folders that would be hidden and are needed."""
+    writable: tuple[Path, ...] = ()
+    """Files and folders that are to be changed in place, such as a credential that is lent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confined:
+    """A command that runs inside the sandbox."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """The whole environment."""
+    wrappers: int
+    """Processes of the sandbox above the agent; each is the first child of the one before."""
+
+
+class Sandbox(Protocol):
+    """Confines commands. Every call may block on the disk or on a short process: use a thread."""
+
+    @property
+    def trial(self) -> Trial:
+        """What the last `try_out` found; a sandbox that was never tried does not work."""
+        ...
+
+    def try_out(self) -> Trial:
+        """Really start a confined process, and remember whether that went well."""
+        ...
+
+    def wrap(self, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, place: Place) -> Confined:
+        """`argv` inside the walls of `place`, in the folder `cwd`. Never falls back to running it without them.
+
+        Raises BackendFailure `sandbox_failed` where that cannot be done.
+        """
+        ...

@@ -1,0 +1,183 @@
+"""What of this host a confined agent does not see, and what of that it needs all the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from overnight.workspaces.sandbox_view import View, resolved
+
+PRIVATE: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  # hidden and replaced, not written to
+
+_HOMES: Final = ("/home", "/root", "/var/home", "/export/home", "/Users")
+_SERVICES: Final = (
+    "/run", "/var/run", "/var/lib/containerd", "/var/lib/docker", "/var/lib/incus", "/var/lib/kubelet", "/var/lib/lxd",
+    "/var/lib/rancher", "/var/snap/lxd", "/var/spool",
+)  # fmt: skip
+"""Sockets of daemons (whoever can connect to some of them is root), mail, and what waits to be run."""
+_ROOTS_OWN: Final = (
+    "/var/backups", "/sys/firmware", "/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing",
+    "/etc/NetworkManager/system-connections", "/etc/gshadow", "/etc/gshadow-", "/etc/krb5.keytab", "/etc/kubernetes",
+    "/etc/rancher", "/etc/security/opasswd", "/etc/shadow", "/etc/shadow-", "/etc/ssl/private", "/etc/sudoers",
+    "/etc/sudoers.d", "/etc/wireguard",
+)  # fmt: skip
+"""A server that runs as root would let its agents read these: they stay the owner's own inside the sandbox."""
+_NEEDED: Final = ("/etc/resolv.conf", "/etc/hosts", "/etc/localtime", "/run/current-system")
+"""What may lead into a hidden folder and has to be found: names of hosts, and all programs of NixOS."""
+
+_WHOLE: Final = frozenset({
+    ".asdf", ".bun", ".deno", ".dotnet", ".fnm", ".ghcup", ".goenv", ".jenv", ".juliaup", ".linuxbrew", ".mise",
+    ".nix-profile", ".nodenv", ".npm-global", ".nvm", ".opencode", ".proto", ".pyenv", ".rbenv", ".rustup", ".rye",
+    ".sdkman", ".volta",
+})  # fmt: skip
+"""Folders of version managers: programs in one part of them run what lies in another."""
+_MAX_LINKS: Final = 8
+_MAX_TARGETS: Final = 500
+_UNSEEN: Final = frozenset({"hidden", "private"})
+_DEEP: Final = frozenset({(".local", "share"), (".local", "state")})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Facts of the host and the operator's choices. Made by the composition; nothing here reads the environment."""
+
+    user_home: Path
+    secret: tuple[Path, ...] = ()
+    """Ours and the operator's: data directory, runtime folder, configuration, key files. Hidden whatever else is said."""
+    readable: tuple[Path, ...] = ()
+    """The operator's exceptions."""
+    writable: tuple[Path, ...] = ()
+
+
+def base_view(around: Surroundings) -> View:
+    """What every turn begins with."""
+    view = View()
+    for place in PRIVATE:
+        view.set(place, "private")
+    home = _home(around)
+    for name in (*_HOMES, *_SERVICES, *_others(home)):
+        view.set(Path(name), "hidden")
+    if os.geteuid() == 0:
+        for path in (*map(Path, _ROOTS_OWN), *Path("/etc/ssh").glob("ssh_host_*_key")):
+            view.set(path, "hidden")
+    if home is not None:
+        _show_home(view, home)
+    for name in _NEEDED:
+        expose(view, Path(name), home)
+    return view
+
+
+def allow(view: View, around: Surroundings, programs: Iterable[Path], path_variable: str) -> None:
+    """Show programs, the folders of PATH and the operator's exceptions, as far as they are hidden; then hide our own.
+
+    A folder in which a secret of ours lies shows everything but that.
+    """
+    home = _home(around)
+    for path in around.secret:
+        view.set(path, "hidden")
+    for entry in path_variable.split(os.pathsep):
+        if entry.startswith("/"):
+            for path in _with_targets(Path(entry), home):
+                expose(view, path, home)
+    for path in programs:
+        for place in (path, resolved(path)):
+            if place is not None:
+                expose(view, _installation(view, place), home)
+    for path in around.readable:
+        view.set(path, "readable")
+    for path in around.writable:
+        view.set(path, "device" if path.is_relative_to("/dev") else "writable")
+    for path in around.secret:  # again, in case an exception names one
+        view.set(path, "hidden")
+
+
+def expose(view: View, path: Path, home: Path | None) -> None:
+    """Show `path` read-only if it is hidden: of the home's dot-folders as little as a program can live with."""
+    found = resolved(path)
+    if found is None:
+        return
+    if found != path:
+        _show_links(view, path, _MAX_LINKS)
+    if view.access(found) not in _UNSEEN:
+        return
+    if home is not None and found != home and found.is_relative_to(home):
+        found = home.joinpath(*_enough(found.relative_to(home).parts))
+    if found != view.root_of(found):
+        view.set(found, "readable")
+
+
+def _show_links(view: View, path: Path, most: int) -> None:
+    """Show the links by which a path leads through hidden folders, as links."""
+    for place in (path, *path.parents) if most > 0 else ():
+        if place.is_symlink() and (holder := resolved(place.parent)) is not None:
+            target = os.readlink(place)
+            if view.access(holder) in _UNSEEN:
+                view.link(holder / place.name, target)
+            _show_links(view, holder / target, most - 1)
+
+
+def _enough(parts: tuple[str, ...]) -> tuple[str, ...]:
+    if parts[0] in _WHOLE:
+        return parts[:1]
+    return parts[:3] if parts[:2] in _DEEP else parts[:2]
+
+
+def _show_home(view: View, home: Path) -> None:
+    """Everything in the user's home whose name does not begin with a dot; links stay links."""
+    view.set(home, "hidden")
+    try:
+        entries = list(os.scandir(home))
+    except OSError:
+        return
+    for entry in entries:
+        path = home / entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_symlink():
+            view.link(path, os.readlink(path))
+        elif entry.is_dir() or entry.is_file():
+            view.set(path, "readable")
+
+
+def _home(around: Surroundings) -> Path | None:
+    """The user's home; None where that is no folder that could be hidden."""
+    home = resolved(around.user_home)
+    return home if home != Path("/") else None
+
+
+def _others(home: Path | None) -> Iterator[str]:
+    """Homes of the people of this machine that lie elsewhere."""
+    try:
+        with open("/etc/passwd", encoding="utf-8", errors="replace") as file:
+            lines = [line.split(":") for line in file]
+    except OSError:
+        return
+    for fields in lines:
+        if len(fields) == 7 and fields[2].isdigit() and 1000 <= int(fields[2]) < 65_000:
+            path = Path(fields[5])
+            if len(path.parts) > 2 and path.is_absolute() and (home is None or not home.is_relative_to(path)):
+                yield fields[5]
+
+
+def _with_targets(folder: Path, home: Path | None) -> Iterator[Path]:
+    """A folder of PATH; of one in the home's dot-folders also where its links lead: pipx and uv install so."""
+    yield folder
+    if home is None or not folder.is_relative_to(home):
+        return
+    try:
+        links = [entry.name for entry in os.scandir(folder) if entry.is_symlink()]
+    except OSError:
+        return
+    for name in sorted(links)[:_MAX_TARGETS]:
+        if (target := resolved(folder / name)) is not None:
+            yield target
+
+
+def _installation(view: View, program: Path) -> Path:
+    """The folder that a program needs: around a `bin`, else its own; just the file in a place such as /tmp."""
+    folder = program.parent.parent if program.parent.name == "bin" else program.parent
+    hidden_whole = folder == view.root_of(program) or folder in view.root_of(program).parents
+    return program if hidden_whole else folder
