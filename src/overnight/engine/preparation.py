@@ -32,6 +32,8 @@ class Prepared:
 
     backend: Backend
     workspace: Path
+    workspace_id: str | None = None
+    """`device:inode` of the workspace that was checked and locked."""
     home: Path
     stop: bool = False
     """Whether the stop file is there."""
@@ -74,7 +76,7 @@ class Preparation:
         identity, home = await asyncio.to_thread(lambda: (self._workspace(run), self._home(run, backend)))
         if identity != self._locked:
             await self._lock(identity)
-        return self._prepared(backend, identity.path, home)
+        return replace(self._prepared(backend, identity.path, home), workspace_id=identity.chain[0])
 
     async def _lock(self, identity: WorkspaceIdentity) -> None:
         """Have the locks at the directory that is there now: what a path means may change at any time."""

@@ -38,6 +38,8 @@ class TurnStart:
     folder: Path
     """Absolute; exists; belongs to this attempt alone."""
     workspace: Path
+    workspace_id: str | None = None
+    """`device:inode` of the workspace that was checked, so that a sandbox can refuse another one; None: any."""
     home: Path
     """HOME of (session, backend); exists; kept as long as the session."""
     prompt: str

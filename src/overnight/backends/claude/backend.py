@@ -55,7 +55,7 @@ class ClaudeProgram:
         program = self._settings.need("claude")
         home = self._config_home(start.home)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lend(self._settings, f".claude/{CREDENTIALS}", home / CREDENTIALS)
+        lent = lend(self._settings, f".claude/{CREDENTIALS}", home / CREDENTIALS)
         argv = [
             str(program),
             "-p",
@@ -74,6 +74,8 @@ class ClaudeProgram:
             cwd=start.workspace,
             stdin=start.prompt.encode(),
             interrupt=Interrupt(signal=_SIGINT),
+            readable=(memory,) if memory else (),
+            writable=(home, *lent),
         )
 
     def codec(self, start: TurnStart) -> ClaudeCodec:

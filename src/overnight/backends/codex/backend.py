@@ -47,7 +47,7 @@ class CodexProgram:
         if self._confines(start):
             _refuse_temporary(home)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lend(self._settings, ".codex/auth.json", home / "auth.json")
+        lent = lend(self._settings, ".codex/auth.json", home / "auth.json")
         thread = start.resume.get("thread_id")
         argv = [str(program), "exec"]
         argv += ["resume", str(thread)] if thread else []
@@ -58,6 +58,7 @@ class CodexProgram:
             cwd=start.workspace,
             stdin=start.prompt.encode(),
             interrupt=Interrupt(signal=_SIGINT),
+            writable=(home, *lent),
         )
 
     def codec(self, start: TurnStart) -> CodexCodec:

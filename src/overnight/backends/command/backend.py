@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from overnight.backends.command.codec import CommandCodec
 from overnight.backends.process.findings import Findings, stamp_of
 from overnight.backends.process.program import Command
@@ -42,6 +44,7 @@ class CommandProgram:
             env=base_environment(self._settings, start) | self._told(start),
             cwd=start.workspace,
             stdin=start.prompt.encode(),
+            programs=tuple(path for path in map(Path, self._settings.command[1:]) if path.is_absolute()),
         )
 
     def codec(self, start: TurnStart) -> CommandCodec:  # noqa: ARG002  # the port names it

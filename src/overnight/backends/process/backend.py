@@ -15,11 +15,13 @@ from overnight.backends.process.output import STDERR, STDOUT, TurnOutput, is_lon
 from overnight.backends.process.program import Command, Program
 from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.backends.process.turn import Holding, ProcessTurn, Renewal
+from overnight.backends.process.walls import Walls, judged, widened
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.errors import BackendFailure, KeeperGone, Unavailable
 from overnight.keeper_protocol import LaunchSpec, Limits
 from overnight.ports.backend import StoreInput, TurnStart
+from overnight.ports.sandbox import Confined, Sandbox
 
 _ABANDONED = frozenset({"keeper_lost", "terminated", "never_started"})
 
@@ -28,7 +30,8 @@ class ProcessBackend:
     """See `Backend`. One for each program; all share one spawner client.
 
     `renewal` says at which boot-clock second a keeper ends its agent unless renewed, where another host could take the
-    turn over; None where none can. `clock` must be the machine's own: keepers live by it.
+    turn over; None where none can. `clock` must be the machine's own: keepers live by it. `sandbox` confines the whole
+    process of every turn that does not ask for full access, where it works; None: only the program confines itself.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class ProcessBackend:
         clock: Clock,
         data_dir: Path,
         renewal: Renewal | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._program = program
         self._spawner = spawner
         self._clock = clock
         self._data_dir = data_dir
         self._renewal = renewal
+        self._sandbox = sandbox
 
     @property
     def name(self) -> str:
@@ -54,11 +59,11 @@ class ProcessBackend:
     @property
     def capabilities(self) -> Capabilities:
         """See `Backend.capabilities`."""
-        return self._program.capabilities
+        return widened(self._program.capabilities, self._sandbox)
 
     async def check(self) -> BackendCheck:
         """See `Backend.check`."""
-        return await self._program.check()
+        return judged(await self._program.check(), self._sandbox)
 
     def stamp(self) -> str:
         """See `Backend.stamp`."""
@@ -66,9 +71,10 @@ class ProcessBackend:
 
     async def start(self, start: TurnStart, store_input: StoreInput) -> ProcessTurn:
         """See `Backend.start`."""
-        command = self._program.command(start)
+        walls = Walls(sandbox=self._sandbox, start=start)
+        command = self._program.command(walls.told)
         codec = self._program.codec(start)
-        spec = self._spec(start, command)
+        spec = self._spec(start, command, await walls.around(command.argv, command, command.cwd))
         try:
             keeper = await self._spawner.launch(spec, start.token)
         except (KeeperGone, Unavailable, OSError) as error:
@@ -107,13 +113,15 @@ class ProcessBackend:
             store_input=store_input,
             next_input=next_input,
             renewal=self._renewal,
+            refusal=Walls(sandbox=self._sandbox, start=start).refusal,
         )
 
-    def _spec(self, start: TurnStart, command: Command) -> LaunchSpec:
+    def _spec(self, start: TurnStart, command: Command, confined: Confined) -> LaunchSpec:
         limits = start.limits
         return LaunchSpec(
-            argv=command.argv,
-            env=dict(command.env),
+            argv=confined.argv,
+            env=dict(confined.env),
+            wrappers=confined.wrappers,
             cwd=str(command.cwd),
             turn_folder=str(start.folder),
             out_path=str(start.folder / STDOUT),

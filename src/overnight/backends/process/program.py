@@ -28,6 +28,12 @@ class Command:
     """Whether stdin is closed after it; agents wait for that."""
     interrupt: Interrupt | None = None
     """The program's own way to end a turn early; None goes straight to SIGTERM."""
+    programs: tuple[Path, ...] = ()
+    """Programs that it starts besides `argv[0]`: a sandbox shows them, wherever they lie."""
+    readable: tuple[Path, ...] = ()
+    """Files and folders that it reads and a sandbox would hide. Never anything that a run has named."""
+    writable: tuple[Path, ...] = ()
+    """Files and folders outside of workspace and home that it changes. Never anything that a run has named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,15 +96,17 @@ def _git_environment() -> dict[str, str]:
     return found
 
 
-def lend(settings: ProgramSettings, source: str, target: Path) -> None:
+def lend(settings: ProgramSettings, source: str, target: Path) -> tuple[Path, ...]:
     """Link the user's own credential file `source` (relative to the user's home) to `target`, when `login` says so.
 
-    A link and not a copy: programs renew their tokens in place, and a copy would go stale on both sides.
+    A link and not a copy: programs renew their tokens in place, and a copy would go stale on both sides. Returns the
+    file that is lent, for `Command.writable`.
     """
     if settings.login != "user" or settings.user_home is None:
-        return
+        return ()
     real = settings.user_home / source
     if real.is_file() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         target.unlink(missing_ok=True)
         target.symlink_to(real)
+    return (real,) if real.is_file() else ()

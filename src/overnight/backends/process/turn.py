@@ -60,6 +60,8 @@ class Holding:
     next_input: int
     renewal: Renewal | None
     """None: nobody else could take the turn over, so the keeper need not fence itself."""
+    refusal: Callable[[ExitRecord], Failure | None] = lambda _: None
+    """Why the agent was never started although its process was: its sandbox could not be made."""
 
 
 class ProcessTurn:
@@ -203,6 +205,9 @@ class ProcessTurn:
         """All output has been read: what is left to say, and how it ended."""
         last = self._output.finish()
         record = self._record()
+        if record is not None and (refused := self._holding.refusal(record)) is not None:
+            self._ended = Ended(outcome=TurnOutcome(failure=refused), stopped=_stopped(record))
+            return last
         if record is not None and record.reason == "exit":
             verdict = self._codec.finish(Exit(code=record.exit_code, signal=record.signal))
             self._ended = Ended(outcome=verdict.outcome, stopped=_stopped(record))
