@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overnight.clock import SystemClock
+from overnight.domain.action import Action
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.domain.run import Position
-from overnight.domain.update import Asked, Message, Output, TurnOutcome, Update, UsageReported
+from overnight.domain.update import Answer, Asked, Message, Output, TurnOutcome, Update, UsageReported, Withdrawn
 from overnight.domain.values import Failure, Usage
 from overnight.errors import BackendFailure, LeaseLost
 from overnight.ports.backend import BackendTurn, Batch, Ended, Stopped, StoreInput, TurnStart, Verdict
@@ -30,10 +31,14 @@ class FakeAgent:
         self.token = start.token
         self.updates: list[Update] = []
         self.injected: list[str] = []
+        self.asks: dict[str, Asked] = {}
+        self.answers: dict[str, Verdict] = {}
+        self.deadlines: list[float] = []
         self.renewed = 0
         self.released = False
         self.ended: Ended | None = None
         self.news = asyncio.Event()
+        self.answered = asyncio.Event()
         self.go = asyncio.Event()
         self._task = asyncio.ensure_future(self._run(script))
 
@@ -62,6 +67,18 @@ class FakeAgent:
     def append(self, path: str, text: str) -> None:
         with (self.workspace / path).open("a", encoding="utf-8") as file:
             file.write(text)
+
+    async def ask(self, key: str, action: Action, *answers: Answer) -> Verdict:
+        """Ask for leave and wait for the answer."""
+        self.asks[key] = Asked(key=key, action=action, answers=answers)
+        self.emit(self.asks[key])
+        while key not in self.answers:
+            await self.answered.wait()
+        return self.answers[key]
+
+    def withdraw(self, key: str) -> None:
+        del self.asks[key]
+        self.emit(Withdrawn(key=key))
 
     def emit(self, *updates: Update) -> None:
         self.updates += updates
@@ -134,13 +151,24 @@ class FakeTurn:
         self._agent.renewed += 1
 
     def open_asks(self) -> tuple[Asked, ...]:
-        return ()
+        seen = {u.key for u in self._agent.updates[: self._position] if isinstance(u, Asked)}
+        return tuple(
+            ask for key, ask in self._agent.asks.items() if key in seen and key not in self._agent.answers
+        )
 
     async def answer(self, key: str, verdict: Verdict) -> bool:
-        return False
+        self._fenced()
+        agent = self._agent
+        if key not in agent.asks or key in agent.answers or agent.ended is not None:
+            return False
+        agent.answers[key] = verdict
+        agent.answered.set()
+        agent.answered = asyncio.Event()
+        return True
 
     async def extend(self, deadline: float) -> None:
         self._fenced()
+        self._agent.deadlines.append(deadline)
 
     async def inject(self, text: str) -> bool:
         self._fenced()

@@ -12,6 +12,7 @@ from typing import Any
 from tests.engine.fake_backend import FakeBackend
 
 from overnight.clock import Clock, SystemClock
+from overnight.domain.approval import Approval
 from overnight.domain.request import SYSTEM, Principal, SteerHow
 from overnight.domain.run import Run, Turn
 from overnight.domain.spec import RunSpec
@@ -19,6 +20,7 @@ from overnight.domain.states import FINAL, State
 from overnight.domain.values import Usage
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
+from overnight.engine.approvals import ApprovalService, Resolve
 from overnight.engine.control import Control, Rules
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
@@ -88,6 +90,9 @@ class Rig:
             rules=Rules(steer_how=self.directory.steer_how), storage=Storage(data_dir=data), host_id=HOST,
             free_bytes=lambda: 1 << 40,
         )  # fmt: skip
+        self.approvals = ApprovalService(
+            uow=self.store, clock=self.clock, workspaces=self.workspaces, policy=self.policy, host_id=HOST
+        )
         row = await self.store.write(lambda tx: tx.workers.add(self._row()))
         self.shop = Workshop(
             uow=self.store, notifier=self.notifier, clock=self.clock, backends=self.directory,
@@ -128,6 +133,21 @@ class Rig:
     async def control(self, run: Run, action: Any, **more: Any) -> SteerHow | None:
         _, how = await self.service.control(run.id, Control(action=action, **more), ME)
         return how
+
+    async def pending(self, run: Run, count: int = 1) -> list[Approval]:
+        """The open approvals of a run, once there are `count`."""
+
+        async def there() -> list[Approval] | None:
+            found = await self.store.read(lambda tx: tx.approvals.pending(run.pk))
+            return list(found) if len(found) >= count else None
+
+        found = await eventually(there, what=f"{count} approvals of {run.id}")
+        assert found is not None
+        return found
+
+    async def decide(self, approval: Approval, option: str, **more: Any) -> Approval:
+        asked = Resolve(option=option, digest=more.pop("digest", approval.digest), **more)
+        return await self.approvals.resolve(approval.id, asked, ME)
 
     async def run(self, run: Run) -> Run:
         return await self.store.read(lambda tx: tx.runs.get(RunId(run.id), None))

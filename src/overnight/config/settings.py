@@ -12,8 +12,10 @@ from typing import Literal, cast
 
 from pydantic import ValidationError
 
+from overnight.config import approvals
 from overnight.config.backends import BackendSettings, backends, default_backend
 from overnight.config.parse import Value
+from overnight.config.sandbox import SandboxSettings, sandbox
 from overnight.config.secrets import secrets
 from overnight.config.sources import Sources, read
 from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
@@ -37,6 +39,8 @@ class ServerSettings:
     tls_key: Path | None
     allowed_hosts: tuple[str, ...]
     keepalive_s: float
+    max_connections: int
+    max_connections_per_user: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ class Settings:
     storage: Storage
     synchronous: Literal["FULL", "NORMAL"]
     backends: tuple[BackendSettings, ...]
+    sandbox: SandboxSettings
     sources: Sources = field(repr=False)
 
     @property
@@ -114,6 +119,7 @@ def load(
         storage=_storage(sources),
         synchronous="NORMAL" if sources["storage.synchronous"] == "normal" else "FULL",
         backends=known,
+        sandbox=sandbox(sources),
         sources=sources,
     )
 
@@ -159,6 +165,8 @@ def _server(sources: Sources) -> ServerSettings:
         tls_key=key,
         allowed_hosts=cast("tuple[str, ...]", sources["server.allowed_hosts"]),
         keepalive_s=cast("float", sources["server.keepalive_s"]),
+        max_connections=cast("int", sources["server.max_connections"]),
+        max_connections_per_user=cast("int", sources["server.max_connections_per_user"]),
     )
 
 
@@ -226,7 +234,10 @@ def _run_policy(sources: Sources, known: tuple[BackendSettings, ...]) -> RunPoli
         allow_environment=cast("tuple[str, ...]", sources["runs.allow_environment"]),
         secrets=secrets(sources),
         hidden=_hidden(sources, known),
-        budget_expires_s=cast("float", sources["runs.budget_expires_s"]),
+        approval_expires_s=cast("float", sources["approvals.expires_s"]),
+        approval_expires=approvals.expiries(sources),
+        park_after_s=cast("float", sources["approvals.park_after_s"]),
+        rules=approvals.rules(sources),
     )
 
 

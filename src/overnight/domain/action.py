@@ -13,6 +13,8 @@ from overnight.domain.event import canonical
 ActionKind = Literal["read", "edit", "delete", "move", "search", "execute", "fetch", "think", "other"]
 """What a tool call does, in the words of the Agent Client Protocol; `other` for whatever has none of these."""
 
+CHANGING: Final = frozenset({"edit", "delete", "move"})
+"""Kinds that are about what a file holds."""
 READING: Final = frozenset({"read", "search", "think"})
 """Kinds that change nothing."""
 _SHELL: Final = frozenset(";&|<>`$(){}[]*?!#~\n\r\\\"'")
@@ -65,10 +67,18 @@ class Place:
     inside: bool
     """Whether that lies beneath the workspace."""
     kind: PlaceKind
+    sha256: str | None = None
+    """Of what a file holds now, where the action is about its content."""
 
     def to_json(self) -> dict[str, object]:
         """For the approval's context, and for its digest."""
-        return {"path": self.given, "resolved": self.resolved, "inside": self.inside, "kind": self.kind}
+        found: dict[str, object] = {
+            "path": self.given,
+            "resolved": self.resolved,
+            "inside": self.inside,
+            "kind": self.kind,
+        }
+        return found if self.sha256 is None else {**found, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,9 @@ from typing import Final, Literal
 
 from overnight.domain.action import Action
 from overnight.domain.rule import Rule
+from overnight.domain.spec import ApprovalKind
 from overnight.ids import ApprovalId, RunId, SessionId
 
-ApprovalKind = Literal[
-    "plan", "step", "tool_call", "file_edit", "command", "question", "budget", "error_recovery"
-]
 ApprovalState = Literal["pending", "resolved", "expired", "cancelled"]
 OptionKind = Literal[
     "allow_once", "allow_always", "reject_once", "reject_always", "raise", "finish", "cancel", "answer"

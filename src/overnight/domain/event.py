@@ -71,7 +71,11 @@ TYPES: Final[Mapping[str, str]] = MappingProxyType(
         "session.resumed": "the session was resumed",
         "session.completed": "the session was completed",
         "session.expired": "the session expired",
-        "session.message_received": "a message reached the session",
+        "session.message_received": "a message reached the session and waits for its turn",
+        "session.message_taken": "a turn began with a message, or it was put into a running turn",
+        "session.message_removed": "a message was taken back before its turn",
+        "session.shared": "the session was opened to a user, or by a link",
+        "session.unshared": "a share was revoked",
         "run.linked": "a run was started in this session",
         "run.settled": "a run of this session ended",
     }

@@ -111,7 +111,7 @@ class Run:
         state = advance(self.state, input)
         if state in FINAL:
             changes = {"ended_at": now_ms, "waiting_for": None, "waiting_until": None, "now": None, **changes}
-            changes |= {"worker": None, "pid": None, "not_before": None}
+            changes |= {"worker": None, "pid": None, "not_before": None, "waiting_since": None}
         return replace(self, state=state, updated_at=now_ms, **changes)  # type: ignore[arg-type]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
+from overnight.errors import Conflict, SessionExpired
 from overnight.ids import MessageId, RunId, SessionId, ShareId
 
 SessionState = Literal["active", "suspended", "completed", "expired"]
+SessionInput = Literal["suspend", "resume", "complete", "expire"]
 Phase = Literal["init", "planning", "execution", "review", "completed", "failed"]
 Role = Literal["viewer", "operator", "decider"]
 """What somebody whom a session is shared with may do: look; also send messages and control; also decide approvals."""
@@ -87,3 +90,37 @@ class Share:
     def usable(self, now_ms: int) -> bool:
         """Neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now_ms < self.expires_at)
+
+
+SESSION_MOVES: Final[Mapping[SessionState, Mapping[SessionInput, SessionState]]] = MappingProxyType(
+    {
+        "active": {
+            "suspend": "suspended", "resume": "active", "complete": "completed", "expire": "expired",
+        },
+        "suspended": {"suspend": "suspended", "resume": "active", "expire": "expired"},
+        "completed": {"resume": "active"},
+        "expired": {},
+    }
+)  # fmt: skip
+"""A new message or run is a `resume`. What leads back to the same state changes nothing and is no error."""
+MAX_VARIABLES: Final = 256 * 1024
+"""Bytes of a session's variables, as JSON."""
+MAX_CONFIG: Final = 64 * 1024
+"""Bytes of a session's configuration, as JSON."""
+MAX_MESSAGE: Final = 256 * 1024
+"""Bytes of a message of an agent that the history keeps; the event log has all of it."""
+MAX_QUEUED: Final = 100
+"""Messages of one session that may wait at once."""
+
+
+def next_state(session: Session, input: SessionInput) -> SessionState:
+    """The state after `input`. Raises Conflict, or SessionExpired for a session that is over for good."""
+    found = SESSION_MOVES[session.state].get(input)
+    if found is not None:
+        return found
+    extra = {"state": session.state, "input": input}
+    if session.state == "expired":
+        raise SessionExpired(
+            f"{session.id} has expired; its history can still be read", mend="make a new session", extra=extra
+        )
+    raise Conflict(f"a session that is {session.state} does not accept {input!r}", extra=extra)

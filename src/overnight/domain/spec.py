@@ -17,9 +17,14 @@ RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 Mode = Literal["oneshot", "continuous", "chat", "plan"]
+"""How a run proceeds. What the operator has made of them under names of his own are profiles, see `domain.mode`."""
+ModeName = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[a-z][a-z0-9_-]*$")]
 Sandbox = Literal["read_only", "workspace_write", "full_access"]
 Effort = Literal["low", "medium", "high"]
 ApprovalPolicy = Literal["autonomous", "ask_all", "ask_writes", "ask_outside_workspace", "plan_review"]
+ApprovalKind = Literal[
+    "plan", "step", "tool_call", "file_edit", "command", "question", "budget", "error_recovery"
+]
 
 
 class Document(BaseModel):
@@ -76,11 +81,25 @@ class WatchSpec(Document):
     exclude: Annotated[tuple[RelativePath, ...], Field(max_length=100)] = (".git/**",)
 
 
+Patience = Annotated[float, Field(ge=1, le=31_536_000, allow_inf_nan=False)]
+
+
+class ApprovalsSpec(Document):
+    """How long approvals stay open before their default decision is applied; None: the operator's default."""
+
+    expires_s: Patience | None = None
+    expires: dict[ApprovalKind, Patience] = Field(default_factory=dict)
+    """For single kinds."""
+
+
 class RunSpec(Document):
     """Only `goal` is required. Once resolved at submission, `backend` is always set."""
 
     goal: Annotated[str, StringConstraints(min_length=1, max_length=MAX_GOAL)]
-    mode: Mode = "continuous"
+    mode: ModeName = "continuous"
+    """One of `Mode` in a resolved spec; a caller may also name a profile."""
+    profile: ModeName | None = None
+    """The profile that `mode` named; set at submission, never by a caller."""
     backend: Name | None = None
     fallback: Annotated[tuple[Name, ...], Field(max_length=10)] = ()
     agent: Name | None = None
@@ -91,6 +110,7 @@ class RunSpec(Document):
     effort: Effort | None = None
     sandbox: Sandbox = "workspace_write"
     approval_policy: ApprovalPolicy = "autonomous"
+    approvals: ApprovalsSpec = ApprovalsSpec()
     environment: Annotated[dict[str, str], Field(max_length=200)] = Field(default_factory=dict)
     secrets: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     loop_delay_s: Seconds = 0

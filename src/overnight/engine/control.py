@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ValidationError
 
+from overnight.domain.approval import Approval, Decision
 from overnight.domain.event import Draft
 from overnight.domain.limits import spent
 from overnight.domain.request import Principal, RequestKind, SteerHow, When
 from overnight.domain.run import Run
 from overnight.domain.spec import LimitsSpec
 from overnight.domain.states import HELD, Input, State
-from overnight.domain.values import Cancellation, CancelReason, Completion
-from overnight.engine import moves
+from overnight.domain.values import Cancellation, CancelReason
+from overnight.engine import moves, questions
 from overnight.engine.admission import check_limits
 from overnight.errors import ApprovalPending, InvalidInput, InvalidTransition
 from overnight.ports.unit_of_work import Transaction
@@ -74,32 +75,31 @@ def _resume(
     tx: Transaction, run: Run, asked: Control, by: Principal, now_ms: int, ceiling: LimitsSpec | None
 ) -> Run:
     data = {"by": by.name, "note": asked.reason}
-    run = _raised(run, asked.limits, ceiling)
+    run = replace(run, raised_limits=raised(run, asked.limits, ceiling))
     if run.state is State.PAUSING:
         moved = moves.move(tx, run, Input.RESUME, "run.resumed", now_ms, data, pause_reason=None)
         _ask(tx, moved, "resume", data, by, now_ms)
         return moved
-    if run.state is State.WAITING:
-        _check_raised(run)
-        return _go_on(tx, run, Input.CONTINUE, data, now_ms)
-    if run.state is State.PAUSED and _budget_is_open(run):
+    if run.state not in {State.WAITING, State.PAUSED}:
+        return moves.went_on(tx, run, Input.RESUME, data, now_ms)
+    _raise_budget(tx, run, by, now_ms)
+    run = replace(tx.runs.lock(run.pk), raised_limits=run.raised_limits)
+    pending = tx.approvals.pending(run.pk)
+    if run.state is State.QUEUED:
+        return run
+    if not pending:
+        input = Input.RESUME if run.state is State.PAUSED else Input.CONTINUE
+        return moves.went_on(tx, run, input, data, now_ms)
+    if run.state is State.PAUSED:
         return moves.move(tx, run, Input.RESUME_WAITING, "run.waiting", now_ms, data, pause_reason=None)
-    return _go_on(tx, run, Input.RESUME, data, now_ms)
-
-
-def _go_on(tx: Transaction, run: Run, input: Input, data: Mapping[str, object], now_ms: int) -> Run:
-    moved = moves.move(
-        tx, run, input, "run.resumed", now_ms, data,
-        waiting_for=None, waiting_until=None, pause_reason=None, not_before=None,
-    )  # fmt: skip
-    tx.notify("queue")
-    return moved
+    raise _pending(run, pending)
 
 
 def _cancel(tx: Transaction, run: Run, asked: Control, by: Principal, now_ms: int) -> Run:
     ending = (asked.limits or {}).get("on_spent")
-    if run.state is State.WAITING and ending == "finish":
-        return moves.complete(tx, run, Completion(by="decision"), now_ms, input=Input.FINISH)
+    if ending == "finish" and (budget := _open_budget(tx, run)) is not None:
+        questions.decide(tx, run, budget, _ruling(budget, "finish", by), by, now_ms)
+        return tx.runs.lock(run.pk)
     reason: CancelReason = "system" if by.kind == "system" else "manual"
     if run.state not in HELD:
         return moves.cancelled(tx, run, Cancellation(reason=reason, survivors=0), now_ms)
@@ -116,7 +116,9 @@ def _steer(
         raise InvalidInput("a steer needs a text", mend='send {"action": "steer", "text": "…"}')
     if run.state is State.CANCELLING:
         raise InvalidTransition(run.state.value, "steer")
-    how = rules.steer_how(run, asked.when) if run.state in HELD else "queue"
+    # A blocked agent waits for a decision: what else is said to it comes after that.
+    at_work = run.state in HELD and run.state is not State.BLOCKED
+    how = rules.steer_how(run, asked.when) if at_work else "queue"
     data = {"text": asked.text, "how": how, "by": by.name}
     moves.note(tx, run, now_ms, Draft(type="run.steered", data=data))
     tx.requests.add(run.pk, "steer", data, by, now_ms)
@@ -130,29 +132,48 @@ def _ask(
     tx.requests.add(run.pk, kind, body, by, now_ms)
 
 
-def _raised(run: Run, limits: Mapping[str, object] | None, ceiling: LimitsSpec | None) -> Run:
+def raised(run: Run, limits: object, ceiling: LimitsSpec | None) -> LimitsSpec | None:
+    """The run's limits with those of `limits` in their place. Raises InvalidInput, AboveCeiling."""
     if not limits:
-        return run
+        return run.raised_limits
+    if not isinstance(limits, Mapping):
+        raise InvalidInput("limits must be an object", mend='send {"limits": {"tokens": 100000}}')
     try:
-        raised = LimitsSpec.model_validate({**run.limits.model_dump(), **limits})
+        wanted = LimitsSpec.model_validate({**run.limits.model_dump(), **limits})
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(f"limits.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    check_limits(raised, ceiling)
-    return replace(run, raised_limits=raised)
+    check_limits(wanted, ceiling)
+    return wanted
 
 
-def _budget_is_open(run: Run) -> bool:
-    return (
-        run.waiting_for is not None
-        and run.waiting_for.kind == "budget"
-        and spent(run.limits, run.stats) is not None
-    )
+def _open_budget(tx: Transaction, run: Run) -> Approval | None:
+    return next((found for found in tx.approvals.pending(run.pk) if found.kind == "budget"), None)
 
 
-def _check_raised(run: Run) -> None:
-    if _budget_is_open(run):
-        raise ApprovalPending(
+def _raise_budget(tx: Transaction, run: Run, by: Principal, now_ms: int) -> None:
+    """A resume with limits that are no longer spent is the decision to raise the budget."""
+    budget = _open_budget(tx, run)
+    if budget is not None and spent(run.limits, run.stats) is None:
+        ruling = replace(_ruling(budget, "raise", by), limits=run.raised_limits)
+        questions.decide(tx, run, budget, ruling, by, now_ms)
+
+
+def _ruling(approval: Approval, option_id: str, by: Principal) -> questions.Ruling:
+    option = next(option for option in approval.options if option.id == option_id)
+    return questions.Ruling(decision=Decision(option=option_id, by=by.name), option=option)
+
+
+def _pending(run: Run, pending: Sequence[Approval]) -> ApprovalPending:
+    if pending[0].kind == "budget":
+        return ApprovalPending(
             f"{run.id} has spent its budget",
             mend="resume with higher `limits`, or cancel (with limits.on_spent `finish` to count it as done)",
+            extra={"approval_id": pending[0].id},
         )
+    ids = [approval.id for approval in pending]
+    return ApprovalPending(
+        f"{run.id} waits for {len(ids)} decision{'s' if len(ids) > 1 else ''}: {', '.join(ids)}",
+        mend="decide with: overnight approve, or overnight deny",
+        extra={"approval_id": ids[0]},
+    )

@@ -159,7 +159,7 @@ class _Pipeline:
             step = Complete(completion=Completion(by="stop_file"))
             await asyncio.to_thread(self._kit.preparation.take_stop_file, run, prepared.workspace)
         left = await self._kit.recorder.write(
-            lambda tx, run, now_ms: apply(tx, run, step, self._hold.wish, now_ms)
+            lambda tx, run, now_ms: apply(tx, run, step, self._hold.wish, now_ms, self._kit.rules)
         )
         self._kit.held(left)
 
@@ -191,7 +191,7 @@ class _Pipeline:
         def unit(tx: Transaction, run: Run, now_ms: int) -> Step | None:
             more = run.fallback < len(run.spec.fallback) and not isinstance(refusal, WorkspaceRefused)
             step = Fallback(index=run.fallback + 1) if more else Fail(failure=failure)
-            return apply(tx, run, step, self._hold.wish, now_ms)
+            return apply(tx, run, step, self._hold.wish, now_ms, self._kit.rules)
 
         self._kit.held(await self._kit.recorder.write(unit))
 
@@ -233,7 +233,7 @@ class _Pipeline:
         self._hold.living = None
         self._hold.over = step is None
         log.info("turn.settled", turn=living.turn.number, step=type(step).__name__ if step else "released")
-        self._hold.forget("steer", "pause")
+        self._hold.forget("park", "steer", "pause")
         try:
             await living.backend_turn.release()
         except KeeperGone:

@@ -68,7 +68,8 @@ class RequestFollower:
                 await self._steer(request)
                 return
             case "decide":
-                pass  # no approval can be open here: nothing asks for one yet
+                await self._decide(request)
+                return
         await self._settle(request, "done")
 
     def _pause(self, body: Mapping[str, object]) -> None:
@@ -76,6 +77,12 @@ class RequestFollower:
             self._hold.ask("pause")
         else:
             self._hold.stir()
+
+    async def _decide(self, request: Request) -> None:
+        """For the agent that has asked; the next turn begins with it where that one is gone."""
+        desk = self._hold.desk
+        if desk is not None and not await desk.release(request):
+            self._queued.add(request.pk)
 
     async def _steer(self, request: Request) -> None:
         if request.pk in self._hold.carried:
@@ -94,12 +101,20 @@ class RequestFollower:
 
 
 def text_of(request: Request) -> str:
-    """What a steer says."""
-    return str(request.body.get("text", ""))
+    """What a steer says, or how something was decided that an earlier turn's agent had asked."""
+    if request.kind == "steer":
+        return str(request.body.get("text", ""))
+    body = request.body
+    decided = "nobody decided in time, so it counts as" if body.get("expired") else "the decision is"
+    text = f'You had asked: "{body.get("title")}". It was put to a person; {decided}: {body.get("label")}.'
+    if body.get("option_kind") == "allow_once":
+        text += " Exactly this may be done once without asking again."
+    feedback = str(body.get("feedback") or "").strip()
+    return f"{text}\n{feedback}" if feedback else text
 
 
 def said(tx: Transaction, run: Run, request: Request, now_ms: int, outcome: str) -> None:
-    """A steer has reached the agent: it is part of the session's history, and done."""
+    """A steer, or a decision, has reached the agent: it is part of the session's history, and done."""
     message = SessionMessage(
         role="user", text=text_of(request), at=now_ms, run_id=run.id, turn=run.turn or None
     )
@@ -109,7 +124,7 @@ def said(tx: Transaction, run: Run, request: Request, now_ms: int, outcome: str)
 
 def steering(tx: Transaction, run: Run) -> tuple[Request, ...]:
     """The texts with which the next turn begins, oldest first."""
-    return tuple(request for request in tx.requests.pending(run.pk) if request.kind == "steer")
+    return tuple(request for request in tx.requests.pending(run.pk) if request.kind in {"steer", "decide"})
 
 
 def drop_requests(tx: Transaction, run: Run, now_ms: int) -> None:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, Literal, Never
+from typing import Final, Literal, Never, Protocol
 
 import structlog
 
 from overnight.domain.lease import Lease
+from overnight.domain.request import Request
 from overnight.domain.run import Run
 from overnight.errors import KeeperGone, LeaseLost
 from overnight.ids import RunId
 from overnight.ports.backend import BackendTurn
 
-Wish = Literal["steer", "pause", "shutdown", "cancel"]
+Wish = Literal["park", "steer", "pause", "shutdown", "cancel"]
 """Why the turn in progress shall end early; a later one in this order outranks an earlier one."""
 
-_RANK: Final[dict[Wish | None, int]] = {None: 0, "steer": 1, "pause": 2, "shutdown": 3, "cancel": 4}
+_RANK: Final[dict[Wish | None, int]] = {
+    None: 0, "park": 1, "steer": 2, "pause": 3, "shutdown": 4, "cancel": 5,
+}  # fmt: skip
 
 log = structlog.get_logger(__name__)
+
+
+class Decisions(Protocol):
+    """Whoever passes decisions on to the agent of a living turn."""
+
+    async def release(self, request: Request) -> bool:
+        """Carry a `decide` request out; False when it is not for the agent of this turn."""
+        ...
 
 
 class Hold:
@@ -32,6 +43,10 @@ class Hold:
         """Replaced by every committed renewal."""
         self.living: BackendTurn | None = None
         """The turn under way, where there is one."""
+        self.desk: Decisions | None = None
+        """Takes decisions for the agent of the living turn."""
+        self.blocked = False
+        """The living agent waits for a person: it uses no slot."""
         self.interruptible = False
         """Whether the living turn can be ended early in good order."""
         self.wish: Wish | None = None

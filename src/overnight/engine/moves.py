@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+from overnight.domain.approval import Approval
 from overnight.domain.event import Draft
 from overnight.domain.run import Run
 from overnight.domain.states import FINAL, Input, State
 from overnight.domain.values import Cancellation, Completion, Failure, PauseReason, WaitingFor
+from overnight.ports.notifier import QUEUE
 from overnight.ports.unit_of_work import Transaction
 
 
@@ -27,6 +29,8 @@ def move(
 ) -> Run:
     """Advance the state, record the event, save. Final and unheld states end the hold. Raises InvalidTransition."""
     moved = run.moved(input, now_ms, **changes)
+    if moved.final:
+        drop_approvals(tx, moved, f"the run was {moved.state}", now_ms)
     note(tx, moved, now_ms, Draft(type=type, data=data))
     saved = tx.runs.save(moved)
     if saved.final:
@@ -45,6 +49,19 @@ def note(tx: Transaction, run: Run, now_ms: int, *drafts: Draft) -> None:
         [replace(draft, turn=draft.turn or turn, attempt=draft.attempt or attempt) for draft in drafts],
         now_ms,
     )
+
+
+def drop_approvals(tx: Transaction, run: Run, why: str, now_ms: int) -> None:
+    """Cancel every open approval of `run`: what they ask about will not happen."""
+    for approval in tx.approvals.pending(run.pk):
+        withdraw(tx, run, approval, why, now_ms)
+
+
+def withdraw(tx: Transaction, run: Run, approval: Approval, why: str, now_ms: int) -> None:
+    """Cancel one open approval; the caller sees to the run."""
+    tx.approvals.save(replace(approval, state="cancelled", resolved_at=now_ms))
+    data = {"approval_id": approval.id, "kind": approval.kind, "reason": why}
+    note(tx, run, now_ms, Draft(type="approval.cancelled", data=data))
 
 
 def complete(
@@ -84,6 +101,34 @@ def paused(
     )
 
 
+def blocked(tx: Transaction, run: Run, what: WaitingFor, until: int, now_ms: int) -> Run:
+    """The run waits for a person; its agent lives on under its keeper."""
+    data = {"waiting_for": what.to_json()}
+    return move(
+        tx, run, Input.BLOCK, "run.blocked", now_ms, data,
+        waiting_for=what, waiting_until=until, waiting_since=now_ms,
+    )  # fmt: skip
+
+
+def parked(tx: Transaction, run: Run, why: str, now_ms: int) -> Run:
+    """The agent of a blocked run was stopped, or died; what it waits for stays open."""
+    waiting_for = run.waiting_for.to_json() if run.waiting_for else None
+    data = {"reason": why, "waiting_for": waiting_for}
+    return move(tx, run, Input.PARK, "run.waiting", now_ms, data, worker=None, pid=None, now=None)
+
+
+def went_on(
+    tx: Transaction, run: Run, input: Input, data: Mapping[str, object], now_ms: int, **changes: object
+) -> Run:
+    """A run that nobody holds is due again."""
+    moved = move(
+        tx, run, input, "run.resumed", now_ms, data,
+        waiting_for=None, waiting_until=None, waiting_since=None, pause_reason=None, not_before=None, **changes,
+    )  # fmt: skip
+    tx.notify(QUEUE)
+    return moved
+
+
 def waiting(tx: Transaction, run: Run, what: WaitingFor, until: int | None, now_ms: int) -> Run:
     """The run waits for a person; no process lives."""
     data = {"waiting_for": what.to_json()}
@@ -96,6 +141,7 @@ def waiting(tx: Transaction, run: Run, what: WaitingFor, until: int | None, now_
         data,
         waiting_for=what,
         waiting_until=until,
+        waiting_since=now_ms,
         worker=None,
         pid=None,
         now=None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from overnight.domain.limits import spent, turns_used_up
+from overnight.domain.limits import Spending, spent, turns_used_up
 from overnight.domain.run import Run
 from overnight.domain.spec import CompletionSpec
-from overnight.domain.values import CompletedBy, Completion, Failure, WaitingFor
-from overnight.engine.policy import RunPolicy, Timing
+from overnight.domain.values import CompletedBy, Completion, Failure
+from overnight.engine.policy import Timing
 
 LONGEST_BACKOFF_S: Final = 300.0
 """No wait between two attempts is longer; where the backend names a later time, waiting is left to a person."""
@@ -74,21 +74,19 @@ class Pause:
 class AskBudget:
     """A budget is spent: a person raises it or ends the run."""
 
-    waiting_for: WaitingFor
-    until: int
-    """Wall milliseconds at which the default decision is applied."""
+    spending: Spending
 
 
 Step = Complete | Fail | NextTurn | Again | Fallback | Pause | AskBudget
 
 
-def next_step(run: Run, result: TurnResult, *, now_ms: int, policy: RunPolicy, timing: Timing) -> Step:
+def next_step(run: Run, result: TurnResult, *, now_ms: int, timing: Timing) -> Step:
     """Decide. `run` has this turn's amounts in its stats and idle turns already."""
     if result.met is not None:
         return Complete(completion=result.met)
     if result.abandoned:
         return _after_abandoned(run)
-    budget = _after_spent(run, now_ms, policy)
+    budget = _after_spent(run)
     if result.failure is not None:
         return _after_failure(run, result.failure, budget, now_ms, timing)
     if result.interrupted:
@@ -125,7 +123,7 @@ def _after_abandoned(run: Run) -> Step:
     return Fail(failure=Failure(code="attempts_exhausted", message=message))
 
 
-def _after_spent(run: Run, now_ms: int, policy: RunPolicy) -> Step | None:
+def _after_spent(run: Run) -> Step | None:
     what = spent(run.limits, run.stats)
     if what is None:
         return None
@@ -133,8 +131,7 @@ def _after_spent(run: Run, now_ms: int, policy: RunPolicy) -> Step | None:
         return Fail(failure=Failure(code="budget_spent", message=f"the budget is spent: {what}"))
     if run.limits.on_spent == "finish":
         return _ended(run, "limit", f"the budget is spent: {what}")
-    waiting_for = WaitingFor(kind="budget", detail=str(what))
-    return AskBudget(waiting_for=waiting_for, until=now_ms + round(policy.budget_expires_s * 1000))
+    return AskBudget(spending=what)
 
 
 def _ended(run: Run, by: CompletedBy, why: str) -> Step:

@@ -112,18 +112,19 @@ def turn_start(
     return TurnStart(
         run_id=run.id, turn=turn.number, attempt=turn.attempt, token=token,
         folder=(folders.data_dir / turn.folder).absolute(), workspace=prepared.workspace,
+        workspace_id=prepared.workspace_id,
         home=Path(prepared.home).absolute(), prompt=prompt, model=turn.model, effort=run.spec.effort,
         sandbox=run.spec.sandbox, approval_policy=run.spec.approval_policy, environment=environment,
         resume=turn.resume_before,
         limits=TurnLimits(
-            timeout_s=_timeout_s(run), output_bytes=limits.output_bytes, children=limits.children,
+            timeout_s=timeout_s(run), output_bytes=limits.output_bytes, children=limits.children,
             grace_s=timing.grace_s,
         ),
         position=turn.position, inputs_sent=inputs_sent,
     )  # fmt: skip
 
 
-def _timeout_s(run: Run) -> float:
+def timeout_s(run: Run) -> float:
     """The turn's own limit, or what is left of the run's working time where that is less."""
     if run.limits.wall_clock_s is None:
         return run.limits.turn_timeout_s

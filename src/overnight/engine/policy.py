@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overnight.domain.redaction import Redactor
-from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
+from overnight.domain.rule import Rule
+from overnight.domain.spec import ApprovalKind, ApprovalPolicy, ApprovalsSpec, LimitsSpec, Sandbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,19 @@ class RunPolicy:
     """Values that the operator holds, by name; a run names them in `secrets`."""
     hidden: tuple[str, ...] = field(default=(), repr=False)
     """More values that no event may show, such as the keys that a backend is given."""
-    budget_expires_s: float = 86_400.0
-    """A spent budget that nobody raises is finished after this."""
+    approval_expires_s: float = 86_400.0
+    """When nobody has decided for so long, an approval's default decision is applied."""
+    approval_expires: Mapping[ApprovalKind, float] = field(default_factory=dict)
+    """The same for single kinds of approvals."""
+    park_after_s: float = 900.0
+    """An agent that waits for a person for so long is stopped; the decision starts its turn again."""
+    rules: tuple[Rule, ...] = ()
+    """Standing answers to what agents want to do; a session's own come on top."""
+
+    def expires_s(self, kind: ApprovalKind, wanted: ApprovalsSpec) -> float:
+        """How long a question of that kind stays open for a run that asked for `wanted`."""
+        fallback = self.approval_expires.get(kind, self.approval_expires_s)
+        return wanted.expires.get(kind, fallback if wanted.expires_s is None else wanted.expires_s)
 
     def redactor(self, environment: Iterable[str] = ()) -> Redactor:
         """Hides what the operator keeps to himself, and the values that one run was given as environment."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -94,6 +95,11 @@ class Scene:
             watched=self._watched_logs(),
         )
         self.deltas = DeltaFeed(notifier=shop.notifier, run=run, turn=turn.number, redactor=recorder.redactor)
+
+    @property
+    def workspace(self) -> Path:
+        """Where the agent works."""
+        return self._prepared.workspace
 
     def _watched_logs(self) -> frozenset[str]:
         spec = self._run.spec

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from overnight.clock import rfc3339
 from overnight.domain.event import Draft
-from overnight.domain.limits import nearly_spent, spent
+from overnight.domain.limits import Spending, nearly_spent
 from overnight.domain.run import Run, Turn
 from overnight.domain.session import SessionMessage
 from overnight.domain.states import Input, State, TurnState
 from overnight.domain.text import first_line
 from overnight.domain.values import Failure, FileStats, TestStats, Usage, WaitingFor
-from overnight.engine import moves
+from overnight.engine import moves, questions
 from overnight.engine.boundary import cancelled, let_go
 from overnight.engine.follow_requests import drop_requests
 from overnight.engine.hold import Wish
@@ -84,16 +84,27 @@ def settle(
         raise Conflict("the turn has been settled already")
     _close(tx, run, turn, closing, now_ms)
     before, run = run, _accounted(run, turn, closing, now_ms)
+    if run.state is State.BLOCKED:
+        run = _answered_by_its_end(tx, run, closing, now_ms)
     for entry in nearly_spent(run.limits, before.stats, run.stats):
         moves.note(tx, run, now_ms, Draft(type="budget.warned", data=entry.to_json()))
     if closing.recovery is not None:
         run = recovered(tx, run, closing.recovery, now_ms, adopted=False)
-    step = next_step(run, closing.result, now_ms=now_ms, policy=rules.policy, timing=rules.timing)
-    return apply(tx, run, step, wish, now_ms, closing.stopped)
+    if run.state is State.BLOCKED:
+        questions.park(tx, run, "parked" if closing.result.interrupted else "agent_gone", now_ms)
+        return None
+    step = next_step(run, closing.result, now_ms=now_ms, timing=rules.timing)
+    return apply(tx, run, step, wish, now_ms, rules, closing.stopped)
 
 
 def apply(
-    tx: Transaction, run: Run, step: Step, wish: Wish | None, now_ms: int, stopped: Stopped | None = None
+    tx: Transaction,
+    run: Run,
+    step: Step,
+    wish: Wish | None,
+    now_ms: int,
+    rules: Rules,
+    stopped: Stopped | None = None,
 ) -> Step | None:
     """Carry out `step` as far as one transaction can; what is left of it (a rest) comes back, None if nothing is."""
     if run.state is State.CANCELLING:
@@ -108,12 +119,12 @@ def apply(
             drop_requests(tx, run, now_ms)
             moves.fail(tx, run, failure, now_ms)
             return None
-        case AskBudget(waiting_for=what, until=until):
-            data: dict[str, object] = {"detail": what.detail, "until": rfc3339(until)}
-            if (entry := spent(run.limits, run.stats)) is not None:
-                data |= entry.to_json()
-            moves.note(tx, run, now_ms, Draft(type="budget.spent", data=data))
-            moves.waiting(tx, replace(run, attempt=1), what, until, now_ms)
+        case AskBudget(spending=spending):
+            moves.note(tx, run, now_ms, Draft(type="budget.spent", data=_spent(spending)))
+            expires_s = rules.policy.expires_s("budget", run.spec.approvals)
+            approval = questions.ask(tx, run, questions.budget_question(spending, expires_s), now_ms)
+            what = questions.waiting_for(approval)
+            moves.waiting(tx, replace(run, attempt=1), what, approval.expires_at, now_ms)
             return None
         case Pause(failure=failure):
             _pause(tx, replace(run, attempt=1, fallback=0), failure, now_ms)
@@ -126,6 +137,19 @@ def apply(
             run = replace(run, attempt=1, fallback=index)
     saved = tx.runs.save(run)
     return None if let_go(tx, saved, wish, now_ms) else step
+
+
+def _spent(spending: Spending) -> dict[str, object]:
+    return {**spending.to_json(), "detail": str(spending)}
+
+
+def _answered_by_its_end(tx: Transaction, run: Run, closing: Closing, now_ms: int) -> Run:
+    """An agent that has ended its turn in order no longer waits for whatever it had asked."""
+    result = closing.result
+    if result.failure or result.interrupted or result.abandoned:
+        return run
+    moves.drop_approvals(tx, run, "the agent went on without an answer", now_ms)
+    return questions.unblock(tx, run, now_ms, {"reason": "turn_ended"})
 
 
 def recovered(tx: Transaction, run: Run, reason: str, now_ms: int, *, adopted: bool) -> Run:
@@ -183,14 +207,19 @@ def _accounted(run: Run, turn: Turn, closing: Closing, now_ms: int) -> Run:
 
 
 def _elapsed_ms(run: Run, turn: Turn, closing: Closing, now_ms: int) -> int:
-    if closing.elapsed_ms is not None:
-        return closing.elapsed_ms
-    return elapsed_by_wall(run, turn, now_ms)
+    elapsed = closing.elapsed_ms
+    if elapsed is None:
+        elapsed = elapsed_by_wall(run, turn, now_ms)
+    return max(0, elapsed - turn.blocked_ms - questions.blocked_ms(run, now_ms))
 
 
 def elapsed_by_wall(run: Run, turn: Turn, now_ms: int) -> int:
-    """Milliseconds since the turn began. The wall clock may have jumped, so never more than a turn may take."""
-    return min(max(0, now_ms - turn.started_at), round(run.limits.turn_timeout_s * 1000))
+    """Milliseconds since the turn began, with the time that a person was waited for.
+
+    The wall clock may have jumped, so never more than a turn may take besides that.
+    """
+    waited = turn.blocked_ms + questions.blocked_ms(run, now_ms)
+    return min(max(0, now_ms - turn.started_at), round(run.limits.turn_timeout_s * 1000) + waited)
 
 
 def _pause(tx: Transaction, run: Run, failure: Failure, now_ms: int) -> None:

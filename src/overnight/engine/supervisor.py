@@ -61,6 +61,7 @@ class Supervisor:
         for other in tx.workers.all():
             if other.host_id == me.host_id and other.id != me.id and other.state != "gone":
                 tx.workers.set_state(other.id, "gone", now)
+                tx.connections.forget(other.id)
         return tx.leases.held(me.host_id)
 
     async def shutdown(self) -> None:

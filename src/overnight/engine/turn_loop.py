@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Final
 
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from overnight.domain.event import Draft
 from overnight.domain.run import Position, Run, Turn
 from overnight.domain.update import (
+    Asked,
     Delta,
     FileTouched,
     Message,
@@ -20,12 +22,18 @@ from overnight.domain.update import (
     SessionKnown,
     ToolCompleted,
     Update,
+    Withdrawn,
 )
 from overnight.domain.values import Failure, Now
+from overnight.engine.desk import Desk
 from overnight.engine.hold import Hold, Wish
 from overnight.engine.inbox import Inbox
+from overnight.engine.opening import timeout_s
+from overnight.engine.questions import blocked_ms
 from overnight.engine.recorder import Recorder
 from overnight.engine.scene import Aide, Scene
+from overnight.engine.settlement import elapsed_by_wall
+from overnight.engine.turn_clock import TurnClock
 from overnight.engine.turn_end import TurnEnd
 from overnight.engine.waiting import end, within
 from overnight.engine.workshop import Workshop
@@ -73,14 +81,31 @@ class TurnLoop:
         self._shown_at = 0.0
         self._granted: Wish | None = None
         self._failure: Failure | None = None
+        self._asks: list[Asked | Withdrawn] = []
+        self._clock = TurnClock(shop.clock, _left_s(run, turn, shop.clock.wall_ms()))
+        self._desk = Desk(
+            shop,
+            hold,
+            recorder,
+            run=run,
+            turn=turn,
+            agent=agent,
+            workspace=scene.workspace,
+            clock=self._clock,
+        )
 
     async def run(self) -> TurnEnd:
         """Until the turn has ended and everything has been recorded. Raises LeaseLost (in a group) if the hold ends."""
         async with asyncio.TaskGroup() as group:
             aides = [group.create_task(self._spare(aide)) for aide in self._scene.aides()]
             aides += [group.create_task(self._obey()), group.create_task(self._mind_deadline())]
+            aides.append(group.create_task(self._desk.mind()))
+            await self._desk.open(group)
             group.create_task(self._inbox.fill(self._agent))
-            await self._record()
+            try:
+                await self._record()
+            finally:
+                self._desk.close()
             await end(*aides)
         self._drafts += self._interpreter.finish(self._shop.clock.boot())
         await self._write()
@@ -105,6 +130,20 @@ class TurnLoop:
             self._take()
             if self._interpreter.due() is None or self._flushed():
                 await self._write()
+            await self._ask()
+
+    async def _ask(self) -> None:
+        """What the agent waits for goes to the desk once what came before it is written, as far as that can be.
+
+        It needs no position of its own: read again after a crash, it is known by its key.
+        """
+        asks, self._asks = self._asks, []
+        for withdrawn, group in groupby(asks, key=lambda update: isinstance(update, Withdrawn)):
+            if withdrawn:
+                for update in group:
+                    await self._desk.withdrawn(update.key)
+            else:
+                await self._desk.asked([update for update in group if isinstance(update, Asked)])
 
     async def _news(self) -> None:
         """Wait for updates, or until held-back output or an unrecorded position is due."""
@@ -128,6 +167,9 @@ class TurnLoop:
     def _feed(self, update: Update, now: float) -> None:
         if isinstance(update, Delta):
             self._scene.deltas.publish(update)
+            return
+        if isinstance(update, Asked | Withdrawn):
+            self._asks.append(update)
             return
         if isinstance(update, SessionKnown):
             self._state = update.state
@@ -183,8 +225,7 @@ class TurnLoop:
 
     async def _mind_deadline(self) -> None:
         """The keeper ends the turn by its own clock. Should it not, we do; wall clocks have no say in that."""
-        timeout_s = self._run.limits.turn_timeout_s
-        await self._shop.clock.sleep(timeout_s + self._shop.timing.grace_s + OVERDUE_S)
+        await self._clock.out(self._shop.timing.grace_s + OVERDUE_S)
         await self._stop("deadline")
 
     async def _over_the_event_limit(self) -> None:
@@ -224,6 +265,12 @@ class _Progress:
         if not self.drafts:
             return run.last_seq
         return tx.events.append(run.pk, [_of(turn, draft) for draft in self.drafts], now_ms)[-1].seq
+
+
+def _left_s(run: Run, turn: Turn, now_ms: int) -> float:
+    """What the turn may still take. Never less than a minute: the keeper's own clock is the one that counts."""
+    worked_ms = elapsed_by_wall(run, turn, now_ms) - turn.blocked_ms - blocked_ms(run, now_ms)
+    return max(min(60.0, timeout_s(run)), timeout_s(run) - worked_ms / 1000)
 
 
 def _is_item(update: Update) -> bool:

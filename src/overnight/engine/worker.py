@@ -139,7 +139,7 @@ class Worker:
             subscription.close()
 
     async def _claim(self) -> None:
-        free = self._shop.worker.slots - len(self._tasks)
+        free = self._shop.worker.slots - sum(not hold.blocked for hold in self._tasks)
         if free <= 0 or self._draining:
             return
         shop = self._shop

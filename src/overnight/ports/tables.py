@@ -356,10 +356,6 @@ class QueueTable(Protocol):
         """Write state, run and turn."""
         ...
 
-    def of_turn(self, run_id: RunId, turn: int) -> QueuedMessage | None:
-        """The message that a turn took; the oldest, where a person put in more while it ran."""
-        ...
-
 
 class KeyTable(Protocol):
     """Idempotency-Keys of what was made in or with a session. They go with it."""
@@ -562,8 +558,4 @@ class Installation(Protocol):
 
     def expired_runs(self, ended_before: int, limit: int) -> tuple[int, ...]:
         """Final runs that ended before, oldest first."""
-        ...
-
-    def overdue(self, now_ms: int, limit: int) -> tuple[int, ...]:
-        """Waiting runs whose `waiting_until` has passed."""
         ...

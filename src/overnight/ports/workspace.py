@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from overnight.domain.action import Place
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceIdentity:
@@ -63,6 +65,13 @@ class Workspaces(Protocol):
 
     def remove_file(self, workspace: Path, relative: str) -> bool:
         """Remove a regular file beneath the workspace, never through a link; False when there is none."""
+        ...
+
+    def places(self, workspace: Path, paths: Sequence[str], *, hashed: bool) -> tuple[Place, ...]:
+        """Where paths (absolute, or relative to the workspace) lead now, links followed; with hashes where `hashed`.
+
+        What is told of them may be another thing the next moment: it is shown and compared, never opened.
+        """
         ...
 
     def shadow(self, run_id: str, workspace: Path) -> Shadow:

@@ -8,10 +8,12 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from overnight.domain.action import Place
 from overnight.errors import WorkspaceRefused
 from overnight.ports.workspace import WorkspaceIdentity
 from overnight.workspaces import beneath
 from overnight.workspaces.checkout import check_out
+from overnight.workspaces.places import place_of
 from overnight.workspaces.shadow import GitShadow
 
 
@@ -94,6 +96,10 @@ class DirectoryWorkspaces:
                 return beneath.remove(root, relative)
         except OSError:
             return False
+
+    def places(self, workspace: Path, paths: Sequence[str], *, hashed: bool) -> tuple[Place, ...]:
+        """See the port."""
+        return tuple(place_of(workspace, path, hashed=hashed) for path in paths)
 
     def shadow(self, run_id: str, workspace: Path) -> GitShadow:
         """See `Workspaces.shadow`."""

@@ -1,4 +1,4 @@
-"""Waiting has an end: when nobody decides in time, the default decision is applied."""
+"""Waiting has an end: when nobody decides in time, an approval's default decision is applied."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 import structlog
 
 from overnight.clock import Clock
-from overnight.domain.event import Draft
-from overnight.domain.states import Input, State
-from overnight.domain.values import Completion
-from overnight.engine import moves
+from overnight.domain.approval import Approval, Decision
+from overnight.domain.request import SYSTEM
+from overnight.domain.states import State
+from overnight.engine import questions
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 BATCH: Final = 100
@@ -20,27 +20,30 @@ log = structlog.get_logger(__name__)
 
 
 class Expirer:
-    """Ends runs whose question nobody has answered. The default decision of a spent budget is to finish."""
+    """Decides what nobody has decided."""
 
     def __init__(self, uow: UnitOfWork, clock: Clock) -> None:
         self._uow = uow
         self._clock = clock
 
     async def once(self) -> int:
-        """Apply the default to everything overdue; how many runs that ended."""
+        """Apply the default to everything overdue; how many approvals."""
         now = self._clock.wall_ms()
-        overdue = await self._uow.read(lambda tx: tx.installation.overdue(now, BATCH))
-        ended = sum([await self._uow.write(partial(_finish, pk=pk, now_ms=now)) for pk in overdue])
+        overdue = await self._uow.read(lambda tx: tx.approvals.overdue(now, BATCH))
+        ended = sum([await self._uow.write(partial(_expire, found=found, now_ms=now)) for found in overdue])
         if ended:
-            log.info("runs.expired", count=ended)
+            log.info("approvals.expired", count=ended)
         return ended
 
 
-def _finish(tx: Transaction, *, pk: int, now_ms: int) -> bool:
-    run = tx.runs.lock(pk)
-    if run.state is not State.WAITING or run.waiting_until is None or run.waiting_until > now_ms:
+def _expire(tx: Transaction, *, found: Approval, now_ms: int) -> bool:
+    run = tx.runs.lock(found.run_pk)
+    approval = tx.approvals.get(found.id, None)
+    option = approval.option(approval.default_option)
+    if approval.state != "pending" or option is None or run.state is State.CANCELLING:
         return False
-    data = {"kind": run.waiting_for.kind if run.waiting_for else None, "default_option": "finish"}
-    moves.note(tx, run, now_ms, Draft(type="approval.expired", data=data))
-    moves.complete(tx, run, Completion(by="decision"), now_ms, input=Input.FINISH)
+    ruling = questions.Ruling(
+        decision=Decision(option=option.id, by=SYSTEM.name), option=option, expired=True
+    )
+    questions.decide(tx, run, approval, ruling, SYSTEM, now_ms)
     return True

@@ -73,6 +73,6 @@ def _load_action(text: str | None) -> Action | None:
     if text is None:
         return None
     found = load(text)
-    edits = tuple(Edit(**edit) for edit in found.pop("edits"))
-    lists = {name: tuple(found.pop(name)) for name in ("paths", "hosts")}
-    return Action(**found, **lists, edits=edits)
+    found["edits"] = tuple(Edit(**edit) for edit in found["edits"])
+    found["paths"], found["hosts"] = tuple(found["paths"]), tuple(found["hosts"])
+    return Action(**found)

@@ -70,7 +70,8 @@ _UNUSED: Final = Statement(
         _OF_RUN,
         _DECIDED,
         approvals.c.digest == key("digest"),
-        approvals.c.chosen.in_([literal_column("'allow_once'"), literal_column("'allow_always'")]),
+        approvals.c.chosen == literal_column("'allow_once'"),
+        or_(approvals.c.turn != key("turn"), approvals.c.attempt != key("attempt")),
         approvals.c.used_at.is_(None),
     )
     .order_by(approvals.c.pk)
@@ -149,9 +150,9 @@ class SqlApprovalTable:
         )
         return approval_of(row) if row else None
 
-    def unused_allowance(self, run_pk: int, digest: str) -> Approval | None:
+    def unused_allowance(self, run_pk: int, digest: str, *, turn: int, attempt: int) -> Approval | None:
         """See the port."""
-        row = self._link.one(_UNUSED, key_run=run_pk, key_digest=digest)
+        row = self._link.one(_UNUSED, key_run=run_pk, key_digest=digest, key_turn=turn, key_attempt=attempt)
         return approval_of(row) if row else None
 
     def overdue(self, now_ms: int, limit: int) -> tuple[Approval, ...]:

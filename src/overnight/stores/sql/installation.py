@@ -22,12 +22,6 @@ _EXPIRED: Final = Statement(
     .order_by(runs.c.ended_at, runs.c.pk)
     .limit(bindparam("most"))
 )
-_OVERDUE: Final = Statement(
-    select(runs.c.pk)
-    .where(runs.c.waiting_until.is_not(None), runs.c.waiting_until <= key("now"), runs.c.state == "waiting")
-    .order_by(runs.c.waiting_until, runs.c.pk)
-    .limit(bindparam("most"))
-)
 
 
 class SqlInstallation:
@@ -62,7 +56,3 @@ class SqlInstallation:
     def expired_runs(self, ended_before: int, limit: int) -> tuple[int, ...]:
         """See the port."""
         return tuple(row[0] for row in self._link.all(_EXPIRED, key_before=ended_before, most=limit))
-
-    def overdue(self, now_ms: int, limit: int) -> tuple[int, ...]:
-        """See the port."""
-        return tuple(row[0] for row in self._link.all(_OVERDUE, key_now=now_ms, most=limit))

@@ -274,10 +274,6 @@ class RecordSuite:
         )
         assert await stage.uow.read(lambda tx: tx.installation.expired_runs(now, 9)) == (runs[0].pk,)
         assert await stage.uow.read(lambda tx: tx.installation.expired_runs(now + 1, 1)) == (runs[0].pk,)
-        run, _, _ = await stage.held()
-        await stage.move(run, Input.WAIT, waiting_until=now + 500)
-        assert await stage.uow.read(lambda tx: tx.installation.overdue(now + 499, 9)) == ()
-        assert await stage.uow.read(lambda tx: tx.installation.overdue(now + 500, 9)) == (run.pk,)
 
 
 def _fill(tx: Transaction, run: Run) -> None:
