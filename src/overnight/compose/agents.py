@@ -17,16 +17,17 @@ from overnight.clock import Clock
 from overnight.config.backends import BackendSettings
 from overnight.config.settings import Settings
 from overnight.ports.backend import Backend
+from overnight.ports.sandbox import Sandbox
 
 
-def backends(settings: Settings, spawner: SpawnerClient, clock: Clock) -> Iterator[Backend]:
-    """Every configured backend. All programs share one spawner."""
+def backends(settings: Settings, spawner: SpawnerClient, clock: Clock, sandbox: Sandbox) -> Iterator[Backend]:
+    """Every configured backend. All programs share one spawner and one sandbox."""
     for table in settings.backends:
         if table.kind == "echo":
             yield EchoBackend(clock, table.name)
         else:
             program = _program(_settings_of(table, settings), table, clock)
-            yield ProcessBackend(program, spawner, clock=clock, data_dir=settings.data_dir)
+            yield ProcessBackend(program, spawner, clock=clock, data_dir=settings.data_dir, sandbox=sandbox)
 
 
 def _program(settings: ProgramSettings, table: BackendSettings, clock: Clock) -> Program:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from overnight.compose import confinement
 from overnight.config.settings import Settings
 from overnight.engine import host
 from overnight.engine.doctor import Finding, Look
 from overnight.engine.service import RunService
+from overnight.ports.sandbox import Sandbox
 from overnight.stores.sql.library import driver
 from overnight.stores.sql.sqlite import SqliteStore
 
 
-def looks(settings: Settings, store: SqliteStore) -> Sequence[Look]:
+def looks(settings: Settings, store: SqliteStore, sandbox: Sandbox) -> Sequence[Look]:
     """Everything that doctor looks at besides the backends."""
 
     async def sqlite() -> Finding:
@@ -32,7 +34,8 @@ def looks(settings: Settings, store: SqliteStore) -> Sequence[Look]:
 
     disk = host.disk(settings.storage, store.free_bytes)
     return (
-        host.python, host.system, sqlite, database, disk, address, redis, host.git, host.cgroup, host.sandbox,
+        host.python, host.system, sqlite, database, disk, address, redis, host.git, host.cgroup,
+        confinement.look(sandbox),
     )  # fmt: skip
 
 

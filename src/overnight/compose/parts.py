@@ -12,11 +12,12 @@ from pathlib import Path
 
 from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.clock import Clock, SystemClock
-from overnight.compose import agents, health, keys
+from overnight.compose import agents, confinement, health, keys
 from overnight.config.paths import data_key, private_dir, runtime_dir, unmakable
 from overnight.config.settings import Settings
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
+from overnight.engine.approvals import ApprovalService
 from overnight.engine.control import Rules
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
@@ -28,6 +29,7 @@ from overnight.engine.maintenance.expirer import Expirer
 from overnight.engine.maintenance.heartbeat import Heartbeat
 from overnight.engine.maintenance.pruner import Pruner
 from overnight.engine.maintenance.rescuer import Rescuer
+from overnight.engine.maintenance.stale_connections import StaleConnections
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
 from overnight.engine.supervisor import Duty, Supervisor
@@ -35,6 +37,7 @@ from overnight.engine.turn_files import TurnFiles
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.ids import HostId, new_worker_id
+from overnight.ports.sandbox import Sandbox
 from overnight.server.metrics import Meters
 from overnight.server.serve import Listen
 from overnight.server.services import ServerSettings, Services
@@ -92,9 +95,10 @@ async def _assemble(
     worker: bool, handover: Callable[[], None],
 ) -> Parts:  # fmt: skip
     meters = Meters()
-    shop = await _workshop(settings, store, notifier, clock, meters, worker=worker)
+    sandbox = await confinement.confinement(settings, _home(settings))
+    shop = await _workshop(settings, store, notifier, clock, meters, sandbox, worker=worker)
     carrier = Worker(shop)
-    services = _services(settings, store, shop, carrier, meters, handover)
+    services = _services(settings, store, shop, carrier, meters, handover, sandbox)
     return Parts(
         store=store,
         clock=clock,
@@ -111,6 +115,7 @@ async def _workshop(
     notifier: InprocNotifier,
     clock: Clock,
     meters: Meters,
+    sandbox: Sandbox,
     *,
     worker: bool,
 ) -> Workshop:
@@ -123,7 +128,7 @@ async def _workshop(
         home=_home(settings),
     )
     backends = Backends(
-        agents.backends(settings, _spawner(settings), clock), uow=store, clock=clock, host_id=host
+        agents.backends(settings, _spawner(settings), clock, sandbox), uow=store, clock=clock, host_id=host
     )
     await backends.load()
     return Workshop(
@@ -142,7 +147,7 @@ async def _workshop(
 
 def _services(
     settings: Settings, store: SqliteStore, shop: Workshop, carrier: Worker, meters: Meters,
-    handover: Callable[[], None],
+    handover: Callable[[], None], sandbox: Sandbox,
 ) -> Services:  # fmt: skip
     runs = RunService(
         uow=store,
@@ -160,11 +165,16 @@ def _services(
         notifier=shop.notifier,
         clock=shop.clock,
         follower=Follower(store, shop.notifier, poll_s=settings.timing.poll_s),
+        server_id=shop.worker.id,
         runs=runs,
+        approvals=ApprovalService(
+            uow=store, clock=shop.clock, workspaces=shop.workspaces, policy=settings.runs,
+            host_id=shop.worker.host_id,
+        ),
         backends=shop.backends,
         diffs=Diffs(uow=store, workspaces=shop.workspaces, policy=settings.runs),
         turn_files=TurnFiles(uow=store, folders=shop.folders, policy=settings.runs),
-        doctor=Doctor(health.looks(settings, store), shop.backends).report,
+        doctor=Doctor(health.looks(settings, store, sandbox), shop.backends).report,
         config=lambda: list(settings.shown()),
         handover=handover,
         ready=health.readiness(runs, store),
@@ -193,6 +203,8 @@ def _server_settings(settings: Settings) -> ServerSettings:
         hosts=("127.0.0.1", "localhost", "[::1]", server.host.lower(), *server.allowed_hosts),
         secure=server.behind_proxy or server.tls_certificate is not None,
         keepalive_s=server.keepalive_s,
+        max_connections=server.max_connections,
+        max_connections_per_user=server.max_connections_per_user,
         worker_stale_s=3 * settings.timing.heartbeat_s,
     )
 
@@ -235,5 +247,6 @@ def _duties(settings: Settings, store: SqliteStore, shop: Workshop, worker: Work
         Duty(name="rescuer", every_s=settings.timing.lease_s / 3, once=Rescuer(shop, worker).once),
         Duty(name="expirer", every_s=settings.timing.poll_s, once=Expirer(store, clock).once),
         Duty(name="pruner", every_s=600.0, once=Pruner(store, clock, storage).once),
+        Duty(name="stale connections", every_s=60.0, once=StaleConnections(store, clock).once),
         Duty(name="disk", every_s=10.0, once=DiskWatch(store.free_bytes, storage).once),
     )

@@ -55,16 +55,6 @@ async def cgroup() -> Finding:
     )
 
 
-async def sandbox() -> Finding:
-    """Whether agents without a sandbox of their own can be confined."""
-    return Finding(
-        name="sandbox",
-        status="warn",
-        message="Overnight confines no agent itself in this version; programs with a sandbox of their own use it",
-        mend="choose a backend whose capabilities list your sandbox, or run Overnight in a container",
-    )
-
-
 def disk(storage: Storage, free_bytes: Callable[[], int]) -> Look:
     """A look at the free space of the data directory."""
 

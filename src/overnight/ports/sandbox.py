@@ -67,7 +67,10 @@ class Sandbox(Protocol):
 
     @property
     def trial(self) -> Trial:
-        """What the last `try_out` found; a sandbox that was never tried does not work."""
+        """What the last `try_out` found; a sandbox that was never tried does not work.
+
+        One that has worked goes on counting as working: should it break, turns fail instead of running without it.
+        """
         ...
 
     def try_out(self) -> Trial:

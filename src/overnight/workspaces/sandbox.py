@@ -1,4 +1,4 @@
-"""Confine an agent with bubblewrap: namespaces of its own, no capabilities, and a view of the disk made for the turn."""
+"""Confine an agent with bubblewrap: namespaces of its own, no capabilities, a view of the disk made for the turn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from overnight.workspaces.sandbox_view import View
 
 PROGRAM: Final = "bwrap"
 TRIAL_WITHIN_S: Final = 10.0
-OFF: Final = Trial(
+_OFF: Final = Trial(
     problem="the operator has switched the sandbox off", mend='set sandbox.mode = "auto" to confine agents'
 )
 _NOT_YET: Final = Trial(problem="the sandbox has not been tried out")
@@ -35,7 +35,7 @@ _WALLS: Final = (
 )  # fmt: skip
 _NO_MORE_NAMESPACES: Final = "--disable-userns"
 _PROC: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "dynamic_debug")
-"""Of /proc, read-only: where the server runs as root, files such as sys/kernel/core_pattern ask for its number alone."""
+"""Of /proc, read-only: to a server that runs as root, files such as sys/kernel/core_pattern are open by its number."""
 _PROC_HIDDEN: Final = ("kcore", "keys", "sched_debug", "timer_list", "vmallocinfo")
 
 # The last look before the agent begins: is the folder that was mounted the one that was checked? Nothing can change
@@ -44,6 +44,29 @@ _SAME_FOLDER: Final = (
     'w=$1 n=$2; shift 2; [ "$(stat -Lc %d:%i -- "$w")" = "$n" ] && exec "$@"; '
     'echo "bwrap: another folder is in the place of the workspace" >&2; exit 1'
 )
+
+
+class NoSandbox:
+    """See `ports.sandbox.Sandbox`: the operator wants none, and that is said wherever somebody asks."""
+
+    @property
+    def trial(self) -> Trial:
+        """See `Sandbox.trial`."""
+        return _OFF
+
+    def try_out(self) -> Trial:
+        """See `Sandbox.try_out`."""
+        return _OFF
+
+    def wrap(
+        self,
+        argv: tuple[str, ...],  # noqa: ARG002  # the port names them
+        env: Mapping[str, str],  # noqa: ARG002
+        cwd: Path,  # noqa: ARG002
+        place: Place,  # noqa: ARG002
+    ) -> Confined:
+        """See `Sandbox.wrap`: it cannot."""
+        raise _failure(_OFF.problem)
 
 
 class Bubblewrap:
@@ -63,11 +86,16 @@ class Bubblewrap:
 
     def try_out(self) -> Trial:
         """See `Sandbox.try_out`: the namespaces and mounts that every turn needs, around a shell that does nothing."""
+        found = self._try_out()
+        if found.works or not self._trial.works:
+            self._trial = found
+        return found
+
+    def _try_out(self) -> Trial:
         program = self._program()
         version = _version(program) if program is not None else None
         if program is None or version is None:
-            self._trial = Trial(problem=_MISSING, mend=_INSTALL)
-            return self._trial
+            return Trial(problem=_MISSING, mend=_INSTALL)
         said = ""
         for flags in ((_NO_MORE_NAMESPACES,), ()):  # older versions do not know it
             said = _try(program, (*_WALLS, *flags, *self._network.flags))
@@ -75,10 +103,7 @@ class Bubblewrap:
                 self._flags = (*_WALLS, *flags, *self._network.flags)
                 break
         problem = f"bubblewrap cannot confine a process here: {said}" if said else ""
-        self._trial = Trial(
-            version=version, problem=problem, mend=_ALLOW if said else "", note=self._network.note
-        )
-        return self._trial
+        return Trial(version=version, problem=problem, mend=_ALLOW if said else "", note=self._network.note)
 
     def wrap(self, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, place: Place) -> Confined:
         """See `Sandbox.wrap`."""
@@ -154,7 +179,7 @@ def _environment(env: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _unsuitable(place: Place) -> str | None:
-    """A root without capabilities cannot write what belongs to others, and that should not be found out by the agent."""
+    """A root without capabilities cannot write what belongs to others; it should not be the agent that finds out."""
     try:
         facts = place.workspace.stat()
     except OSError as error:

@@ -1,9 +1,9 @@
 """What a confined agent may not change although its workspace is writable: what makes other programs run things.
 
 Somebody will use git, an editor or another agent in that folder later, outside the sandbox. So what these obey without
-being asked stays as it is: git's hooks and configuration, and the project settings of agent programs. Each is a mount of
-its own, which can be neither removed nor renamed nor replaced. Only what is there can be kept so; a name that does not
-exist cannot be.
+being asked stays as it is: git's hooks and configuration, and the project settings of agent programs. Each is a mount
+of its own, which can be neither removed nor renamed nor replaced. Only what is there can be kept so; a name that does
+not exist cannot be.
 """
 
 from __future__ import annotations

@@ -13,17 +13,17 @@ from overnight.ports.sandbox import Confined
 class Network:
     """`on` shares the host's network; `off` leaves an agent a loopback of its own."""
 
-    mode: Literal["on", "off"] = "on"
+    allowed: Literal["on", "off"] | tuple[str, ...] = "on"
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Arguments of bubblewrap."""
-        return () if self.mode == "on" else ("--unshare-net",)
+        return () if self.allowed == "on" else ("--unshare-net",)
 
     @property
     def note(self) -> str:
         """For doctor."""
-        return f"network {self.mode}"
+        return f"network {self.allowed}"
 
     @property
     def programs(self) -> tuple[Path, ...]:

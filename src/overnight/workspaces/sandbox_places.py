@@ -46,7 +46,7 @@ class Surroundings:
 
     user_home: Path
     secret: tuple[Path, ...] = ()
-    """Ours and the operator's: data directory, runtime folder, configuration, key files. Hidden whatever else is said."""
+    """Ours and the operator's: data directory, runtime folder, configuration, keys. Hidden whatever else is said."""
     readable: tuple[Path, ...] = ()
     """The operator's exceptions."""
     writable: tuple[Path, ...] = ()
@@ -76,8 +76,7 @@ def allow(view: View, around: Surroundings, programs: Iterable[Path], path_varia
     A folder in which a secret of ours lies shows everything but that.
     """
     home = _home(around)
-    for path in around.secret:
-        view.set(path, "hidden")
+    _hide(view, around.secret)
     for entry in path_variable.split(os.pathsep):
         if entry.startswith("/"):
             for path in _with_targets(Path(entry), home):
@@ -90,7 +89,11 @@ def allow(view: View, around: Surroundings, programs: Iterable[Path], path_varia
         view.set(path, "readable")
     for path in around.writable:
         view.set(path, "device" if path.is_relative_to("/dev") else "writable")
-    for path in around.secret:  # again, in case an exception names one
+    _hide(view, around.secret)  # again, in case an exception names one
+
+
+def _hide(view: View, paths: Iterable[Path]) -> None:
+    for path in paths:
         view.set(path, "hidden")
 
 

@@ -41,9 +41,7 @@ def judged(check: BackendCheck, sandbox: Sandbox | None) -> BackendCheck:
         return check
     problems = tuple(problem for problem in check.problems if problem.code not in _OWN_SANDBOX)
     status = "ok" if check.status == "warn" and not problems else check.status
-    return replace(
-        check, status=status, problems=problems, capabilities=widened(check.capabilities, sandbox)
-    )
+    return replace(check, status=status, problems=problems, capabilities=widened(check.capabilities, sandbox))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,77 @@
+"""The sandbox of this installation: what it hides, and what doctor says about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+from overnight.config.paths import config_file, runtime_dir
+from overnight.config.settings import Settings
+from overnight.engine.doctor import Finding, Look
+from overnight.ports.sandbox import Sandbox
+from overnight.workspaces.sandbox import Bubblewrap, NoSandbox
+from overnight.workspaces.sandbox_network import Network
+from overnight.workspaces.sandbox_places import Surroundings
+
+_OWN_FOLDER = "overnight"
+
+
+async def confinement(settings: Settings, home: Path) -> Sandbox:
+    """The sandbox, tried out. Without one that works agents run as they did before, and everybody is told."""
+    made = _sandbox(settings, home)
+    await asyncio.to_thread(made.try_out)
+    return made
+
+
+def look(sandbox: Sandbox) -> Look:
+    """Whether agents can be confined on this host now."""
+
+    async def looked() -> Finding:
+        trial = await asyncio.to_thread(sandbox.try_out)
+        if trial.works:
+            words = f"bubblewrap {trial.version} confines every agent; {trial.note}"
+            return Finding(name="sandbox", status="ok", message=words)
+        words = f"{trial.problem}: programs without a sandbox of their own work without any"
+        return Finding(name="sandbox", status="warn", message=words, mend=trial.mend)
+
+    return looked
+
+
+def _sandbox(settings: Settings, home: Path) -> Sandbox:
+    if settings.sandbox.mode == "off":
+        return NoSandbox()
+    around = Surroundings(
+        user_home=home,
+        secret=tuple(_secrets(settings)),
+        readable=settings.sandbox.readable,
+        writable=settings.sandbox.writable,
+    )
+    return Bubblewrap(
+        around, program=settings.sandbox.program, network=Network(allowed=settings.sandbox.network)
+    )
+
+
+def _secrets(settings: Settings) -> Iterator[Path]:
+    """Whatever would let an agent decide for itself, act as its operator, or read what it was not given."""
+    environment = settings.sources.environment
+    yield settings.data_dir
+    yield runtime_dir(environment)
+    if environment.get("XDG_RUNTIME_DIR"):
+        yield Path(environment["XDG_RUNTIME_DIR"])
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        yield Path(f"{settings.database}{suffix}")
+    yield from _configuration(settings, environment)
+    yield from filter(None, (settings.server.tls_key, settings.log.file))
+    yield from settings.sandbox.hidden
+
+
+def _configuration(settings: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
+    usual = config_file(environment)
+    yield usual.parent if usual.parent.name == _OWN_FOLDER else usual
+    if settings.sources.file is not None:
+        yield settings.sources.file.path
+    for entry in cast("Mapping[str, Mapping[str, str]]", settings.sources["secrets"]).values():
+        if "file" in entry:
+            yield Path(entry["file"]).expanduser()
