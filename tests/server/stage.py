@@ -20,6 +20,7 @@ from overnight.domain.token import AccessToken, TokenKind, digest, new_secret
 from overnight.domain.values import Completion
 from overnight.engine import moves
 from overnight.engine.admission import Admission
+from overnight.engine.approvals import ApprovalService
 from overnight.engine.control import Rules
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
@@ -29,7 +30,7 @@ from overnight.engine.policy import RunPolicy, Storage
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
 from overnight.engine.turn_files import TurnFiles
-from overnight.ids import RunId, new_host_id, new_token_id
+from overnight.ids import RunId, new_host_id, new_token_id, new_worker_id
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.app import create_app
 from overnight.server.metrics import Meters
@@ -41,6 +42,7 @@ from overnight.workspaces.directories import DirectoryWorkspaces
 
 OPERATORS_SECRET = "operators-own-value-9713"
 HOST = new_host_id(1_790_000_000_000)
+SERVER = new_worker_id(1_790_000_000_000)
 
 
 @dataclass
@@ -141,7 +143,9 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
 
     services = Services(
         settings=ServerSettings(version="0.0.0", **settings), uow=store, notifier=notifier, clock=clock,
-        follower=follower, runs=runs, backends=backends, diffs=Diffs(uow=store, workspaces=workspaces, policy=policy),
+        follower=follower, server_id=SERVER, runs=runs, backends=backends,
+        approvals=ApprovalService(uow=store, clock=clock, workspaces=workspaces, policy=policy, host_id=HOST),
+        diffs=Diffs(uow=store, workspaces=workspaces, policy=policy),
         turn_files=TurnFiles(uow=store, folders=folders, policy=policy),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
         handover=lambda: handovers.append("now"), ready=ready,

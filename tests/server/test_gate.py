@@ -214,13 +214,13 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
         agent: {
             ("POST", "/api/v1/runs"), ("POST", f"/api/v1/runs/{run.id}/control"), ("DELETE", f"/api/v1/runs/{run.id}"),
             ("GET", "/api/v1/tokens"), ("GET", "/api/v1/config"), ("GET", "/docs"),
-            ("POST", "/api/v1/backends/echo/check"),
+            ("POST", "/api/v1/backends/echo/check"), ("GET", "/api/v1/connections"), ("GET", "/api/v1/approvals"),
         },
-        worker: {("GET", "/api/v1/runs"), ("POST", "/api/v1/runs"), ("GET", "/metrics"), ("GET", "/api/v1/stream")},
+        worker: {("GET", "/api/v1/runs"), ("POST", "/api/v1/runs"), ("GET", "/metrics"), ("GET", "/api/v1/stream"),
+                 ("GET", "/api/v1/approvals")},
         bob: {
             ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("DELETE", "/api/v1/tokens/operator"),
             ("POST", "/api/v1/admin/handover"), ("GET", "/api/v1/config"), ("GET", "/api/v1/doctor"),
-            ("GET", "/api/v1/connections"),
         },
     }  # fmt: skip
     for secret, calls in allowed.items():
@@ -248,7 +248,6 @@ async def test_no_ending_of_a_path_makes_another_user_the_operator(shared: Stage
         ("GET", "/api/v1/tokens", ""),
         ("GET", "/api/v1/config", ""),
         ("GET", "/api/v1/doctor", ""),
-        ("GET", "/api/v1/connections", ""),
         ("POST", "/api/v1/admin/handover", ""),
     ):
         answer = await raw(shared.port, request(method, path + ending, token, body=body))

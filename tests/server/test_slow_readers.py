@@ -93,7 +93,7 @@ async def test_ten_tabs_do_not_starve_a_control_call(stage: Stage) -> None:
 
 
 async def test_too_many_streams_are_refused_with_429(tmp_path: Path) -> None:
-    async with staged(tmp_path, max_streams=2) as stage:
+    async with staged(tmp_path, max_connections=2) as stage:
         run = await stage.submitted()
         async with tail(stage, url(run.id)), tail(stage, url(run.id)):
             status, body = await whole(stage, run.id)

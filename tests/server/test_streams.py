@@ -152,13 +152,13 @@ async def test_a_hundred_readers_cost_one_framing_of_each_event(
     framed: list[int] = []
     from overnight.server.routes import stream
 
-    original = stream._RENDERINGS["0", "0"]
+    original = stream.RENDERINGS["0", "0"]
 
     def counting(batch: Any) -> bytes:
         framed.extend(event.seq for event in batch)
         return sse.events(batch)
 
-    monkeypatch.setitem(stream._RENDERINGS, ("0", "0"), type(original)(key="plain", batch=counting))
+    monkeypatch.setitem(stream.RENDERINGS, ("0", "0"), type(original)(key="plain", batch=counting))
     run = await stage.submitted()
     async with contextlib.AsyncExitStack() as stack:
         tails = [await stack.enter_async_context(tail(stage, url(run.id, "?after=end"))) for _ in range(100)]
@@ -238,7 +238,7 @@ async def test_quiet_streams_get_keepalives_by_the_clock(tmp_path: Path) -> None
         async with tail(stage, url(run.id)) as live, tail(stage, "/api/v1/stream?after=end") as changes:
             await live.has(1)
             for count in range(1, 4):
-                await clock.asleep()
+                await clock.asleep(2)  # the keepalives' pause, and the heartbeat's
                 await clock.advance(15)
                 await eventually(lambda: live.body.count(sse.KEEPALIVE) == count)  # noqa: B023 - awaited at once
                 await eventually(lambda: changes.body.count(sse.KEEPALIVE) == count)  # noqa: B023

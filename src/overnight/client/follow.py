@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Follow:
         self._strange = 0
         self._since = clock.boot()
         self._holes = 0
+        self._name = secrets.token_hex(8)
 
     async def items(self) -> AsyncGenerator[Event | Delta]:
         """Every event after the cursor until the stream is over.
@@ -76,7 +78,10 @@ class Follow:
     async def _connection(self) -> AsyncGenerator[Event | Delta]:
         """One connection: from the cursor until it is cut or the stream is over."""
         query = {"after": self._cursor, "deltas": 1 if self._plan.deltas else None}
-        headers = {"Last-Event-ID": str(self._cursor)} if self._cursor else {}
+        # When the line was cut without the server's noticing, the new connection takes the dead one's place.
+        headers = {"Overnight-Client": self._name}
+        if self._cursor:
+            headers["Last-Event-ID"] = str(self._cursor)
         async with self._transport.stream(self._plan.path, query=query, headers=headers) as response:
             if response.status_code == 204:
                 self._over = True

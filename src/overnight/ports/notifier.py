@@ -12,6 +12,8 @@ QUEUE = "queue"
 """Topic: a run may be due."""
 CHANGES = "changes"
 """Topic: a run has changed; for the summaries stream."""
+PRESENCE = "presence"
+"""Topic: other people follow some sessions; `delta` is the JSON list of their ids."""
 
 
 def stream_topic(stream_pk: int) -> str:

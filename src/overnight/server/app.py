@@ -13,13 +13,15 @@ from fastapi.telemetry import TelemetryConfig
 from overnight.server import refusals
 from overnight.server.asgi import App
 from overnight.server.auth import Authenticator
+from overnight.server.connection_rows import ConnectionRows
+from overnight.server.connections import Connections
 from overnight.server.context import Parts
 from overnight.server.gate import Gate
 from overnight.server.login import Logins
-from overnight.server.routes import admin, backends, changes, log, operation, root, runs, stream
+from overnight.server.presence import Presence
+from overnight.server.routes import admin, backends, changes, connections, log, operation, root, runs, stream
 from overnight.server.routing import Operation, register, responses
 from overnight.server.services import Services
-from overnight.server.streams import Streams
 from overnight.wire import problem
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -29,6 +31,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *stream.OPERATIONS,
     *backends.OPERATIONS,
     *operation.OPERATIONS,
+    *connections.OPERATIONS,
     *admin.OPERATIONS,
     *root.OPERATIONS,
 )
@@ -58,29 +61,30 @@ def create_app(services: Services) -> App:
     meters = services.meters
     authenticator = Authenticator(services.uow, services.clock)
     settings = services.settings
-    streams = Streams(settings=settings, clock=services.clock, authenticator=authenticator, meters=meters)
+    registry = _registry(services, authenticator)
     logins = Logins(services.uow, services.clock, authenticator, session_days=settings.session_days)
-    api = create_api(settings.version, streams)
+    api = create_api(settings.version, registry)
     api.state.parts = Parts(
-        services=services, authenticator=authenticator, logins=logins, streams=streams, meters=meters
+        services=services, authenticator=authenticator, logins=logins, connections=registry, meters=meters
     )
     return Gate(api, settings=settings, authenticator=authenticator, meters=meters)
 
 
-def create_api(version: str, streams: Streams | None = None) -> FastAPI:
+def create_api(version: str, registry: Connections | None = None) -> FastAPI:
     """The routes alone, without the gate and without services: enough to describe them."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        ticking = (
-            asyncio.create_task(streams.run(), name="stream keepalives") if streams is not None else None
-        )
+        if registry is None:
+            yield
+            return
+        beside = asyncio.create_task(registry.run(), name="connections")
         try:
             yield
         finally:
-            if ticking is not None:
-                ticking.cancel()
-                await asyncio.gather(ticking, return_exceptions=True)
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+            await registry.close()
 
     api = _Api(
         version=version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
@@ -89,6 +93,15 @@ def create_api(version: str, streams: Streams | None = None) -> FastAPI:
     register(api, OPERATIONS)
     refusals.install(api)
     return api
+
+
+def _registry(services: Services, authenticator: Authenticator) -> Connections:
+    uow, clock, server = services.uow, services.clock, services.server_id
+    return Connections(
+        settings=services.settings, clock=clock, authenticator=authenticator, meters=services.meters,
+        rows=ConnectionRows(uow, clock, server),
+        presence=Presence(uow, services.notifier, clock, server),
+    )  # fmt: skip
 
 
 def _description(version: str) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from overnight.server.asgi import CALLER
 from overnight.server.auth import Authenticator, Caller
+from overnight.server.connections import Connections
 from overnight.server.login import Logins
 from overnight.server.metrics import Meters
 from overnight.server.services import Services
-from overnight.server.streams import Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Parts:
     services: Services
     authenticator: Authenticator
     logins: Logins
-    streams: Streams
+    connections: Connections
     meters: Meters
 
 

@@ -35,6 +35,12 @@ class Meters:
         self._dropped = Counter(
             "overnight_streams_dropped", "Readers dropped because they did not keep up", registry=registry
         )
+        self._replaced = Counter(
+            "overnight_connections_replaced", "Connections whose client connected anew", registry=registry
+        )
+        self._refused = Counter(
+            "overnight_connections_refused", "Connections refused because of a limit", registry=registry
+        )
         self._bytes = Counter("overnight_stream_bytes", "Bytes of frames sent", registry=registry)
         self._delivery = Histogram(
             "overnight_delivery_seconds", "From when events are known here to when a reader has been sent them",
@@ -68,6 +74,14 @@ class Meters:
         """A reader did not keep up."""
         self.streams_dropped += 1
         self._dropped.inc()
+
+    def connection_replaced(self) -> None:
+        """A client has taken the place of an earlier connection of its own."""
+        self._replaced.inc()
+
+    def connection_refused(self) -> None:
+        """A limit of connections was reached."""
+        self._refused.inc()
 
     def sent(self, size: int) -> None:
         """So many bytes of frames have been sent."""

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overnight.clock import Clock
+from overnight.engine.approvals import ApprovalService
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
 from overnight.engine.follow import Follower
 from overnight.engine.service import RunService
 from overnight.engine.turn_files import TurnFiles
+from overnight.ids import WorkerId
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.metrics import Meters
@@ -33,8 +35,10 @@ class ServerSettings:
     pending_bytes: int = 4 * 1024 * 1024
     """So is one for which this much has piled up while a send is blocked."""
     max_body: int = 1024 * 1024
-    max_streams: int = 2000
-    """Open streams; above it new ones are refused with 429."""
+    max_connections: int = 1000
+    """Streams and sockets at once; above it new ones are refused with 429."""
+    max_connections_per_user: int = 100
+    """The same for one user (and apart from it for that user's agents)."""
     worker_stale_s: float = 30.0
     session_days: float = 30.0
     """How long a browser stays logged in."""
@@ -51,7 +55,10 @@ class Services:
     notifier: Notifier
     clock: Clock
     follower: Follower
+    server_id: WorkerId
+    """This process, as the rows of its connections name it: the id of its worker."""
     runs: RunService
+    approvals: ApprovalService
     backends: Backends
     diffs: Diffs
     turn_files: TurnFiles

@@ -20,9 +20,11 @@ from starlette.responses import Response
 from overnight.engine.channel import Batch, Entry
 from overnight.engine.follow import Reader
 from overnight.errors import NotFound, StreamTrimmed
+from overnight.ids import new_connection_id
 from overnight.server.asgi import AFTERWARDS, Receive, Scope, Send
-from overnight.server.auth import Caller
-from overnight.server.streams import OpenStream, Streams
+from overnight.server.connected import Attachment
+from overnight.server.connections import Connections
+from overnight.server.streams import OpenStream
 from overnight.wire import sse
 
 Item = TypeVar("Item")
@@ -59,16 +61,15 @@ class EventStream(Response, Generic[Item]):
     """A response that streams what a reader gives. It owns the reader, and closes it."""
 
     def __init__(
-        self, reader: Reader[Item], rendering: Rendering[Item], streams: Streams, *, caller: Caller, target: str,
+        self, reader: Reader[Item], rendering: Rendering[Item], connections: Connections, what: Attachment, *,
         first: bytes = sse.OPENED,
     ) -> None:  # fmt: skip
         self.status_code = 200
         self.background = None
         self._reader = reader
         self._rendering = rendering
-        self._streams = streams
-        self._caller = caller
-        self._target = target
+        self._connections = connections
+        self._what = what
         self._first = first
         self._since = 0.0
 
@@ -85,44 +86,62 @@ class EventStream(Response, Generic[Item]):
         self, peer: str, abort: Callable[[], None] | None, body: bool, receive: Receive, send: Send
     ) -> None:
         self._since = time.monotonic()
-        opened = self._streams.opened(self._reader, caller=self._caller, target=self._target, peer=peer)
-        watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
+        opened = self._opened(peer)
+        watcher: asyncio.Task[None] | None = None
         try:
+            self._connections.add(opened)
+            self._connections.meters.stream_opened()
+            watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
             await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
             if body:
                 await self._stream(send, opened)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except _TooSlow:
-            self._streams.meters.stream_dropped()
-            log.info("stream.dropped", target=self._target, cursor=self._reader.cursor)
+            self._connections.meters.stream_dropped()
+            log.info("stream.dropped", target=self._what.target, cursor=self._reader.cursor)
             await _cut(abort, watcher)
         finally:
-            watcher.cancel()
+            if watcher is not None:
+                watcher.cancel()
             self._reader.close()
-            self._streams.closed(opened)
+            self._connections.discard(opened)
+
+    def _opened(self, peer: str) -> OpenStream:
+        now = self._connections.now()
+        return OpenStream(
+            id=new_connection_id(now), what=self._what, peer=peer, since=now, active_at=now,
+            reader=self._reader, pending_bytes=self._connections.settings.pending_bytes,
+        )  # fmt: skip
 
     async def _stream(self, send: Send, opened: OpenStream) -> None:
         reader = self._reader
         await self._send(send, self._first, opened)
         with contextlib.suppress(StreamTrimmed, NotFound):  # it comes back, and is told before the first byte
             while (entries := await reader.read()) is not None:
-                frames = self._rendering.frames(entries)
-                if frames:
-                    await self._send(send, frames, opened)
-                    self._delivered(entries)
-                elif opened.keepalive_due:
-                    await self._send(send, sse.KEEPALIVE, opened)
+                await self._pass_on(entries, send, opened)
         if reader.over:
             await self._send(send, sse.end(reader.cursor), opened)
-        elif not opened.left:
-            await self._send(send, sse.CLOSING, opened)
+        elif opened.goodbye is not None:
+            await self._send(send, opened.goodbye, opened)
+
+    async def _pass_on(self, entries: Sequence[Entry[Item]], send: Send, opened: OpenStream) -> None:
+        """What has been read; then who else is there, if that is new; when it is long quiet, a sign of life."""
+        frames = self._rendering.frames(entries)
+        if (presence := opened.take_presence()) is not None:
+            frames += sse.presence(self._reader.cursor, presence)
+        if frames:
+            await self._send(send, frames, opened)
+            opened.active_at = self._connections.now()
+            self._delivered(entries)
+        elif opened.keepalive_due:
+            await self._send(send, sse.KEEPALIVE, opened)
 
     def _delivered(self, entries: Sequence[Entry[Item]]) -> None:
         """Only what came after the reader counts: what was there before it says how late the reader is."""
         now = time.monotonic()
         for entry in entries:
             if isinstance(entry, Batch) and entry.known_at >= self._since:
-                self._streams.meters.delivered(now - entry.known_at)
+                self._connections.meters.delivered(now - entry.known_at)
 
     async def _send(self, send: Send, frames: bytes, opened: OpenStream) -> None:
         for piece in sse.slices(frames, SEND_BYTES):
@@ -130,14 +149,14 @@ class EventStream(Response, Generic[Item]):
 
     async def _within_deadline(self, send: Send, piece: bytes, opened: OpenStream) -> None:
         try:
-            async with asyncio.timeout(self._streams.settings.send_timeout_s) as deadline:
+            async with asyncio.timeout(self._connections.settings.send_timeout_s) as deadline:
                 opened.sending(deadline)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             raise _TooSlow from None
         finally:
             opened.sent(len(piece))
-        self._streams.meters.sent(len(piece))
+        self._connections.meters.sent(len(piece))
 
 
 class _TooSlow(Exception):
@@ -151,9 +170,9 @@ async def _watch(receive: Receive, opened: OpenStream) -> None:
     opened.leave()
 
 
-async def _cut(abort: Callable[[], None] | None, watcher: asyncio.Task[None]) -> None:
+async def _cut(abort: Callable[[], None] | None, watcher: asyncio.Task[None] | None) -> None:
     """Close the connection without waiting for what the client does not read."""
-    if abort is None:
+    if abort is None or watcher is None:
         raise _TooSlow
     abort()
     await asyncio.wait([watcher], timeout=1.0)

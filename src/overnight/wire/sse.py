@@ -26,6 +26,8 @@ OPENED: Final = b":open\n\n"
 """The first bytes of a stream, so that the client sees its headers before anything happens."""
 CLOSING: Final = b":closing\n\n"
 """The server ends the stream without its being over: come back with the cursor."""
+REPLACED: Final = b":replaced by another connection of the same client\n\n"
+"""The client is connected anew, so this connection of it ends."""
 END_CURSOR: Final = "end"
 _MAX_SEQ: Final = (1 << 63) - 1
 
@@ -49,6 +51,11 @@ def delta(last_seq: int, body: bytes) -> bytes:
     """
     kind = orjson.loads(body).get("type", "delta")
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (last_seq, _word(kind), body)
+
+
+def presence(last_seq: int, body: bytes) -> bytes:
+    """Who follows the session now; `id:` repeats the last durable seq, so it moves no cursor."""
+    return b"id: %d\nevent: presence\ndata: %b\n\n" % (last_seq, body)
 
 
 def summary(position: int, document: Mapping[str, object]) -> bytes:

@@ -1,4 +1,4 @@
-"""How the work stands: workers, attached clients, the queue, metrics."""
+"""How the work stands: workers, the queue, metrics."""
 
 from __future__ import annotations
 
@@ -31,11 +31,6 @@ async def list_workers(here: Here) -> Response:
     return listed([_worker(here, worker) for worker in workers])
 
 
-async def list_connections(here: Here) -> Response:
-    """Streams that are open on this server process now."""
-    return listed(list(here.parts.streams.resources(None)))
-
-
 async def get_stats(here: Here) -> Response:
     """Queue, runs by state, workers, and which backends are asked for while nobody offers them."""
     counts, queued, workers, size = await here.services.uow.read(lambda tx: _standing(tx, here.owner))
@@ -60,7 +55,7 @@ async def get_stats(here: Here) -> Response:
                 "busy": busy,
                 "saturated": bool(slots) and busy >= slots,
             },
-            "streams": {"open": len(here.parts.streams), "dropped": here.parts.meters.streams_dropped},
+            "streams": {"open": len(here.parts.connections), "dropped": here.parts.meters.streams_dropped},
             "database_bytes": size,
         }
     )
@@ -73,7 +68,7 @@ async def get_metrics(here: Here) -> Response:
     oldest_s = max((now - run.created_at for run in queued), default=0) / 1000
     page = here.parts.meters.page(
         [
-            Reading("overnight_streams_open", "Open streams", len(here.parts.streams)),
+            Reading("overnight_streams_open", "Open streams", len(here.parts.connections)),
             Reading(
                 "overnight_runs", "Runs by state",
                 {(state.value,): counts.get(state, 0) for state in State}, ("state",),
@@ -125,10 +120,6 @@ def _peak_bytes() -> int:
 _look = partial(Operation, tag="operation", method="GET")
 OPERATIONS: Final = (
     _look(path=f"{API}/workers", endpoint=list_workers, summary="List workers", model=schema.WorkerList),
-    _look(
-        path=f"{API}/connections", endpoint=list_connections, summary="List open streams",
-        model=schema.ConnectionList,
-    ),
     _look(path=f"{API}/stats", endpoint=get_stats, summary="How the work stands", model=schema.StatsReport),
     _look(path="/metrics", endpoint=get_metrics, summary="Figures for Prometheus", media="text/plain"),
 )  # fmt: skip

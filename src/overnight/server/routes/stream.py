@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -17,6 +18,7 @@ from overnight.errors import InvalidCursor, StreamTrimmed
 from overnight.ids import RunId
 from overnight.ports.tables import StreamMark
 from overnight.ports.unit_of_work import Transaction
+from overnight.server.connected import Attachment
 from overnight.server.context import Here
 from overnight.server.routing import API, Operation, RunPath
 from overnight.server.sse import EventStream, Rendering
@@ -33,6 +35,20 @@ LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", max_length=40, description="Where to go on; goes before `after`."),
 ]
+_CLIENT: Final = r"^[A-Za-z0-9._:-]{1,64}$"
+ClientName = Annotated[
+    str,
+    Field(
+        pattern=_CLIENT,
+        description="The client's own name for itself: a new connection replaces its earlier one to the same stream.",
+    ),
+]
+OvernightClient = Annotated[
+    str | None,
+    Header(
+        alias="Overnight-Client", pattern=_CLIENT, description="The same as `client`, which goes before it."
+    ),
+]
 Switch = Literal["0", "1"]
 
 
@@ -42,16 +58,19 @@ class StreamQuery(Document):
     after: After | None = None
     deltas: Switch = "0"
     named: Switch = "0"
+    presence: Switch = "0"
     on_gap: Literal["error", "event"] = "error"
+    client: ClientName | None = None
 
 
 class SummaryQuery(Document):
     """Where the summaries begin."""
 
     after: After | None = None
+    client: ClientName | None = None
 
 
-_RENDERINGS: Final[dict[tuple[Switch, Switch], Rendering[Recorded]]] = {
+RENDERINGS: Final[dict[tuple[Switch, Switch], Rendering[Recorded]]] = {
     (named, deltas): Rendering(
         key="named" if named == "1" else "plain",
         batch=sse.named_events if named == "1" else sse.events,
@@ -63,14 +82,25 @@ _RENDERINGS: Final[dict[tuple[Switch, Switch], Rendering[Recorded]]] = {
 
 
 async def stream_run(
-    here: Here, run_id: RunPath, query: Annotated[StreamQuery, Query()], last_event_id: LastEventId = None
+    here: Here,
+    run_id: RunPath,
+    query: Annotated[StreamQuery, Query()],
+    last_event_id: LastEventId = None,
+    overnight_client: OvernightClient = None,
 ) -> Response:
     """Server-sent events of one run, from any position, without a gap or a repeat.
 
     Each frame has `id` (the seq) and `data` (the event). After the final event comes `event: end` with `[DONE]`; a
     client that comes back after that gets 204. Positions that were trimmed are refused with 410 before any byte.
+    With `presence=1` an `event: presence` says who follows the run's session, whenever that changes.
     """
-    here.parts.streams.check_room()
+    what = Attachment(
+        caller=here.caller,
+        target=run_id,
+        client=query.client or overnight_client,
+        presence=query.presence == "1",
+    )
+    here.parts.connections.check(what)
     cursor = sse.cursor(last_event_id, query.after)
     run, mark = await here.services.uow.read(lambda tx: _standing(tx, RunId(run_id), here.owner))
     after = mark.last if cursor is None else cursor
@@ -84,28 +114,31 @@ async def stream_run(
             raise _trimmed(after, mark)
         first, after = sse.gap(mark.first, mark.last), mark.first - 1
     return EventStream(
-        here.services.follower.events(run.pk, after), _RENDERINGS[query.named, query.deltas], here.parts.streams,
-        caller=here.caller, target=run.id, first=first,
+        here.services.follower.events(run.pk, after), RENDERINGS[query.named, query.deltas],
+        here.parts.connections, replace(what, session_id=run.session_id), first=first,
     )  # fmt: skip
 
 
 async def stream_summaries(
-    here: Here, query: Annotated[SummaryQuery, Query()], last_event_id: LastEventId = None
+    here: Here,
+    query: Annotated[SummaryQuery, Query()],
+    last_event_id: LastEventId = None,
+    overnight_client: OvernightClient = None,
 ) -> Response:
     """Server-sent events with the summary of each run that changes; `id` is the position among all changes.
 
     A run that changes often is shown as it stands last. One such stream is enough for a whole screen of runs.
     """
-    here.parts.streams.check_room()
+    what = Attachment(caller=here.caller, target=None, client=query.client or overnight_client)
+    here.parts.connections.check(what)
     cursor = sse.cursor(last_event_id, query.after)
     newest = await here.services.uow.read(lambda tx: tx.runs.last_change())
     after = newest if cursor is None else cursor
     if after > newest:
         raise InvalidCursor(f"the newest change is {newest}; {after} is not among them")
     return EventStream(
-        here.services.follower.changes(here.owner, after), _SUMMARIES, here.parts.streams,
-        caller=here.caller, target="summaries",
-    )  # fmt: skip
+        here.services.follower.changes(here.owner, after), _SUMMARIES, here.parts.connections, what
+    )
 
 
 def _standing(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, StreamMark]:

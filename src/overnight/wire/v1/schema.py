@@ -290,18 +290,25 @@ class WorkerList(Resource):
 
 
 class ConnectionModel(Resource):
-    """An open stream."""
+    """A stream or socket that is open; `peer`, `active_at` and `delivered` are known to its own server alone."""
 
-    kind: str
-    target: str
-    principal: str
-    peer: str
-    since: Time
-    delivered: int
+    id: str
+    kind: Literal["sse", "socket"]
+    target: str | None
+    owner: str
+    actor: str
+    client: str | None
+    server: str
+    connected_at: Time
+    seen_at: Time
+    fresh: bool
+    peer: str | None
+    active_at: Time | None
+    delivered: int | None
 
 
 class ConnectionList(Resource):
-    """Open streams of this server process, oldest first."""
+    """Open connections, oldest first."""
 
     items: list[ConnectionModel]
     next_cursor: None
