@@ -12,7 +12,16 @@ from overnight.clock import SystemClock
 from overnight.domain.action import Action
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.domain.run import Position
-from overnight.domain.update import Answer, Asked, Message, Output, TurnOutcome, Update, UsageReported, Withdrawn
+from overnight.domain.update import (
+    Answer,
+    Asked,
+    Message,
+    Output,
+    TurnOutcome,
+    Update,
+    UsageReported,
+    Withdrawn,
+)
 from overnight.domain.values import Failure, Usage
 from overnight.errors import BackendFailure, LeaseLost
 from overnight.ports.backend import BackendTurn, Batch, Ended, Stopped, StoreInput, TurnStart, Verdict

@@ -70,7 +70,7 @@ async def said(server: Rig, run: Any) -> list[str]:
 
 
 async def test_the_run_is_blocked_until_somebody_allows(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
+    server, run, _ = await started(rig, asks(command()))
     blocked = await server.until(run, State.BLOCKED)
     [approval] = await server.pending(run)
     assert blocked.waiting_for is not None
@@ -507,7 +507,7 @@ async def test_a_budget_can_end_the_run(rig: Make, option: str, state: State, pa
 
 
 async def test_no_secret_is_shown(rig: Make) -> None:
-    secret = "hunter2-hunter2-hunter2"  # noqa: S105 -- what must not be shown
+    secret = "hunter2-hunter2-hunter2"
     backend = fake(asks(command(f"curl -u me:{secret} x")), capabilities=ASKING)
     server = await rig(backend, policy=RunPolicy(default_backend="fake", secrets={"PASS": secret}))
     run = await server.submit(mode="oneshot", approval_policy="ask_all", secrets=["PASS"])

@@ -4,6 +4,7 @@ import pytest
 
 from overnight.ports.notifier import Notifier
 from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.testing.conformance.approvals import ApprovalSuite
 from overnight.testing.conformance.log import LogSuite
 from overnight.testing.conformance.notices import NotifierSuite
 from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
@@ -23,6 +24,10 @@ class TestLog(LogSuite):
 
 
 class TestRecords(RecordSuite):
+    pass
+
+
+class TestApprovals(ApprovalSuite):
     pass
 
 

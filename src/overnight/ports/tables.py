@@ -453,7 +453,7 @@ class ApprovalTable(Protocol):
         ...
 
     def rules(self, session_pk: int) -> tuple[Rule, ...]:
-        """The session's standing answers, oldest first."""
+        """The session's standing answers, always in the same order."""
         ...
 
 

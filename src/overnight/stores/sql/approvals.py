@@ -74,7 +74,6 @@ _UNUSED: Final = Statement(
         or_(approvals.c.turn != key("turn"), approvals.c.attempt != key("attempt")),
         approvals.c.used_at.is_(None),
     )
-    .order_by(approvals.c.pk)
     .limit(1)
 )
 _OVERDUE: Final = Statement(
@@ -89,7 +88,7 @@ _SAME_RULE: Final = Statement(
     select(rules.c.pk).where(rules.c.session_pk == key("session"), rules.c.rule == key("rule"))
 )
 _RULES: Final = Statement(
-    select(rules.c.rule).where(rules.c.session_pk == key("session")).order_by(rules.c.pk)
+    select(rules.c.rule).where(rules.c.session_pk == key("session")).order_by(rules.c.rule)
 )
 
 

@@ -5,6 +5,9 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{name}"
-        for name in ("backend", "log", "notices", "queue", "records", "sessions", "stage", "tables", "units", "walk")
+        for name in (
+            "approvals", "backend", "log", "notices", "queue", "records", "sessions", "stage", "tables", "units",
+            "walk",
+        )  # fmt: skip
     )
 )

@@ -113,8 +113,6 @@ class SessionSuite:
         await stage.uow.write(lambda tx: tx.queue.save(taken, 9))
         assert await stage.uow.read(lambda tx: tx.queue.queued(session.pk, 9)) == (second,)
         assert await stage.uow.read(lambda tx: tx.queue.get(session.pk, first.id)) == taken
-        assert await stage.uow.read(lambda tx: tx.queue.of_turn(run.id, 3)) == taken
-        assert await stage.uow.read(lambda tx: tx.queue.of_turn(run.id, 4)) is None
         for session_pk, message_id in ((other.pk, first.id), (session.pk, MessageId("msg_none"))):
             with pytest.raises(NotFound):
                 await stage.uow.read(lambda tx: tx.queue.get(session_pk, message_id))

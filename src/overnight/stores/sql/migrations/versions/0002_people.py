@@ -25,6 +25,7 @@ def upgrade() -> None:
         "sessions", sa.Column("name_folded", sa.Text(), server_default=sa.text("''"), nullable=False)
     )
     op.add_column("runs", sa.Column("waiting_since", KEY, nullable=True))
+    op.drop_index("ix_runs_overdue", "runs")
     op.add_column("turns", sa.Column("blocked_ms", KEY, server_default=sa.text("0"), nullable=False))
     op.create_table(
         "connections",
@@ -64,7 +65,6 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("ix_queue_waiting", "queue", ["session_pk", "state", "pk"], unique=False)
-    op.create_index("ix_queue_taken", "queue", ["run_id", "turn"], unique=False)
     op.create_table(
         "session_keys",
         sa.Column("owner", sa.Text(), nullable=False),
@@ -260,6 +260,14 @@ def downgrade() -> None:
         op.drop_index(name, "sessions")
     for table in TABLES:
         op.drop_table(table)
+    op.create_index(
+        "ix_runs_overdue",
+        "runs",
+        ["waiting_until"],
+        unique=False,
+        sqlite_where=sa.text("waiting_until IS NOT NULL"),
+        postgresql_where=sa.text("waiting_until IS NOT NULL"),
+    )
     op.drop_column("turns", "blocked_ms")
     op.drop_column("runs", "waiting_since")
     for column in ("name_folded", "plan", "step", "phase"):
