@@ -16,11 +16,17 @@ from overnight.server.routing import Operation
 pytestmark = pytest.mark.anyio
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY")
 RUN = "run_00000000000000000000000000"
+APPROVAL = "apr_00000000000000000000000000"
 CLOSED = [one for one in OPERATIONS if not one.open]
 
 
 def concrete(path: str) -> str:
-    return path.replace("{run_id}", RUN).replace("{number}", "1").replace("{name}", "echo")
+    return (
+        path.replace("{run_id}", RUN)
+        .replace("{number}", "1")
+        .replace("{name}", "echo")
+        .replace("{approval_id}", APPROVAL)
+    )
 
 
 def request(method: str, path: str, *headers: str, body: str = "", host: str = "127.0.0.1") -> bytes:

@@ -8,6 +8,6 @@ async for event in client.follow(run["id"]):
 
 from overnight.client.client import Client
 from overnight.client.endpoint import Endpoint
-from overnight.client.shapes import Backend, Event, Page, Run, Turn
+from overnight.client.shapes import Approval, Backend, Event, Page, Run, Turn
 
-__all__ = ["Backend", "Client", "Endpoint", "Event", "Page", "Run", "Turn"]
+__all__ = ["Approval", "Backend", "Client", "Endpoint", "Event", "Page", "Run", "Turn"]

@@ -14,7 +14,7 @@ import orjson
 
 from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.follow import Follow, Plan
-from overnight.client.shapes import Backend, Delta, Event, Page, Run, Turn
+from overnight.client.shapes import Approval, Backend, Delta, Event, Page, Run, Turn
 from overnight.client.transport import Headers, Query, Transport
 from overnight.clock import Clock, SystemClock
 from overnight.errors import InvalidId, OutcomeUnknown, OvernightError, Unreachable
@@ -141,6 +141,26 @@ class Client:
         """The files that a run touched."""
         return await self._json("GET", _run(run_id, "/files"), query=query)
 
+    async def approvals(
+        self, *, limit: int = 50, cursor: str | None = None, **filters: str | Sequence[str] | None
+    ) -> Page[Approval]:
+        """One page, newest first. Filters: state, run_id, session_id."""
+        query = {"limit": limit, "cursor": cursor, **filters}
+        return cast("Page[Approval]", await self._json("GET", "/approvals", query=query))
+
+    async def approval(self, approval_id: str) -> Approval:
+        """What is asked, with the digest that a decision needs."""
+        return cast("Approval", await self._json("GET", f"/approvals/{_part(approval_id)}"))
+
+    async def resolve(self, approval_id: str, option: str, digest: str, **body: object) -> Approval:
+        """Decide. `body`: feedback, changes. Safe to send again.
+
+        Raises AlreadyDecided, ApprovalOver, and ActionChanged when `digest` is not that of what would happen now.
+        """
+        path = f"/approvals/{_part(approval_id)}/resolve"
+        document = {"option": option, "digest": digest, **body}
+        return cast("Approval", await self._json("POST", path, json=document))
+
     async def backends(self) -> list[Backend]:
         """Every backend with its last preflight."""
         return cast("Page[Backend]", await self._json("GET", "/backends"))["items"]
@@ -152,6 +172,11 @@ class Client:
     async def workers(self) -> list[dict[str, Any]]:
         """Who is attached."""
         return cast("list[dict[str, Any]]", (await self._json("GET", "/workers"))["items"])
+
+    async def connections(self, session_id: str | None = None) -> list[dict[str, Any]]:
+        """Streams and sockets that are open, or those that follow one session."""
+        found = await self._json("GET", "/connections", query={"session_id": session_id})
+        return cast("list[dict[str, Any]]", found["items"])
 
     async def stats(self) -> dict[str, Any]:
         """Queue depth, saturation, and what nobody offers."""

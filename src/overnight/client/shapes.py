@@ -171,6 +171,44 @@ class Turn(TypedDict):
     error: Failure | None
 
 
+class ApprovalOption(TypedDict):
+    """One way to decide; `rule` is what it would write for the session."""
+
+    id: str
+    label: str
+    kind: str
+    rule: NotRequired[dict[str, object]]
+
+
+class Decision(TypedDict):
+    """What was decided; `by` is `system` when nobody decided in time."""
+
+    option: str
+    feedback: str | None
+    changes: dict[str, object] | None
+    by: str
+
+
+class Approval(TypedDict):
+    """A question to a person. `state`: pending, resolved, expired, cancelled."""
+
+    id: str
+    owner: str
+    run_id: str
+    session_id: str
+    kind: str
+    title: str
+    context: dict[str, object]
+    digest: str
+    options: list[ApprovalOption]
+    state: str
+    decision: Decision | None
+    default_option: str
+    expires_at: str
+    created_at: str
+    resolved_at: str | None
+
+
 class Problem(TypedDict):
     """What a check found, and how to mend it."""
 

@@ -19,7 +19,18 @@ from overnight.server.context import Parts
 from overnight.server.gate import Gate
 from overnight.server.login import Logins
 from overnight.server.presence import Presence
-from overnight.server.routes import admin, backends, changes, connections, log, operation, root, runs, stream
+from overnight.server.routes import (
+    admin,
+    approvals,
+    backends,
+    changes,
+    connections,
+    log,
+    operation,
+    root,
+    runs,
+    stream,
+)
 from overnight.server.routing import Operation, register, responses
 from overnight.server.services import Services
 from overnight.wire import problem
@@ -29,6 +40,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *log.OPERATIONS,
     *changes.OPERATIONS,
     *stream.OPERATIONS,
+    *approvals.OPERATIONS,
     *backends.OPERATIONS,
     *operation.OPERATIONS,
     *connections.OPERATIONS,

@@ -26,7 +26,7 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _words(value: object) -> object:
+def words(value: object) -> object:
     """Lists may also be written with commas: `queued,paused`."""
     listed = _listed(value)
     if not isinstance(listed, list):
@@ -65,7 +65,7 @@ class ControlBody(Document):
 class FilterBody(Document):
     """Which runs: the same names as the query of `GET /runs`."""
 
-    state: Annotated[list[State], BeforeValidator(_words), Field(max_length=10)] = Field(default_factory=list)
+    state: Annotated[list[State], BeforeValidator(words), Field(max_length=10)] = Field(default_factory=list)
     mode: Mode | None = None
     backend: Name | None = None
     session: RunIdText | None = None
@@ -110,6 +110,21 @@ class BulkControlBody(Document):
             raise ValueError("a `filter` needs `expect_count`: the number of runs that you expect to act on")
         ControlBody(action=self.action, text=self.text)
         return self
+
+
+class ApprovalChanges(Document):
+    """What a decision changes. `limits`: of a run whose budget is spent; null takes a limit away."""
+
+    limits: LimitsSpec | None = None
+
+
+class ResolveBody(Document):
+    """`POST /approvals/{id}/resolve`. `digest` says what was seen: another action is not decided with it."""
+
+    option: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    feedback: Annotated[str, StringConstraints(max_length=20_000)] | None = None
+    changes: ApprovalChanges | None = None
 
 
 class TokenBody(Document):
