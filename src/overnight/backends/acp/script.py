@@ -1,0 +1,36 @@
+"""What one turn is to come to, as far as the protocol is concerned: made by the program, followed by the codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+UsageStyle = Literal["result", "quota", "chunks", "none"]
+"""Where a program tells the usage of one turn: in the prompt's result, in the result's quota, in the chunks of
+messages (to be added up), or nowhere. Whether cached input is counted within the input is seen from the totals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """One turn. The same script and the same lines make the same conversation."""
+
+    workspace: str
+    """Absolute."""
+    prompt: str
+    resume: str | None = None
+    """The agent's session to go on with."""
+    cost_before: float = 0.0
+    """What the session had cost before this turn, for agents that report the session's total."""
+    mode: str | None = None
+    """The agent's mode to choose. One that cannot be chosen fails the turn: the agent might act without asking."""
+    model: str | None = None
+    effort: str | None = None
+    auth: str | None = None
+    """The authentication method to name, where the agent offers it."""
+    reads: bool = True
+    """Whether the agent may have files read by us."""
+    writes: bool = True
+    terminals: bool = True
+    usage: UsageStyle = "result"
+    history_ends_with: str | None = None
+    """The update after which a program that goes on telling a loaded session's history has come to its end."""
