@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +43,16 @@ async def rig(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Make]:
         rigs.append(made)
         return await made.start(supervise=supervise)
 
+    before = shared_by_the_process()
     yield make
     for made in rigs:
         if not made.ended:
             await made.supervisor.shutdown()
             await made.close()
+    assert shared_by_the_process() == before
+
+
+def shared_by_the_process() -> tuple[object, ...]:
+    """What every thread and task has in common: carrying out runs leaves it alone."""
+    loop = asyncio.get_running_loop()
+    return Path.cwd(), sys.stdout, sys.stderr, dict(os.environ), loop, signal.getsignal(signal.SIGTERM)

@@ -6,8 +6,17 @@ pytest.register_assert_rewrite(
     *(
         f"{__name__}.{name}"
         for name in (
-            "approvals", "backend", "log", "notices", "queue", "records", "sessions", "stage", "tables", "units",
+            "approvals",
+            "backend",
+            "log",
+            "notices",
+            "queue",
+            "records",
+            "sessions",
+            "stage",
+            "tables",
+            "units",
             "walk",
-        )  # fmt: skip
+        )
     )
 )
