@@ -53,6 +53,7 @@ class Stage:
     clock: Clock
     follower: Follower
     runs: RunService
+    approvals: ApprovalService
     data_dir: Path
     work: Path
     port: int
@@ -132,6 +133,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         rules=Rules(steer_how=backends.steer_how),
     )  # fmt: skip
     follower = Follower(store, notifier, poll_s=0.2)
+    approvals = ApprovalService(uow=store, clock=clock, workspaces=workspaces, policy=policy, host_id=HOST)
     handovers: list[str] = []
     unready: list[str] = []
 
@@ -144,7 +146,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
     services = Services(
         settings=ServerSettings(version="0.0.0", **settings), uow=store, notifier=notifier, clock=clock,
         follower=follower, server_id=SERVER, runs=runs, backends=backends,
-        approvals=ApprovalService(uow=store, clock=clock, workspaces=workspaces, policy=policy, host_id=HOST),
+        approvals=approvals,
         diffs=Diffs(uow=store, workspaces=workspaces, policy=policy),
         turn_files=TurnFiles(uow=store, folders=folders, policy=policy),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
@@ -155,8 +157,8 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
             create_app(services), Listen(port=0, grace_s=2), end_streams=follower.close
         ) as where:
             stage = Stage(
-                store=store, clock=clock, follower=follower, runs=runs, data_dir=folders.data_dir, work=work,
-                port=where.port, secret="",
+                store=store, clock=clock, follower=follower, runs=runs, approvals=approvals,
+                data_dir=folders.data_dir, work=work, port=where.port, secret="",
                 handovers=handovers, unready=unready, meters=services.meters,
             )  # fmt: skip
             stage.secret = await stage.token(name="operator")
