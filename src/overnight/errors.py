@@ -249,6 +249,13 @@ class StaleVersion(Conflict):
     title = "The session was changed by somebody else"
 
 
+class SessionExpired(Conflict):
+    """The session was left alone for too long and takes nothing any more; it can still be read and deleted."""
+
+    code = "session_expired"
+    title = "The session has expired"
+
+
 class SessionBusy(Conflict):
     """A run of the session is not final."""
 

@@ -29,7 +29,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"backend": "nobody"}, "unknown_backend"),
     ({"fallback": ["nobody/model"]}, "unknown_backend"),
     ({"mode": "plan"}, "mode_unavailable"),
-    ({"mode": "chat"}, "mode_unavailable"),
+    ({"mode": "gossip"}, "mode_unavailable"),
     ({"agent": "reviewer"}, "unknown_agent"),
     ({"sandbox": "full_access"}, "above_ceiling"),
     ({"limits": {"turns": 11}}, "above_ceiling"),

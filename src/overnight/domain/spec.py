@@ -132,6 +132,11 @@ class RunSpec(Document):
         return goal
 
     @property
+    def keeps_logs(self) -> bool:
+        """Whether it goes on turn after turn by its logs, until a condition of its own is met."""
+        return self.mode == "continuous"
+
+    @property
     def backend_name(self) -> str:
         """The backend of a resolved spec. Raises ValueError before resolution."""
         if self.backend is None:

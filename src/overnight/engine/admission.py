@@ -21,7 +21,6 @@ from overnight.errors import (
     BackendNotReady,
     EnvironmentRefused,
     InvalidInput,
-    ModeUnavailable,
     PolicyUnsupported,
     SandboxUnavailable,
     StopFilePresent,
@@ -30,8 +29,6 @@ from overnight.errors import (
 )
 from overnight.ports.workspace import Workspaces
 
-MODES: Final = ("oneshot", "continuous")
-"""The modes that can be carried out today."""
 MASK: Final = "***"
 NEVER: Final = (
     "LD_*", "DYLD_*", "GLIBC_*", "MALLOC_*", "PATH", "HOME", "SHELL", "ENV", "BASH_ENV", "BASH_FUNC_*", "SHELLOPTS",
@@ -62,7 +59,7 @@ class Admission:
     """Decides whether a run may be accepted."""
 
     def __init__(self, *, policy: RunPolicy, backends: Backends, workspaces: Workspaces) -> None:
-        self._policy = policy
+        self.policy = self._policy = policy
         self._backends = backends
         self._workspaces = workspaces
 
@@ -98,10 +95,7 @@ class Admission:
         )  # fmt: skip
 
     def _check_mode(self, spec: RunSpec) -> None:
-        if spec.mode not in MODES:
-            raise ModeUnavailable(
-                f"mode {spec.mode!r} is not offered", mend=f"use one of: {', '.join(MODES)}"
-            )
+        self._policy.modes.get(spec.mode)
         if spec.agent is not None:
             raise UnknownAgent(f"no agent profile is named {spec.agent!r}", mend="leave `agent` out")
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from overnight.domain.request import Request
 from overnight.domain.run import Run, Turn
-from overnight.domain.session import SessionMessage
+from overnight.domain.states import TurnState
 from overnight.engine import prompt
+from overnight.engine.conversation import Words, words
 from overnight.engine.follow_requests import steering, text_of
 from overnight.engine.opening import Opening, Place, next_place
 from overnight.engine.preparation import Prepared
@@ -28,7 +29,9 @@ class _Known:
     last: Turn | None
     steers: Sequence[Request]
     resume: dict[str, object]
-    messages: Sequence[SessionMessage]
+    place: Place
+    words: Words
+    variables: Mapping[str, object]
 
 
 class Assembly:
@@ -40,13 +43,14 @@ class Assembly:
     async def assemble(self, run: Run, prepared: Prepared) -> tuple[Opening, str]:
         """The opening of the next turn, and its prompt, which has been written to the turn's folder."""
         known = await self._shop.uow.read(lambda tx: _known(tx, run))
-        place = next_place(run, known.last)
+        place = known.place
         folder = self._shop.folders.turn(run.id, place.number, place.attempt)
         text = await asyncio.to_thread(self._write, run, prepared, place, known, folder)
         relative = str(folder.relative_to(self._shop.folders.data_dir))
         opening = Opening(
-            place=place, prepared=prepared, folder=relative, resume=known.resume, steers=known.steers
-        )
+            place=place, prepared=prepared, folder=relative, resume=known.resume, steers=known.steers,
+            words=known.words,
+        )  # fmt: skip
         return opening, text
 
     def _write(self, run: Run, prepared: Prepared, place: Place, known: _Known, folder: Path) -> str:
@@ -56,9 +60,10 @@ class Assembly:
             run.spec,
             prompt.gather(workspaces, workspace, run.spec),
             turn=place.number,
-            messages=() if _resumes(prepared, known) else known.messages,
-            steers=[text_of(request) for request in known.steers],
-            again=place.again or (known.last is not None and known.last.stop_reason == INTERRUPTED),
+            messages=() if _resumes(prepared, known) else known.words.history,
+            steers=known.words.texts,
+            again=place.again or _cut_off(known.last),
+            variables=known.variables,
         )
         self._shop.folders.make(folder)
         descriptor = os.open(folder / PROMPT_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -76,13 +81,28 @@ def read_prompt(folder: Path) -> str:
 
 
 def _known(tx: Transaction, run: Run) -> _Known:
+    last, steers = tx.turns.last(run.pk), steering(tx, run)
+    place = next_place(run, last)
+    history = tx.sessions.messages(run.session_pk, prompt.MESSAGES)
+    if run.spec.mode == "chat":
+        said = words(tx, run, steers, history, redo=place.again or _cut_off(last))
+    else:
+        said = Words(texts=tuple(text_of(request) for request in steers), history=history)
     return _Known(
-        last=tx.turns.last(run.pk),
-        steers=steering(tx, run),
+        last=last, steers=steers, place=place, words=said,
         resume=tx.sessions.backend_state(run.session_pk, run.backend),
-        messages=tx.sessions.messages(run.session_pk, prompt.MESSAGES),
-    )
+        variables=tx.sessions.lock(run.session_pk).variables,
+    )  # fmt: skip
+
+
+def _cut_off(last: Turn | None) -> bool:
+    """Whether the last turn did not come to its own end, so that the next one takes it up."""
+    return last is not None and (last.stop_reason == INTERRUPTED or last.state is not TurnState.COMPLETED)
 
 
 def _resumes(prepared: Prepared, known: _Known) -> bool:
-    return prepared.backend.capabilities.resume and bool(known.resume)
+    """Whether the backend still has the conversation. Some keep theirs by the folder in which it began."""
+    here = str(prepared.workspace)
+    return (
+        prepared.backend.capabilities.resume and bool(known.resume) and known.resume.get("cwd", here) == here
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import ValidationError
@@ -41,6 +41,8 @@ class Control:
     text: str | None = None
     when: When | None = None
     limits: Mapping[str, object] | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """More members for the request of a steer."""
 
 
 def control(
@@ -121,7 +123,7 @@ def _steer(
     how = rules.steer_how(run, asked.when) if at_work else "queue"
     data = {"text": asked.text, "how": how, "by": by.name}
     moves.note(tx, run, now_ms, Draft(type="run.steered", data=data))
-    tx.requests.add(run.pk, "steer", data, by, now_ms)
+    tx.requests.add(run.pk, "steer", {**data, **asked.extra}, by, now_ms)
     return run, how
 
 

@@ -14,6 +14,7 @@ from overnight.domain.values import Completion, Failure
 from overnight.engine.adoption import Adoption
 from overnight.engine.assembly import Assembly
 from overnight.engine.boundary import give_back_until, let_go
+from overnight.engine.conversation import Outdated
 from overnight.engine.follow_requests import RequestFollower
 from overnight.engine.hold import Hold
 from overnight.engine.kit import Kit, Living, Released
@@ -121,6 +122,8 @@ class _Pipeline:
                 prepared = await self._prepared(run)
                 await self._heed_stop_file(run, prepared)
                 living = await self._spawn(run, prepared)
+            except Outdated:
+                continue
             except (WorkspaceRefused, UnknownBackend, BackendFailure) as refusal:
                 await self._refuse(refusal)
             else:

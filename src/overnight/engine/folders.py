@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +30,18 @@ class Folders:
         """All homes of a session."""
         return self.data_dir / "homes" / session_id
 
+    def of_session(self, session_id: str) -> tuple[Path, ...]:
+        """All that belongs to a session besides its runs: its agents' homes, and the folder of its conversation."""
+        return self.homes(session_id), self.run(session_id)
+
     @staticmethod
     def make(folder: Path) -> Path:
         """Create `folder` and its parents with mode 0700; idempotent."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+
+def remove_folders(folders: Iterable[Path]) -> None:
+    """Remove them with all that is in them, as far as that is possible; blocks on the disk."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from overnight.domain.run import Run
 from overnight.domain.session import SessionMessage
 from overnight.engine.hold import Hold
 from overnight.engine.recorder import Recorder
+from overnight.engine.waiting_messages import carried_in
 from overnight.engine.workshop import Workshop
 from overnight.errors import LeaseLost
 from overnight.ports.notifier import requests_topic
@@ -119,6 +120,7 @@ def said(tx: Transaction, run: Run, request: Request, now_ms: int, outcome: str)
         role="user", text=text_of(request), at=now_ms, run_id=run.id, turn=run.turn or None
     )
     tx.sessions.add_message(run.session_pk, message)
+    carried_in(tx, run, request, now_ms)
     tx.requests.settle(request.pk, outcome, now_ms)
 
 

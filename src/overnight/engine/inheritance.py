@@ -13,7 +13,9 @@ from overnight.domain.spec import RunSpec
 from overnight.engine.policy import RunPolicy
 from overnight.errors import InvalidInput
 
-NOT_INHERITED: Final = frozenset({"goal", "mode", "profile", "session_id", "not_before", "environment", "agent"})
+NOT_INHERITED: Final = frozenset(
+    {"goal", "mode", "profile", "session_id", "not_before", "environment", "agent"}
+)
 """What belongs to one run alone. Values of the environment are never shown again, a configuration always is."""
 
 

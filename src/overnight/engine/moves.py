@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 from overnight.domain.approval import Approval
 from overnight.domain.event import Draft
 from overnight.domain.run import Run
+from overnight.domain.session import Phase
 from overnight.domain.states import FINAL, Input, State
 from overnight.domain.values import Cancellation, Completion, Failure, PauseReason, WaitingFor
 from overnight.ports.notifier import QUEUE
@@ -33,6 +35,8 @@ def move(
         drop_approvals(tx, moved, f"the run was {moved.state}", now_ms)
     note(tx, moved, now_ms, Draft(type=type, data=data))
     saved = tx.runs.save(moved)
+    if (phase := PHASES.get(saved.state)) is not None and saved.parent_id is None:
+        tx.sessions.touch(saved.session_pk, now_ms, phase=phase)
     if saved.final:
         _settle_session(tx, saved, now_ms)
     if saved.state in _UNHELD:
@@ -162,6 +166,19 @@ def handed_back(
 
 
 _UNHELD = FINAL | {State.QUEUED, State.PAUSED, State.WAITING}
+
+
+PHASES: Final[Mapping[State, Phase]] = MappingProxyType(
+    {
+        State.RUNNING: "execution",
+        State.BLOCKED: "review",
+        State.WAITING: "review",
+        State.COMPLETED: "completed",
+        State.FAILED: "failed",
+        State.CANCELLED: "failed",
+    }
+)
+"""What its top-level run's state says of a session; the other states leave it as it is."""
 
 
 def _settle_session(tx: Transaction, run: Run, now_ms: int) -> None:

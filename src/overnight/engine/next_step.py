@@ -80,9 +80,11 @@ class AskBudget:
 Step = Complete | Fail | NextTurn | Again | Fallback | Pause | AskBudget
 
 
-def next_step(run: Run, result: TurnResult, *, now_ms: int, timing: Timing) -> Step:
-    """Decide. `run` has this turn's amounts in its stats and idle turns already."""
-    if result.met is not None:
+def next_step(
+    run: Run, result: TurnResult, *, now_ms: int, timing: Timing, more: bool = False
+) -> Step:
+    """Decide. `run` has this turn's amounts in its stats and idle turns already; `more`: messages wait in a chat."""
+    if result.met is not None and run.spec.mode != "chat":
         return Complete(completion=result.met)
     if result.abandoned:
         return _after_abandoned(run)
@@ -91,7 +93,16 @@ def next_step(run: Run, result: TurnResult, *, now_ms: int, timing: Timing) -> S
         return _after_failure(run, result.failure, budget, now_ms, timing)
     if result.interrupted:
         return budget or NextTurn()
-    return _after_completed(run, budget)
+    return _after_message(run, budget, more=more) if run.spec.mode == "chat" else _after_completed(run, budget)
+
+
+def _after_message(run: Run, budget: Step | None, *, more: bool) -> Step:
+    """A conversation is over for now when nothing more is to be said, whatever the agent thinks of it."""
+    if not more:
+        return Complete(completion=Completion(by="one_turn"))
+    if turns_used_up(run.limits, run.stats):
+        return Complete(completion=Completion(by="limit"))
+    return budget or NextTurn()
 
 
 def _after_completed(run: Run, budget: Step | None) -> Step:

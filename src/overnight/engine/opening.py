@@ -11,8 +11,10 @@ from overnight.domain.request import Request
 from overnight.domain.run import Run, Turn
 from overnight.domain.session import SessionMessage
 from overnight.domain.states import TurnState
+from overnight.domain.values import Completion
 from overnight.engine import moves
 from overnight.engine.boundary import let_go
+from overnight.engine.conversation import Outdated, Words
 from overnight.engine.folders import Folders
 from overnight.engine.follow_requests import said
 from overnight.engine.hold import Wish
@@ -53,11 +55,21 @@ class Opening:
     """Relative to the data directory."""
     resume: Mapping[str, object]
     steers: Sequence[Request]
+    words: Words
 
     def open(self, tx: Transaction, run: Run, now_ms: int, wish: Wish | None) -> tuple[Run, Turn] | None:
-        """Store the turn, unless the run is to be let go first: then None."""
+        """Store the turn, unless the run is to be let go first: then None.
+
+        Raises Outdated when what a chat turn would say has changed since it was put together.
+        """
         if let_go(tx, run, wish, now_ms):
             return None
+        if run.spec.mode == "chat":
+            if not self.words.still_wait(tx, run):
+                raise Outdated
+            if not self.words.texts:
+                moves.complete(tx, run, Completion(by="one_turn"), now_ms)
+                return None
         turn = Turn(
             run_pk=run.pk, number=self.place.number, attempt=self.place.attempt, state=TurnState.STARTED,
             backend=run.backend, model=run.model, token=run.token, folder=self.folder, started_at=now_ms,
@@ -70,7 +82,10 @@ class Opening:
         return tx.runs.save(opened), turn
 
     def _tell_session(self, tx: Transaction, run: Run, now_ms: int) -> None:
-        if run.turn == 1 and run.attempt == 1:
+        tx.sessions.touch(run.session_pk, now_ms, step=run.turn)
+        if run.spec.mode == "chat":
+            self.words.take(tx, run, now_ms)
+        elif run.turn == 1 and run.attempt == 1:
             goal = SessionMessage(role="user", text=run.spec.goal, at=now_ms, run_id=run.id, turn=1)
             tx.sessions.add_message(run.session_pk, goal)
         for request in self.steers:

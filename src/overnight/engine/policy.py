@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight.domain.mode import Modes
 from overnight.domain.redaction import Redactor
 from overnight.domain.rule import Rule
+from overnight.domain.session import SessionState
 from overnight.domain.spec import ApprovalKind, ApprovalPolicy, ApprovalsSpec, LimitsSpec, Sandbox
 
 
@@ -32,6 +34,8 @@ class RunPolicy:
     """The same for single kinds of approvals."""
     park_after_s: float = 900.0
     """An agent that waits for a person for so long is stopped; the decision starts its turn again."""
+    modes: Modes = field(default_factory=Modes)
+    """How runs may proceed, profiles included."""
     rules: tuple[Rule, ...] = ()
     """Standing answers to what agents want to do; a session's own come on top."""
 
@@ -57,6 +61,19 @@ class Timing:
     heartbeat_s: float = 10.0
     backoff_s: float = 2.0
     """First wait after a retryable backend failure; doubles, at most 300."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPolicy:
+    """How long a session without a live run may be left alone before it expires."""
+
+    active_hours: float = 24.0
+    suspended_days: float = 30.0
+
+    def patience_ms(self, state: SessionState) -> int | None:
+        """For a session in that state; None: for ever."""
+        hours = {"active": self.active_hours, "suspended": self.suspended_days * 24}.get(state)
+        return None if hours is None else round(hours * 3_600_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,14 +115,15 @@ class Preparation:
         if isinstance(wanted, GitWorkspace):
             return self._shop.workspaces.checkout(run.id, wanted.git, wanted.ref)
         if wanted is None:
-            return self._shop.workspaces.scratch(run.id)
+            # A conversation goes on where it was: its folder is the session's, not the run's.
+            return self._shop.workspaces.scratch(run.session_id if run.spec.mode == "chat" else run.id)
         return self._shop.workspaces.check(wanted)
 
     def _look_around(self, run: Run, prepared: Prepared) -> Prepared:
         """Before the first turn: logs from templates and the first snapshot. Before every turn: the stop file."""
         workspaces, workspace = self._shop.workspaces, prepared.workspace
         if run.turn == 0:
-            if run.spec.mode != "oneshot":
+            if run.spec.keeps_logs:
                 make_logs(workspaces, workspace, run.spec)
             self.logs(run, workspace).begin()
             self._take_base(run, workspace)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from overnight.domain.event import canonical
 from overnight.domain.session import SessionMessage
 from overnight.domain.spec import RunSpec
 from overnight.domain.text import cut_utf8, plain
@@ -22,6 +23,8 @@ MESSAGES: Final = 100
 """How many of a session's messages go into the prompt of a backend that cannot resume."""
 MAX_MESSAGE: Final = 8_000
 MAX_HISTORY: Final = 200_000
+MAX_VARIABLES: Final = 32_000
+"""Bytes of a session's variables in a prompt."""
 
 INSTRUCTIONS: Final = """\
 You are working through a longer piece of work in several turns, unattended. Between turns you may forget everything \
@@ -115,7 +118,7 @@ def gather(workspaces: Workspaces, workspace: Path | None, spec: RunSpec) -> Mat
         if found := _read_head(workspaces, workspace, path, min(MAX_REFERENCE, left)):
             references.append(found)
             left -= len(found.text.encode("utf-8", "replace"))
-    if spec.mode == "oneshot":
+    if not spec.keeps_logs:
         return Material(references=tuple(references))
     return Material(
         work_log=_read_tail(workspaces, workspace, spec.completion.log),
@@ -132,12 +135,16 @@ def assemble(
     messages: Sequence[SessionMessage] = (),
     steers: Sequence[str] = (),
     again: bool = False,
+    variables: Mapping[str, object] | None = None,
 ) -> str:
     """The prompt of a turn.
 
     `messages` is the session's history for a backend that cannot resume, oldest first (empty for one that can);
-    `steers` are texts that a person has sent for this turn; `again`: this turn was abandoned and is done once more.
+    `steers` are texts that a person has sent for this turn (in a chat all that is said in it); `again`: this turn was
+    abandoned and is done once more; `variables` are the session's.
     """
+    if spec.mode == "chat":
+        return _chat(material, messages, steers, again=again, variables=variables)
     if spec.mode == "oneshot":
         parts = [spec.goal.strip(), *_references(material), *_history(messages)]
     else:
@@ -148,12 +155,36 @@ def assemble(
             *_history(messages),
             *_references(material),
         ]
-    parts += _notices(steers, again=again)
+    parts += [*_variables(variables), *_notices(steers, again=again)]
     if spec.mode != "oneshot":
         parts.append(
             "# Begin work\n\nThis is turn " + f"{turn}. Read the logs above, then take the next step now."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _chat(
+    material: Material,
+    messages: Sequence[SessionMessage],
+    said: Sequence[str],
+    *,
+    again: bool,
+    variables: Mapping[str, object] | None,
+) -> str:
+    """Just what is said, where nothing else has to be told; else that comes first and the message last."""
+    before = [*_references(material), *_history(messages), *_variables(variables), *_notices((), again=again)]
+    text = "\n\n".join(words.strip() for words in said)
+    parts = [*before, f"# The message to answer now\n\n{text}"] if before and text else [*before, text]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _variables(variables: Mapping[str, object] | None) -> list[str]:
+    """The session's variables as JSON, in a fence that nothing in them can close."""
+    if not variables:
+        return []
+    body = _shortened(plain(canonical(dict(variables)).decode()), MAX_VARIABLES)
+    fence = "`" * max(3, _longest_run(body) + 1)
+    return [f"# Variables of this session\n\n{fence}json\n{body}\n{fence}"]
 
 
 def _instructions(spec: RunSpec) -> str:

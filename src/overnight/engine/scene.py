@@ -103,7 +103,7 @@ class Scene:
 
     def _watched_logs(self) -> frozenset[str]:
         spec = self._run.spec
-        if not self._prepared.watched or spec.mode == "oneshot":
+        if not self._prepared.watched or not spec.keeps_logs:
             return frozenset()
         return frozenset({spec.completion.log, spec.prompt.decision_log})
 
@@ -118,7 +118,7 @@ class Scene:
             spec=self._run.spec.watch,
             clock=self._shop.clock,
         )
-        return (files.watch,) if self._run.spec.mode == "oneshot" else (files.watch, self._logs.watch)
+        return (files.watch, self._logs.watch) if self._run.spec.keeps_logs else (files.watch,)
 
     async def close(self, end: TurnEnd) -> Closing:
         """Everything that is known once the agent is gone and its output has been read."""
@@ -168,7 +168,7 @@ class Scene:
 
     def _met_in(self, added: Iterable[str], message: str) -> Completion | None:
         spec = self._run.spec.completion
-        if spec.pattern is None or self._run.spec.mode == "oneshot":
+        if spec.pattern is None or not self._run.spec.keeps_logs:
             return None
         met = find_completion(Pattern(spec.pattern), added=added, scan_lines=spec.scan_lines, message=message)
         return replace(met, line=self._recorder.hidden(met.line)) if met and met.line else met

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,9 +17,11 @@ from overnight.domain.states import State
 from overnight.domain.values import WaitingFor
 from overnight.engine.admission import Admission, Admitted
 from overnight.engine.control import Control, Rules, control
-from overnight.engine.folders import Folders
+from overnight.engine.folders import Folders, remove_folders
+from overnight.engine.inheritance import inherited
 from overnight.engine.policy import Storage
 from overnight.engine.preview import Preview, Previewer
+from overnight.engine.session_moves import receive, reopened, session_is_gone
 from overnight.errors import (
     Conflict,
     CountMismatch,
@@ -84,13 +85,21 @@ class RunService:
         """
         if idempotency is not None and (known := await self._earlier(by, idempotency)):
             return known, False
-        self._check_open()
-        admitted = await self._admission.admit(spec)
-        return await self._uow.write(lambda tx: self._accept(tx, admitted, by, idempotency, retry_of=None))
+        self.check_open()
+        admitted = await self.admit(spec, by)
+        return await self._uow.write(lambda tx: self.accept(tx, admitted, by, idempotency))
+
+    async def admit(self, spec: RunSpec, by: Principal) -> Admitted:
+        """Fill in what session and profile say, resolve and check; nothing is stored. Raises as `submit` does."""
+        session = None
+        if spec.session_id is not None:
+            session_id = SessionId(spec.session_id)
+            session = await self._uow.read(lambda tx: tx.sessions.get(session_id, by.owner))
+        return await self._admission.admit(inherited(spec, session, self._admission.policy))
 
     async def preview(self, spec: RunSpec, by: Principal) -> Preview:
         """The prompt of the first turn and the resolved configuration; nothing is stored or started."""
-        return await self._previewer.preview(await self._admission.admit(spec), by)
+        return await self._previewer.preview(await self.admit(spec, by), by)
 
     async def control(self, run_id: RunId, asked: Control, by: Principal) -> tuple[Run, SteerHow | None]:
         """Pause, resume, cancel or steer. The run after it, and for a steer how the text will reach the agent.
@@ -125,7 +134,7 @@ class RunService:
 
         Raises NotFound, RunNotFinal, Conflict for a completed one, and all that `submit` raises.
         """
-        self._check_open()
+        self.check_open()
         old, environment = await self._uow.read(lambda tx: _with_environment(tx, run_id, by.owner))
         if not old.final:
             raise RunNotFinal(f"{old.id} is {old.state}", mend="cancel it first")
@@ -135,7 +144,7 @@ class RunService:
             update={"environment": environment, "session_id": None, "not_before": None}
         )
         admitted = await self._admission.admit(spec)
-        run, _ = await self._uow.write(lambda tx: self._accept(tx, admitted, by, None, retry_of=old.id))
+        run, _ = await self._uow.write(lambda tx: self.accept(tx, admitted, by, None, retry_of=old.id))
         return run
 
     async def delete(self, run_id: RunId, by: Principal) -> None:
@@ -149,16 +158,16 @@ class RunService:
             if not run.final:
                 raise RunNotFinal(f"{run.id} is {run.state}", mend="cancel it first")
             tx.runs.delete(run.pk)
-            return run, not tx.runs.counts(RunFilter(session_id=run.session_id))
+            return run, session_is_gone(tx, run.session_id)
 
-        removed, last_of_session = await self._uow.write(unit)
-        await asyncio.to_thread(shutil.rmtree, self._folders.run(removed.id), ignore_errors=True)
-        if last_of_session:
-            await asyncio.to_thread(
-                shutil.rmtree, self._folders.homes(removed.session_id), ignore_errors=True
-            )
+        removed, session_gone = await self._uow.write(unit)
+        gone = [self._folders.run(removed.id)]
+        if session_gone:
+            gone += self._folders.of_session(removed.session_id)
+        await asyncio.to_thread(remove_folders, gone)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise Draining or DiskFull when no new work is taken."""
         if self._draining:
             raise Draining(mend="try again once the server is up again")
         free = self._free_bytes()
@@ -174,10 +183,14 @@ class RunService:
         )
         return _matching(found, idempotency)
 
-    def _accept(
-        self, tx: Transaction, admitted: Admitted, by: Principal, idempotency: Idempotency | None,
-        *, retry_of: RunId | None,
+    def accept(
+        self, tx: Transaction, admitted: Admitted, by: Principal, idempotency: Idempotency | None = None,
+        *, retry_of: RunId | None = None, heard: bool = False,
     ) -> tuple[Run, bool]:  # fmt: skip
+        """Store an admitted run inside a unit, and whether it is new. Raises IdempotencyKeyReused, SessionExpired.
+
+        The goal of a chat run is its first message, unless it waits in the session already (`heard`).
+        """
         if idempotency is not None:
             found = tx.runs.same_request(by.owner, idempotency.route, idempotency.key)
             if earlier := _matching(found, idempotency):
@@ -191,6 +204,8 @@ class RunService:
         )
         if admitted.workspace is not None:
             tx.runs.set_workspace(run.pk, admitted.workspace, admitted.chain)
+        if run.spec.mode == "chat" and not heard:
+            receive(tx, session, run.spec.goal, by, now)
         data = {"goal": run.spec.goal, "backend": run.backend, "mode": run.spec.mode, "by": by.name}
         tx.events.append(run.pk, [Draft(type="run.queued", data=data | _retry(retry_of))], now)
         tx.events.append(session.pk, [Draft(type="run.linked", data={"run_id": run.id})], now)
@@ -212,15 +227,11 @@ class RunService:
     def _session(self, tx: Transaction, spec: RunSpec, by: Principal, now: int) -> Session:
         if spec.session_id is not None:
             session = tx.sessions.lock(tx.sessions.get(SessionId(spec.session_id), by.owner).pk)
-            if session.state in ("completed", "suspended"):
-                session = replace(session, state="active", updated_at=now)
-                tx.sessions.save(session)
-                tx.events.append(session.pk, [Draft(type="session.resumed", data={"by": by.name})], now)
-            return session
+            return reopened(tx, session, by, now)
         name = spec.goal.strip().splitlines()[0][:80]
         made = tx.sessions.add(
-            Session(pk=0, id=new_session_id(now), owner=by.owner, name=name, mode=spec.mode, created_at=now,
-                    updated_at=now)
+            Session(pk=0, id=new_session_id(now), owner=by.owner, name=name, mode=spec.profile or spec.mode,
+                    created_at=now, updated_at=now)
         )  # fmt: skip
         tx.events.append(
             made.pk, [Draft(type="session.created", data={"name": name, "mode": spec.mode})], now

@@ -9,12 +9,13 @@ from overnight.clock import rfc3339
 from overnight.domain.event import Draft
 from overnight.domain.limits import Spending, nearly_spent
 from overnight.domain.run import Run, Turn
-from overnight.domain.session import SessionMessage
+from overnight.domain.session import MAX_MESSAGE, SessionMessage
 from overnight.domain.states import Input, State, TurnState
-from overnight.domain.text import first_line
+from overnight.domain.text import cut_utf8, first_line
 from overnight.domain.values import Failure, FileStats, TestStats, Usage, WaitingFor
 from overnight.engine import moves, questions
 from overnight.engine.boundary import cancelled, let_go
+from overnight.engine.conversation import waits
 from overnight.engine.follow_requests import drop_requests
 from overnight.engine.hold import Wish
 from overnight.engine.next_step import (
@@ -93,7 +94,8 @@ def settle(
     if run.state is State.BLOCKED:
         questions.park(tx, run, "parked" if closing.result.interrupted else "agent_gone", now_ms)
         return None
-    step = next_step(run, closing.result, now_ms=now_ms, timing=rules.timing)
+    more = run.spec.mode == "chat" and waits(tx, run)
+    step = next_step(run, closing.result, now_ms=now_ms, timing=rules.timing, more=more)
     return apply(tx, run, step, wish, now_ms, rules, closing.stopped)
 
 
@@ -170,11 +172,18 @@ def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int)
             last_message=first_line(closing.last_message) if closing.last_message else None,
         )
     )  # fmt: skip
+    tx.sessions.touch(run.session_pk, now_ms)
     if closing.last_message:
         message = SessionMessage(
-            role="assistant", text=closing.last_message, at=now_ms, run_id=run.id, turn=turn.number
+            role="assistant", text=_kept(closing.last_message), at=now_ms, run_id=run.id, turn=turn.number
         )
         tx.sessions.add_message(run.session_pk, message)
+
+
+def _kept(text: str) -> str:
+    """What a history keeps of a message; the log has all of it."""
+    head = cut_utf8(text, MAX_MESSAGE)
+    return text if head == text else head + "\n[… the rest is in the log of the run …]"
 
 
 def _data(turn: Turn, closing: Closing) -> dict[str, object]:

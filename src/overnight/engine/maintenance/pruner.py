@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from typing import Final
 
 import structlog
 
 from overnight.clock import Clock
 from overnight.domain.run import Run
-from overnight.engine.folders import Folders
+from overnight.engine.folders import Folders, remove_folders
 from overnight.engine.policy import Storage
+from overnight.engine.session_moves import session_is_gone
 from overnight.errors import NotFound
-from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 BATCH: Final = 20
@@ -70,20 +69,22 @@ class Pruner:
         while await self._uow.write(lambda tx: tx.events.trim(pk, last, SLICE)):
             pass
         try:
-            run, last_of_session = await self._uow.write(lambda tx: _delete(tx, pk))
+            run, session_gone = await self._uow.write(lambda tx: _delete(tx, pk))
         except NotFound:
             return False
-        await asyncio.to_thread(shutil.rmtree, self._folders.run(run.id), ignore_errors=True)
-        if last_of_session:
-            await asyncio.to_thread(shutil.rmtree, self._folders.homes(run.session_id), ignore_errors=True)
+        gone = [
+            self._folders.run(run.id),
+            *(self._folders.of_session(run.session_id) if session_gone else ()),
+        ]
+        await asyncio.to_thread(remove_folders, gone)
         log.info("run.pruned", run=run.id)
         return True
 
 
 def _delete(tx: Transaction, pk: int) -> tuple[Run, bool]:
-    """The run that was removed, and whether its session has none left: then nobody needs the agents' homes."""
+    """The run that was removed, and whether its session went with it: then nobody needs the agents' homes."""
     run = tx.runs.lock(pk)
     if not run.final:
         raise NotFound(f"{run.id} goes on")
     tx.runs.delete(pk)
-    return run, not tx.runs.counts(RunFilter(session_id=run.session_id))
+    return run, session_is_gone(tx, run.session_id)

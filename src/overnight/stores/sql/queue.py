@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, insert, literal_column, select, update
 
 from overnight.domain.session import QueuedMessage
 from overnight.errors import Conflict, NotFound
-from overnight.ids import MessageId, RunId
+from overnight.ids import MessageId
 from overnight.ports.tables import Idempotency
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import queue, session_keys
@@ -32,12 +32,6 @@ _SAVE: Final = Statement(
     update(queue)
     .where(queue.c.pk == key("pk"))
     .values({name: bindparam(f"new_{name}") for name in ("state", "run_id", "turn", "settled_at")})
-)
-_OF_TURN: Final = Statement(
-    select(*_ROW)
-    .where(queue.c.run_id == key("run"), queue.c.turn == key("turn"))
-    .order_by(queue.c.pk)
-    .limit(1)
 )
 _FIND_KEY: Final = Statement(
     select(session_keys.c.body_hash, session_keys.c.made).where(
@@ -95,11 +89,6 @@ class SqlQueueTable:
         )  # fmt: skip
         if saved != 1:
             raise NotFound(f"no message {message.id}")
-
-    def of_turn(self, run_id: RunId, turn: int) -> QueuedMessage | None:
-        """See the port."""
-        row = self._link.one(_OF_TURN, key_run=run_id, key_turn=turn)
-        return _message(row) if row else None
 
 
 class SqlKeyTable:
