@@ -15,7 +15,7 @@ from overnight.ports.sandbox import Confined, Place, Trial
 from overnight.workspaces.sandbox_guards import guard
 from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import Surroundings, allow, base_view
-from overnight.workspaces.sandbox_view import View
+from overnight.workspaces.sandbox_view import View, resolved
 
 PROGRAM: Final = "bwrap"
 TRIAL_WITHIN_S: Final = 10.0
@@ -179,11 +179,18 @@ def _environment(env: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _unsuitable(place: Place) -> str | None:
-    """A root without capabilities cannot write what belongs to others; it should not be the agent that finds out."""
+    """Why `place` cannot be made.
+
+    A root without capabilities cannot write what belongs to others; it should not be the agent that finds out.
+    """
     try:
-        facts = place.workspace.stat()
+        facts = place.workspace.stat(follow_symlinks=False)
     except OSError as error:
         return f"the workspace {place.workspace} cannot be looked at: {error.strerror}"
+    if place.home.is_symlink():
+        return f"a link is in the place of the home {place.home}"
+    if resolved(place.workspace) != place.workspace or not _is_the_same(facts, place.workspace_id):
+        return f"another folder is in the place of the workspace {place.workspace}"
     from_root = place.level == "workspace_write" and _is_root() and facts.st_uid != 0
     if not from_root or facts.st_mode & 0o002:
         return None
@@ -192,6 +199,10 @@ def _unsuitable(place: Place) -> str | None:
         "which runs as root cannot write there: run the server as that user, give the folder to root, or ask for "
         "sandbox full_access"
     )
+
+
+def _is_the_same(facts: os.stat_result, wanted: str | None) -> bool:
+    return wanted is None or f"{facts.st_dev}:{facts.st_ino}" == wanted
 
 
 def _is_root() -> bool:

@@ -75,7 +75,7 @@ class ClaudeProgram:
             stdin=start.prompt.encode(),
             interrupt=Interrupt(signal=_SIGINT),
             readable=(memory,) if memory else (),
-            writable=(home, *lent),
+            writable=(*lent, *([home] if self._own_home() else [])),
         )
 
     def codec(self, start: TurnStart) -> ClaudeCodec:
@@ -91,8 +91,12 @@ class ClaudeProgram:
         return stamp_of(self._settings, "claude")
 
     def _config_home(self, home: Path) -> Path:
+        return self._own_home() or home / ".claude"
+
+    def _own_home(self) -> Path | None:
+        """The operator's choice. One beneath HOME is the agent's: what leads from there is nothing to rely on."""
         own = self._settings.environment.get("CLAUDE_CONFIG_DIR")
-        return Path(own) if own else home / ".claude"
+        return Path(own) if own else None
 
     def _flags(self, start: TurnStart) -> list[str]:
         flags: list[str] = []

@@ -58,7 +58,7 @@ class CodexProgram:
             cwd=start.workspace,
             stdin=start.prompt.encode(),
             interrupt=Interrupt(signal=_SIGINT),
-            writable=(home, *lent),
+            writable=(*lent, *([home] if self._own_home() else [])),
         )
 
     def codec(self, start: TurnStart) -> CodexCodec:
@@ -79,8 +79,12 @@ class CodexProgram:
         return start.sandbox != "full_access" and start.sandbox in self._capabilities.sandbox
 
     def _codex_home(self, home: Path) -> Path:
+        return self._own_home() or home / ".codex"
+
+    def _own_home(self) -> Path | None:
+        """The operator's choice. One beneath HOME is the agent's: what leads from there is nothing to rely on."""
         own = self._settings.environment.get("CODEX_HOME")
-        return Path(own) if own else home / ".codex"
+        return Path(own) if own else None
 
     def _flags(self, start: TurnStart) -> list[str]:
         settings = ["check_for_update_on_startup=false", "analytics.enabled=false", 'otel.exporter="none"']

@@ -105,6 +105,8 @@ def lend(settings: ProgramSettings, source: str, target: Path) -> tuple[Path, ..
     if settings.login != "user" or settings.user_home is None:
         return ()
     real = settings.user_home / source
+    if target.parent.is_symlink():
+        target.parent.unlink()  # the agent's doing: the link below would be made wherever it leads
     if real.is_file() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         target.unlink(missing_ok=True)
