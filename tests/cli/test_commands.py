@@ -63,6 +63,7 @@ def test_the_table_of_commands_says_what_each_command_says(name: str) -> None:
 
 
 BAD_USAGE = [
+    ["approvals", "--limit", "0"], ["approve"], ["approve", "x", "--limits", "tokens"], ["deny"], ["answer", "x"],
     ["up", "--slots", "0"], ["up", "--exit-when-idle", "soon"], ["up", "extra"], ["up", "--listen", "nowhere"],
     ["up", "--listen", "0.0.0.0:1"],
     ["run"], ["run", "goal", "--max-turns", "0"], ["run", "goal", "--budget", "much"], ["run", "goal", "--env", "A"],
@@ -92,7 +93,18 @@ def test_every_command_is_tried_with_bad_usage() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ls", "handover", "backends", "token list", "show last", "cancel last", "watch"]
+    "name",
+    [
+        "ls",
+        "handover",
+        "backends",
+        "token list",
+        "show last",
+        "cancel last",
+        "watch",
+        "approvals",
+        "deny last",
+    ],
 )
 def test_no_server_is_4(here: dict[str, str], name: str) -> None:
     done = overnight(here, *name.split())

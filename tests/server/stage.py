@@ -21,14 +21,17 @@ from overnight.domain.values import Completion
 from overnight.engine import moves
 from overnight.engine.admission import Admission
 from overnight.engine.approvals import ApprovalService
+from overnight.engine.chat import Chat
 from overnight.engine.control import Rules
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
-from overnight.engine.policy import RunPolicy, Storage
+from overnight.engine.policy import RunPolicy, SessionPolicy, Storage
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
+from overnight.engine.sessions import SessionService
+from overnight.engine.sharing import Sharing
 from overnight.engine.turn_files import TurnFiles
 from overnight.ids import RunId, new_host_id, new_token_id, new_worker_id
 from overnight.ports.unit_of_work import Transaction
@@ -126,11 +129,12 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
     )
     storage = Storage(data_dir=folders.data_dir)
     policy = RunPolicy(default_backend="echo", secrets={"KEY": OPERATORS_SECRET})
+    rules = Rules(steer_how=backends.steer_how)
     runs = RunService(
         uow=store, clock=clock, storage=storage, host_id=HOST, free_bytes=lambda: 1 << 40,
         admission=Admission(policy=policy, backends=backends, workspaces=workspaces),
         previewer=Previewer(uow=store, workspaces=workspaces, backends=backends),
-        rules=Rules(steer_how=backends.steer_how),
+        rules=rules,
     )  # fmt: skip
     follower = Follower(store, notifier, poll_s=0.2)
     approvals = ApprovalService(uow=store, clock=clock, workspaces=workspaces, policy=policy, host_id=HOST)
@@ -147,6 +151,9 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         settings=ServerSettings(version="0.0.0", **settings), uow=store, notifier=notifier, clock=clock,
         follower=follower, server_id=SERVER, runs=runs, backends=backends,
         approvals=approvals,
+        sessions=SessionService(uow=store, clock=clock, policy=policy, folders=folders),
+        chat=Chat(uow=store, clock=clock, runs=runs, policy=policy, rules=rules),
+        sharing=Sharing(uow=store, clock=clock), modes=policy.modes, session_policy=SessionPolicy(),
         diffs=Diffs(uow=store, workspaces=workspaces, policy=policy),
         turn_files=TurnFiles(uow=store, folders=folders, policy=policy),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],

@@ -152,7 +152,7 @@ async def _save(stage: Stage, approval: Approval) -> None:
 async def test_only_people_decide(stage: Stage) -> None:
     approval = await asks(stage, await stage.submitted())
     for kind in ("agent", "worker"):
-        async with stage.client(await stage.token(kind=kind, name=f"a-{kind}")) as http:  # type: ignore[arg-type]
+        async with stage.client(await stage.token(kind=kind, name=f"a-{kind}")) as http:
             for answer in (
                 await decide(http, approval, "allow_once"),
                 await http.get(at(approval)),
@@ -169,10 +169,11 @@ async def test_what_is_not_offered_is_refused(stage: Stage) -> None:
         unknown = await decide(http, approval, "yes")
         assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_option")
         assert "allow_once" in unknown.json()["mend"]
-        for body in (
+        bodies: list[dict[str, Any]] = [
             {"changes": {"limits": {"tokens": 5}}}, {"changes": {"command": "ls"}}, {"changes": []}, {"feedback": 5},
             {"feedback": "x" * 20_001}, {"by": "somebody"},
-        ):  # fmt: skip
+        ]  # fmt: skip
+        for body in bodies:
             answer = await decide(http, approval, "allow_once", **body)
             assert answer.status_code == 422, body
         for path in ("apr_x", "apr_00000000000000000000000000", approval.run_id):

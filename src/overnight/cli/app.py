@@ -43,6 +43,12 @@ COMMANDS: Final[dict[str, Entry]] = {
     "cancel": Entry("control", "cancel", "Stop runs and everything that they started."),
     "steer": Entry("control", "steer", "Send a text to the agent of a run."),
     "retry": Entry("control", "retry", "Start a failed or cancelled run again, as a new run."),
+    "approvals": Entry("approvals", "approvals", "Show what waits for a person, and the ways to decide."),
+    "approve": Entry("approvals", "approve", "Allow exactly what is shown, once; or raise a spent budget."),
+    "deny": Entry(
+        "approvals", "deny", "Reject what is shown; of a spent budget, let the run finish as it is."
+    ),
+    "answer": Entry("approvals", "answer", "Answer a question, or choose any option of an approval."),
     "backends": Entry("backends", "app", "The agent programs that are on offer, and whether they are ready."),
     "doctor": Entry(
         "doctor", "doctor", "Look for what is wrong with this installation, and say how to mend it."

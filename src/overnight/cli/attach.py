@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from overnight.cli.asking import settle, somebody_is_there
 from overnight.cli.exits import OF_STATE, Exit
 from overnight.cli.output import say
 from overnight.cli.views import View, view_for
@@ -19,21 +20,25 @@ EARLIER: Final = 1000
 """Events before the first one shown that are read all the same, for figures and for what they have told."""
 QUEUED_S: Final = 2.0
 """After this long in the queue a run's watcher hears why."""
-_PERSON: Final = frozenset({"run.waiting", "run.blocked", "run.paused"})
+_PERSON: Final = frozenset({"run.waiting", "run.blocked", "run.paused", "approval.requested"})
 
 
-async def attach(client: Client, run: Run, *, after: int = 0, as_json: bool = False) -> Exit:
+async def attach(
+    client: Client, run: Run, *, after: int = 0, as_json: bool = False, no_input: bool = False
+) -> Exit:
     """Show the run from the event after `after` on; the exit status that its end means.
 
-    Ctrl-C only stops watching: the run goes on.
+    When it waits for a decision, the person at the terminal is asked; where there is none, the question is shown, and
+    watching ends. Ctrl-C only stops watching: the run goes on.
     """
+    ask = somebody_is_there(no_input=no_input, as_json=as_json)
     limits = cast("dict[str, Any]", (run.get("config") or {}).get("limits") or {})
     turns = limits.get("turns") if run["mode"] == "continuous" else None
     earlier = await _earlier(client, run["id"], after) if after and not as_json else []
     with view_for(as_json=as_json, turns=turns) as view:
         for event in earlier:
             view.seen(event)
-        watching = asyncio.ensure_future(_watch(client, run["id"], after, view))
+        watching = asyncio.ensure_future(_watch(client, run["id"], after, view, ask=ask))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, watching.cancel)
         try:
@@ -55,7 +60,7 @@ async def _earlier(client: Client, run_id: str, after: int) -> list[Mapping[str,
     return [cast("Mapping[str, Any]", event) for event in reversed(page["items"])]
 
 
-async def _watch(client: Client, run_id: str, after: int, view: View) -> str:
+async def _watch(client: Client, run_id: str, after: int, view: View, *, ask: bool) -> str:
     """The state in which the run ended, or needs a person."""
     lost = _Lost(view)
     explaining = asyncio.create_task(_explain(client, run_id, view), name="why it is queued")
@@ -66,7 +71,9 @@ async def _watch(client: Client, run_id: str, after: int, view: View) -> str:
             if item["type"] in _PERSON:
                 # It may be an old event of a run that has long gone on.
                 state = (await client.run(run_id))["state"]
-                if state in {"waiting", "blocked", "paused"}:
+                if state == "paused":
+                    return state
+                if state in {"waiting", "blocked"} and not await settle(client, run_id, view, ask=ask):
                     return state
     finally:
         explaining.cancel()
@@ -91,7 +98,9 @@ async def _verdict(client: Client, run_id: str, state: str) -> Exit:
     run = await client.run(run_id)
     waiting = run["waiting_for"]
     why = f" for {waiting['kind']}" if waiting and state != "paused" else ""
-    if waiting and waiting["kind"] == "budget" and state == "waiting":
+    if waiting and "approval_id" in waiting and state != "paused":
+        mend = f"Decide: overnight approvals --run {run_id}. Then go on watching: overnight watch {run_id}"
+    elif waiting and waiting["kind"] == "budget" and state == "waiting":
         mend = f"Raise it: overnight resume {run_id} --budget …. Count it as done: overnight cancel {run_id} --finish"
     else:
         mend = f"Go on: overnight resume {run_id}. Stop it: overnight cancel {run_id}"

@@ -117,8 +117,29 @@ def _warning(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
 
 
 def _waiting(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
-    why = data.get("kind") or data.get("reason") or ""
+    waiting = data.get("waiting_for") or {}
+    why = waiting.get("kind") or data.get("kind") or data.get("reason") or ""
     return [Line(f"{str(event['type']).removeprefix('run.')} {why}".rstrip(), "magenta")]
+
+
+def _approval_requested(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    anew = ", changed" if data.get("changed") else ""
+    title = " ".join(str(data.get("title", "")).split())
+    return [
+        Line(
+            f"   ? {data.get('kind', 'approval')}{anew}: {title} ({data.get('approval_id')})", "bold magenta"
+        )
+    ]
+
+
+def _approval_resolved(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    feedback = f": {' '.join(str(data['feedback']).split())}" if data.get("feedback") else ""
+    return [Line(f"   → {data.get('option')} by {data.get('by')}{feedback}", "magenta")]
+
+
+def _approval_expired(_: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
+    option = data.get("option") or data.get("default_option")
+    return [Line(f"   → nobody decided in time: {option}", "yellow")]
 
 
 def _asked(event: Mapping[str, Any], data: Mapping[str, Any]) -> list[Line]:
@@ -201,6 +222,9 @@ _MAKERS = {
     "run.waiting": _waiting,
     "run.blocked": _waiting,
     "run.paused": _waiting,
+    "approval.requested": _approval_requested,
+    "approval.resolved": _approval_resolved,
+    "approval.expired": _approval_expired,
     "run.pausing": _asked,
     "run.resumed": _resumed,
     "run.requeued": _asked,

@@ -21,6 +21,12 @@ def complete_runs(incomplete: str) -> list[str]:
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+NoInputFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-input", help="Ask nothing at the terminal: a run that waits for a person ends the command."
+    ),
+]
 RunArgument = Annotated[
     str,
     typer.Argument(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from overnight.cli.options import JsonFlag, budgets, pairs
+from overnight.cli.options import JsonFlag, NoInputFlag, budgets, pairs
 from overnight.cli.output import emit, say, show
 
 
@@ -34,6 +34,13 @@ def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
     effort: Annotated[str | None, typer.Option("--effort", help="low, medium or high.")] = None,
     sandbox: Annotated[
         str | None, typer.Option("--sandbox", help="read_only, workspace_write or full_access.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            help="When a person is asked: autonomous, ask_writes, ask_outside_workspace or ask_all.",
+        ),
     ] = None,
     max_turns: Annotated[
         int | None, typer.Option("--max-turns", min=1, help="End after this many turns.")
@@ -73,12 +80,14 @@ def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
     print_prompt: Annotated[
         bool, typer.Option("--print-prompt", help="Print the prompt of the first turn; run nothing.")
     ] = False,
+    no_input: NoInputFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Hand over a goal and watch an agent work on it.
 
     Talks to the running server; without one, starts one in the background that ends when it is idle. Ctrl-C stops
-    watching, not the run. Exit status: 0 completed, 1 failed or cancelled, 5 waits for a person.
+    watching, not the run. What it wants to be allowed is asked here, if this is a terminal. Exit status: 0 completed,
+    1 failed or cancelled, 5 waits for a person.
     """
     spec: dict[str, Any] = {
         "goal": _goal(goal),
@@ -88,13 +97,16 @@ def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
         "model": model,
         "effort": effort,
         "sandbox": sandbox,
+        "approval_policy": policy,
         "fallback": fallback,
         "environment": pairs(environment or [], "--env"),
         "secrets": secret,
         "labels": pairs(label or [], "--label"),
         "session_id": session,
         "priority": priority,
-        "limits": _limits(max_turns, budget or [], ask=sys.stdin.isatty() and sys.stderr.isatty()),
+        "limits": _limits(
+            max_turns, budget or [], ask=not no_input and sys.stdin.isatty() and sys.stderr.isatty()
+        ),
         "completion": {"pattern": until} if until is not None else None,
         "prompt": {"references": reference} if reference else None,
     }
@@ -102,7 +114,7 @@ def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
     if print_prompt:
         asyncio.run(_preview(spec, as_json=as_json))
     else:
-        raise typer.Exit(asyncio.run(_submit(spec, detach=detach, as_json=as_json)))
+        raise typer.Exit(asyncio.run(_submit(spec, detach=detach, no_input=no_input, as_json=as_json)))
 
 
 async def _preview(spec: dict[str, Any], *, as_json: bool) -> None:
@@ -116,7 +128,7 @@ async def _preview(spec: dict[str, Any], *, as_json: bool) -> None:
         show(str(preview["prompt"]).rstrip("\n"))
 
 
-async def _submit(spec: dict[str, Any], *, detach: bool, as_json: bool) -> int:
+async def _submit(spec: dict[str, Any], *, detach: bool, no_input: bool, as_json: bool) -> int:
     from overnight.cli.attach import attach
     from overnight.cli.connect import connected
 
@@ -131,7 +143,7 @@ async def _submit(spec: dict[str, Any], *, detach: bool, as_json: bool) -> int:
         where = run["workspace"] or "a scratch folder of its own (--workspace . works here)"
         leave = " · Ctrl-C leaves it working" if sys.stdout.isatty() else ""
         say(f"{run['id']} · {run['backend']} · {client.url} · in {where}{leave}")
-        return await attach(client, run, as_json=as_json)
+        return await attach(client, run, as_json=as_json, no_input=no_input)
 
 
 def _goal(text: str) -> str:

@@ -79,6 +79,9 @@ async def _ls(filters: dict[str, Any], limit: int, *, as_json: bool) -> None:
             for r in runs
         ),
     )
+    asking = sum("approval_id" in (run["waiting_for"] or {}) for run in runs)
+    if asking:
+        say(f"{asking} of them wait{'s' if asking == 1 else ''} for a person: overnight approvals")
     total = counts.get("total", len(runs))
     if total > len(runs):
         say(f"{len(runs)} of {total} runs; --limit shows more")
@@ -124,6 +127,7 @@ def _snapshot(run: Mapping[str, Any]) -> None:
         [
             ("run", run["id"]),
             ("state", _state(run)),
+            ("waits for", _waits_for(run)),
             ("goal", run["goal"][:500]),
             ("backend", run["backend"]),
             ("workspace", run["workspace"]),
@@ -225,7 +229,9 @@ def _raw(output: bytes) -> None:
 
 def headline(run: Mapping[str, Any]) -> str:
     """One line about a run for the list of changes."""
-    return f"{str(run['updated_at'])[11:19]} {run['id']} {_state(run)} turn {run['turn']} {run['goal'][:80]}"
+    line = f"{str(run['updated_at'])[11:19]} {run['id']} {_state(run)} turn {run['turn']} {run['goal'][:80]}"
+    waiting = run["waiting_for"] or {}
+    return f"{line} · {waiting['detail']}" if "approval_id" in waiting and waiting.get("detail") else line
 
 
 def handle(run_id: str) -> str:
@@ -236,6 +242,17 @@ def handle(run_id: str) -> str:
 def _state(run: Mapping[str, Any]) -> str:
     waiting = run["waiting_for"]
     return f"{run['state']} ({waiting['kind']})" if waiting else str(run["state"])
+
+
+def _waits_for(run: Mapping[str, Any]) -> str | None:
+    """What it waits for, and how to give it that."""
+    waiting = run["waiting_for"]
+    if not waiting:
+        return None
+    what = " ".join(str(waiting.get("detail") or waiting["kind"]).split())
+    if "approval_id" not in waiting:
+        return what
+    return f"{what} · {waiting['approval_id']}: overnight approvals --run {run['id']}"
 
 
 def _tokens(run: Mapping[str, Any]) -> str:

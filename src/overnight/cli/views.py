@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -44,6 +45,10 @@ class View(Protocol):
         """Words for the person, beside what is shown."""
         ...
 
+    def still(self) -> AbstractContextManager[None]:
+        """Leave the terminal alone for as long: somebody is asked something there."""
+        ...
+
 
 def view_for(*, as_json: bool, turns: int | None) -> View:
     """JSON when asked for, the live view on a terminal, else plain lines."""
@@ -77,6 +82,10 @@ class JsonView:
     def note(self, text: str) -> None:
         """On stderr."""
         say(text)
+
+    def still(self) -> AbstractContextManager[None]:
+        """Nothing moves here anyway."""
+        return nullcontext()
 
 
 class PlainView(JsonView):
@@ -151,6 +160,15 @@ class LiveView:
     def note(self, text: str) -> None:
         """A line of its own above the figures."""
         self._line(Line(text, "yellow"))
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """The line of figures goes away and comes back."""
+        self.bar.stop()
+        try:
+            yield
+        finally:
+            self.bar.start()
 
     @staticmethod
     def figures(progress: Progress) -> str:

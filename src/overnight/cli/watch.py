@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from overnight.cli.options import JsonFlag, complete_runs
+from overnight.cli.options import JsonFlag, NoInputFlag, complete_runs
 from overnight.cli.output import emit, say, show
+
+if TYPE_CHECKING:
+    from overnight.client import Client, Run
 
 SHOWN = 20
 """Earlier events that are shown before the live ones."""
@@ -25,20 +28,22 @@ def watch(
     from_start: Annotated[
         bool, typer.Option("--from-start", help="Show everything from the first event on.")
     ] = False,
+    no_input: NoInputFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Follow a run live until it ends; without a run, every change of all runs.
 
-    Ctrl-C stops watching, not the run. Exit status: 0 completed, 1 failed or cancelled, 5 waits for a person.
+    What it wants to be allowed is asked here, if this is a terminal. Ctrl-C stops watching, not the run.
+    Exit status: 0 completed, 1 failed or cancelled, 5 waits for a person.
     """
     if run is None:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_all(as_json=as_json))
         return
-    raise typer.Exit(asyncio.run(_one(run, from_start=from_start, as_json=as_json)))
+    raise typer.Exit(asyncio.run(_one(run, from_start=from_start, no_input=no_input, as_json=as_json)))
 
 
-async def _one(text: str, *, from_start: bool, as_json: bool) -> int:
+async def _one(text: str, *, from_start: bool, no_input: bool, as_json: bool) -> int:
     from overnight.cli.attach import attach
     from overnight.cli.connect import connected
     from overnight.cli.ids import resolve
@@ -46,9 +51,18 @@ async def _one(text: str, *, from_start: bool, as_json: bool) -> int:
     async with connected() as client:
         run = await client.run(await resolve(client, text))
         after = 0 if from_start or as_json else max(0, run["last_seq"] - SHOWN)
+        after = await _with_question(client, run, after)
         if after:
             say(f"… {after} earlier events: overnight logs {run['id']}")
-        return await attach(client, run, after=after, as_json=as_json)
+        return await attach(client, run, after=after, as_json=as_json, no_input=no_input)
+
+
+async def _with_question(client: Client, run: Run, after: int) -> int:
+    """From where to watch, so that what the run waits for is among what is shown."""
+    if run["state"] not in {"blocked", "waiting"}:
+        return after
+    page = await client.events(run["id"], types="approval.requested", order="desc", limit=1)
+    return min(after, *(event["seq"] - 1 for event in page["items"])) if page["items"] else after
 
 
 async def _all(*, as_json: bool) -> None:
