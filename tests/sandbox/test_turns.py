@@ -14,7 +14,9 @@ from tests.sandbox.estate import SECRET, Estate, Script, estate, put, surroundin
 
 from overnight.backends.command.backend import CommandProgram
 from overnight.backends.process.backend import ProcessBackend
+from overnight.backends.process.program import Command
 from overnight.backends.process.settings import ProgramSettings, lend
+from overnight.backends.process.walls import Walls
 from overnight.clock import SystemClock
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.errors import BackendFailure
@@ -302,3 +304,20 @@ async def test_a_preflight_no_longer_complains_of_the_programs_own_sandbox(place
     check = await place.backend(Complaining(argv=("/bin/true",))).check()
     assert (check.status, check.problems) == ("ok", ())
     assert check.capabilities.sandbox == ("read_only", "workspace_write", "full_access")
+
+
+async def test_what_an_agent_asks_to_be_run_opens_nothing(place: Estate) -> None:
+    """Terminals of agents: the program and PATH that they name are not the operator's."""
+    start = place.start_of("run_asked")
+    ssh = place.root / "user/.ssh"
+    command = Command(argv=("/bin/cat", f"{ssh}/id_ed25519"), env={"PATH": f"{ssh}:/usr/bin:/bin"}, cwd=start.workspace)
+    walls = Walls(sandbox=place.sandbox, start=start)
+    asked = [
+        await walls.around_asked(command, path="/usr/bin:/bin"),
+        await walls.around_asked(replace(command, argv=(f"{ssh}/id_ed25519",)), path="/usr/bin:/bin"),
+    ]
+    for confined in asked:
+        assert str(ssh) not in confined.argv[: confined.argv.index("--")]
+        ran = subprocess.run(confined.argv, env=dict(confined.env), capture_output=True, text=True, check=False)
+        assert SECRET not in ran.stdout
+        assert ran.returncode != 0

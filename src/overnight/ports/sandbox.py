@@ -44,7 +44,9 @@ class Place:
     home: Path
     """HOME of (session, backend), always writable."""
     programs: tuple[Path, ...] = ()
-    """Programs besides `argv[0]` that must be found."""
+    """Programs that must be found. Like all that follows, the operator's choice and never the agent's."""
+    path: str = ""
+    """Folders of programs, in the form of PATH."""
     readable: tuple[Path, ...] = ()
     """Files and folders that would be hidden and are needed."""
     writable: tuple[Path, ...] = ()
@@ -79,6 +81,8 @@ class Sandbox(Protocol):
 
     def wrap(self, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, place: Place) -> Confined:
         """`argv` inside the walls of `place`, in the folder `cwd`. Never falls back to running it without them.
+
+        Neither `argv` nor `env` opens anything: both may come from an agent.
 
         Raises BackendFailure `sandbox_failed` where that cannot be done.
         """

@@ -113,7 +113,7 @@ class Bubblewrap:
         if (reason := _unsuitable(place)) is not None:
             raise _failure(reason)
         try:
-            view = self._view(argv, env, place)
+            view = self._view(place)
         except (OSError, RuntimeError) as error:
             raise _failure(f"the sandbox could not be prepared: {error}") from error
         command = argv if place.workspace_id is None else (*_same_folder(place), *argv)
@@ -140,9 +140,9 @@ class Bubblewrap:
         found = shutil.which(str(self._named or PROGRAM))
         return Path(found).absolute() if found is not None else None
 
-    def _view(self, argv: tuple[str, ...], env: Mapping[str, str], place: Place) -> View:
+    def _view(self, place: Place) -> View:
         view = base_view(self._around)
-        allow(view, self._around, _programs(argv, place, self._network.programs), env.get("PATH", ""))
+        allow(view, self._around, (*place.programs, *self._network.programs), place.path)
         writable = place.level == "workspace_write"
         for path in place.readable:
             view.set(path, "readable")
@@ -152,10 +152,6 @@ class Bubblewrap:
         if writable:
             guard(view, place.workspace)
         return view
-
-
-def _programs(argv: tuple[str, ...], place: Place, more: Iterable[Path]) -> Iterable[Path]:
-    return (Path(argv[0]), *place.programs, *more)
 
 
 def _same_folder(place: Place) -> tuple[str, ...]:

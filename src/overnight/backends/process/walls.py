@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -50,6 +50,8 @@ class Walls:
 
     sandbox: Sandbox | None
     start: TurnStart
+    own: Capabilities = field(default_factory=Capabilities)
+    """What the program confines by itself, for telling it so."""
 
     @property
     def stand(self) -> bool:
@@ -62,16 +64,29 @@ class Walls:
         return replace(self.start, sandbox="full_access") if self.stand else self.start
 
     async def around(self, argv: tuple[str, ...], command: Command, cwd: Path) -> Confined:
-        """`argv` inside the walls, with the environment of `command` and what that needs.
+        """`argv` inside the walls, with the environment of `command`, the program's own, and what that needs.
 
         Raises BackendFailure `sandbox_failed`; a command that should be confined is never started without.
         """
-        if self.sandbox is None or not self.stand:
-            return Confined(argv=argv, env=command.env, wrappers=0)
         env = dict(command.env)
         if TOLD in env:
-            env[TOLD] = self.start.sandbox
-        return await asyncio.to_thread(self.sandbox.wrap, argv, env, cwd, self._place(command))
+            missing = not self.stand and self.own.missing_sandbox(self.start.sandbox)
+            env[TOLD] = "none" if missing else self.start.sandbox
+        return await self._wrapped(argv, env, cwd, self._place(command))
+
+    async def around_asked(self, command: Command, *, path: str) -> Confined:
+        """A command that the agent asks for: whatever it names in it, it is shown nothing more for that.
+
+        `path` is PATH as the program was given it. Raises as `around`.
+        """
+        return await self._wrapped(command.argv, command.env, command.cwd, replace(self._bare(), path=path))
+
+    async def _wrapped(
+        self, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, place: Place
+    ) -> Confined:
+        if self.sandbox is None or not self.stand:
+            return Confined(argv=argv, env=env, wrappers=0)
+        return await asyncio.to_thread(self.sandbox.wrap, argv, env, cwd, place)
 
     def refusal(self, record: ExitRecord) -> Failure | None:
         """The failure of a turn whose sandbox could not be made: its agent was never started."""
@@ -86,14 +101,20 @@ class Walls:
             return None
         return Failure(code="sandbox_failed", message=said.decode("utf-8", "replace").strip())
 
-    def _place(self, command: Command) -> Place:
+    def _bare(self) -> Place:
         start = self.start
         return Place(
             level=cast("Level", start.sandbox),
             workspace=start.workspace,
             workspace_id=start.workspace_id,
             home=start.home,
-            programs=command.programs,
+        )
+
+    def _place(self, command: Command) -> Place:
+        return replace(
+            self._bare(),
+            programs=(Path(command.argv[0]), *command.programs),
+            path=command.env.get("PATH", ""),
             readable=(*command.readable, *_certificates(command.env)),
             writable=command.writable,
         )
