@@ -21,12 +21,14 @@ from overnight.domain.values import Usage
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
 from overnight.engine.approvals import ApprovalService, Resolve
+from overnight.engine.chat import Chat
 from overnight.engine.control import Control, Rules
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.policy import RunPolicy, Storage, Timing
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
+from overnight.engine.sessions import SessionService
 from overnight.engine.supervisor import Supervisor
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
@@ -83,13 +85,20 @@ class Rig:
             roots=[self.root / "work"], data_dir=data, run_folder=folders.run, home=self.root / "home"
         )
         self.directory = Backends(self.backends, uow=self.store, clock=self.clock, host_id=HOST)
+        rules = Rules(steer_how=self.directory.steer_how)
         self.service = RunService(
             uow=self.store, clock=self.clock,
             admission=Admission(policy=self.policy, backends=self.directory, workspaces=self.workspaces),
             previewer=Previewer(uow=self.store, workspaces=self.workspaces, backends=self.directory),
-            rules=Rules(steer_how=self.directory.steer_how), storage=Storage(data_dir=data), host_id=HOST,
+            rules=rules, storage=Storage(data_dir=data), host_id=HOST,
             free_bytes=lambda: 1 << 40,
         )  # fmt: skip
+        self.sessions = SessionService(
+            uow=self.store, clock=self.clock, policy=self.policy, folders=folders
+        )
+        self.chat = Chat(
+            uow=self.store, clock=self.clock, runs=self.service, policy=self.policy, rules=rules
+        )
         self.approvals = ApprovalService(
             uow=self.store, clock=self.clock, workspaces=self.workspaces, policy=self.policy, host_id=HOST
         )

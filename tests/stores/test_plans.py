@@ -99,6 +99,7 @@ def test_no_fixed_statement_reads_a_whole_table(link: Link, name: str, statement
         (approvals._OVERDUE, "ix_approvals_overdue"),
         (approvals._OF_REQUEST, "uq_approvals_request"),
         (shares._OF_USER, "uq_shares_user"),
+        (shares._WITH_USER, "ix_shares_of_user"),
     ],
 )
 def test_the_index_made_for_it(link: Link, statement: Statement, index: str) -> None:

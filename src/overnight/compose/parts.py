@@ -18,6 +18,7 @@ from overnight.config.settings import Settings
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
 from overnight.engine.approvals import ApprovalService
+from overnight.engine.chat import Chat
 from overnight.engine.control import Rules
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
@@ -29,9 +30,13 @@ from overnight.engine.maintenance.expirer import Expirer
 from overnight.engine.maintenance.heartbeat import Heartbeat
 from overnight.engine.maintenance.pruner import Pruner
 from overnight.engine.maintenance.rescuer import Rescuer
+from overnight.engine.maintenance.session_expirer import EVERY_S as SESSIONS_EVERY_S
+from overnight.engine.maintenance.session_expirer import SessionExpirer
 from overnight.engine.maintenance.stale_connections import StaleConnections
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
+from overnight.engine.sessions import SessionService
+from overnight.engine.sharing import Sharing
 from overnight.engine.supervisor import Duty, Supervisor
 from overnight.engine.turn_files import TurnFiles
 from overnight.engine.worker import Worker
@@ -149,12 +154,13 @@ def _services(
     settings: Settings, store: SqliteStore, shop: Workshop, carrier: Worker, meters: Meters,
     handover: Callable[[], None], sandbox: Sandbox,
 ) -> Services:  # fmt: skip
+    rules = Rules(steer_how=shop.backends.steer_how, max_limits=settings.runs.max_limits)
     runs = RunService(
         uow=store,
         clock=shop.clock,
         admission=Admission(policy=settings.runs, backends=shop.backends, workspaces=shop.workspaces),
         previewer=Previewer(uow=store, workspaces=shop.workspaces, backends=shop.backends),
-        rules=Rules(steer_how=shop.backends.steer_how, max_limits=settings.runs.max_limits),
+        rules=rules,
         storage=settings.storage,
         host_id=shop.worker.host_id,
         free_bytes=store.free_bytes,
@@ -167,6 +173,11 @@ def _services(
         follower=Follower(store, shop.notifier, poll_s=settings.timing.poll_s),
         server_id=shop.worker.id,
         runs=runs,
+        sessions=SessionService(uow=store, clock=shop.clock, policy=settings.runs, folders=shop.folders),
+        chat=Chat(uow=store, clock=shop.clock, runs=runs, policy=settings.runs, rules=rules),
+        sharing=Sharing(uow=store, clock=shop.clock),
+        modes=settings.runs.modes,
+        session_policy=settings.sessions,
         approvals=ApprovalService(
             uow=store, clock=shop.clock, workspaces=shop.workspaces, policy=settings.runs,
             host_id=shop.worker.host_id,
@@ -246,6 +257,11 @@ def _duties(settings: Settings, store: SqliteStore, shop: Workshop, worker: Work
         Duty(name="heartbeat", every_s=settings.timing.heartbeat_s, once=Heartbeat(shop).once),
         Duty(name="rescuer", every_s=settings.timing.lease_s / 3, once=Rescuer(shop, worker).once),
         Duty(name="expirer", every_s=settings.timing.poll_s, once=Expirer(store, clock).once),
+        Duty(
+            name="session expirer",
+            every_s=SESSIONS_EVERY_S,
+            once=SessionExpirer(store, clock, settings.sessions, shop.folders).once,
+        ),
         Duty(name="pruner", every_s=600.0, once=Pruner(store, clock, storage).once),
         Duty(name="stale connections", every_s=60.0, once=StaleConnections(store, clock).once),
         Duty(name="disk", every_s=10.0, once=DiskWatch(store.free_bytes, storage).once),

@@ -159,6 +159,7 @@ _PARSERS: Final[Mapping[Kind, Callable[[Setting, Raw], Value]]] = {
     "choice": _choice,
     "count": _count,
     "seconds": _number,
+    "hours": _number,
     "days": _number,
     "bytes": _size,
     "switch": _switch,

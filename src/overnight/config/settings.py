@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from overnight.config import approvals
 from overnight.config.backends import BackendSettings, backends, default_backend
+from overnight.config.modes import modes
 from overnight.config.parse import Value
 from overnight.config.sandbox import SandboxSettings, sandbox
 from overnight.config.secrets import secrets
 from overnight.config.sources import Sources, read
 from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
-from overnight.engine.policy import RunPolicy, Storage, Timing
+from overnight.engine.policy import RunPolicy, SessionPolicy, Storage, Timing
 from overnight.errors import ConfigInvalid
 
 _CREDENTIAL = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
@@ -65,6 +66,7 @@ class Settings:
     runs: RunPolicy
     timing: Timing
     storage: Storage
+    sessions: SessionPolicy
     synchronous: Literal["FULL", "NORMAL"]
     backends: tuple[BackendSettings, ...]
     sandbox: SandboxSettings
@@ -117,6 +119,10 @@ def load(
         runs=_run_policy(sources, known),
         timing=_timing(sources),
         storage=_storage(sources),
+        sessions=SessionPolicy(
+            active_hours=cast("float", sources["sessions.active_hours"]),
+            suspended_days=cast("float", sources["sessions.suspended_days"]),
+        ),
         synchronous="NORMAL" if sources["storage.synchronous"] == "normal" else "FULL",
         backends=known,
         sandbox=sandbox(sources),
@@ -234,6 +240,7 @@ def _run_policy(sources: Sources, known: tuple[BackendSettings, ...]) -> RunPoli
         allow_environment=cast("tuple[str, ...]", sources["runs.allow_environment"]),
         secrets=secrets(sources),
         hidden=_hidden(sources, known),
+        modes=modes(sources),
         approval_expires_s=cast("float", sources["approvals.expires_s"]),
         approval_expires=approvals.expiries(sources),
         park_after_s=cast("float", sources["approvals.park_after_s"]),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal[
-    "text", "secret", "choice", "count", "seconds", "days", "bytes", "switch",
+    "text", "secret", "choice", "count", "seconds", "hours", "days", "bytes", "switch",
     "path", "paths", "names", "address", "table",
 ]  # fmt: skip
 
@@ -332,6 +332,30 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         kind="table",
         default=None,
         description="Ceilings for the limits of a run, by the names that a run uses.",
+    ),
+    Setting(
+        key="sessions.active_hours",
+        variable="OVERNIGHT_SESSIONS_ACTIVE_HOURS",
+        kind="hours",
+        default="24",
+        least=0.001,
+        most=876_000,
+        description="An active session without a live run that nobody touches expires after this.",
+    ),
+    Setting(
+        key="sessions.suspended_days",
+        variable="OVERNIGHT_SESSIONS_SUSPENDED_DAYS",
+        kind="days",
+        default="30",
+        least=0.001,
+        most=36_500,
+        description="The same for a suspended one.",
+    ),
+    Setting(
+        key="modes",
+        kind="table",
+        default=None,
+        description="One table for each profile: base, label, description, and defaults for the fields of its runs.",
     ),
     Setting(
         key="secrets",

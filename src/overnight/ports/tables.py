@@ -384,6 +384,10 @@ class ShareTable(Protocol):
         """The usable one for that user, whoever looks at its expiry."""
         ...
 
+    def with_user(self, user: str) -> tuple[int, ...]:
+        """Keys of the sessions that are shared with that user by shares not revoked."""
+        ...
+
     def by_digest(self, digest: str) -> Share | None:
         """The link with that code."""
         ...

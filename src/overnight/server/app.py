@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from overnight.server import refusals
+from overnight.server.access import Access
 from overnight.server.asgi import App
 from overnight.server.auth import Authenticator
 from overnight.server.connection_rows import ConnectionRows
@@ -26,9 +27,12 @@ from overnight.server.routes import (
     changes,
     connections,
     log,
+    messages,
     operation,
     root,
     runs,
+    sessions,
+    shares,
     stream,
 )
 from overnight.server.routing import Operation, register, responses
@@ -40,6 +44,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *log.OPERATIONS,
     *changes.OPERATIONS,
     *stream.OPERATIONS,
+    *sessions.OPERATIONS,
+    *messages.OPERATIONS,
+    *shares.OPERATIONS,
     *approvals.OPERATIONS,
     *backends.OPERATIONS,
     *operation.OPERATIONS,
@@ -73,13 +80,17 @@ def create_app(services: Services) -> App:
     meters = services.meters
     authenticator = Authenticator(services.uow, services.clock)
     settings = services.settings
+    access = Access(services.uow, services.clock)
     registry = _registry(services, authenticator)
-    logins = Logins(services.uow, services.clock, authenticator, session_days=settings.session_days)
+    logins = Logins(
+        services.uow, services.clock, authenticator, services.sharing, session_days=settings.session_days
+    )
     api = create_api(settings.version, registry)
     api.state.parts = Parts(
-        services=services, authenticator=authenticator, logins=logins, connections=registry, meters=meters
-    )
-    return Gate(api, settings=settings, authenticator=authenticator, meters=meters)
+        services=services, authenticator=authenticator, access=access, logins=logins, connections=registry,
+        meters=meters,
+    )  # fmt: skip
+    return Gate(api, settings=settings, authenticator=authenticator, access=access, meters=meters)
 
 
 def create_api(version: str, registry: Connections | None = None) -> FastAPI:

@@ -8,14 +8,15 @@ import hmac
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from overnight.clock import Clock
 from overnight.domain.request import LOCAL_OWNER, Principal
+from overnight.domain.session import Share
 from overnight.domain.token import AccessToken, digest
 from overnight.errors import Forbidden, OvernightError, Unauthorized
-from overnight.ports.unit_of_work import UnitOfWork
+from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 CACHE_S: Final = 10.0
 """A token revoked by another process is refused at the latest after this."""
@@ -35,12 +36,28 @@ class Caller:
     """An authenticated request: the principal, and the hash that it came with."""
 
     principal: Principal
+    """For whom it acts: where a session is shared, `owner` is the session's and `name` says who it really is."""
     digest: str
+    user: str
+    """Who it really is: the owner of the token; of a link, the share."""
+    share: Share | None = None
+    """The share by which it acts, if it does not act in its own name."""
 
     @property
     def admin(self) -> bool:
         """Whether the operator's own routes are open to it."""
-        return self.principal.kind == "user" and self.principal.owner == LOCAL_OWNER
+        return self.principal.kind == "user" and self.user == LOCAL_OWNER and self.share is None
+
+    @property
+    def guest(self) -> bool:
+        """Whether it came in by a link."""
+        return self.share is not None and self.share.kind == "link"
+
+    def acting(self, share: Share) -> Caller:
+        """The same, acting on the session that is shared with it."""
+        name = f"link {share.id}" if share.kind == "link" else self.user
+        principal = replace(self.principal, owner=share.owner, name=name)
+        return replace(self, principal=principal, share=share)
 
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden unless this kind of token may do that. What it is comes from the server's record alone."""
@@ -56,6 +73,7 @@ class Caller:
 @dataclass(slots=True)
 class _Known:
     token: AccessToken
+    share: Share | None
     until: float
 
 
@@ -70,6 +88,7 @@ class Authenticator:
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._on_revoked: list[Callable[[int], None]] = []
+        self._on_unshared: list[Callable[[int, int | None], None]] = []
         self._notes: set[asyncio.Task[None]] = set()
 
     async def caller(self, secret: str | None) -> Caller:
@@ -84,7 +103,25 @@ class Authenticator:
             await self._by_digest(caller.digest)
         except Unauthorized:
             return False
-        return True
+        return caller.share is None or await self._is_usable(caller.share)
+
+    async def _is_usable(self, share: Share) -> bool:
+        found = await self._uow.read(lambda tx: tx.shares.of_session(share.session_pk))
+        now = self._clock.wall_ms()
+        return any(one.pk == share.pk and one.usable(now) for one in found)
+
+    def on_unshared(self, call: Callable[[int, int | None], None]) -> None:
+        """Have `call` told the keys of session and share (None: all of the session's) whenever one ends here."""
+        self._on_unshared.append(call)
+
+    def unshared(self, session_pk: int, share_pk: int | None = None) -> None:
+        """A share has ended, or all of a session's: whoever came by it is out."""
+        for digest_, known in tuple(self._known.items()):
+            share = known.share
+            if share is not None and share.session_pk == session_pk and share_pk in (None, share.pk):
+                del self._known[digest_]
+        for call in self._on_unshared:
+            call(session_pk, share_pk)
 
     def on_revoked(self, call: Callable[[int], None]) -> None:
         """Have `call` told the pk of every token that is revoked here."""
@@ -97,30 +134,32 @@ class Authenticator:
             call(token.pk)
 
     async def _by_digest(self, wanted: str) -> Caller:
-        token = await self._token(wanted)
-        if token is None or not hmac.compare_digest(token.digest, wanted):
+        known = await self._look_up(wanted)
+        if known is None or not hmac.compare_digest(known.token.digest, wanted):
             raise Unauthorized("the token is not known", mend=_MEND)
-        now = self._clock.wall_ms()
+        token, share, now = known.token, known.share, self._clock.wall_ms()
         if not token.usable(now):
             raise Unauthorized("the token was revoked or has expired", mend=_MEND)
+        if is_of_share(token) and (share is None or not share.usable(now)):
+            raise Unauthorized("the link is not valid any more", mend="ask for a new one")
         name = LOCAL_OWNER if token.owner == LOCAL_OWNER and token.kind == "user" else token.name
         principal = Principal(owner=token.owner, name=name, kind=token.kind, token_pk=token.pk)
-        return Caller(principal=principal, digest=wanted)
+        return Caller(principal=principal, digest=wanted, user=token.owner, share=share)
 
-    async def _token(self, wanted: str) -> AccessToken | None:
+    async def _look_up(self, wanted: str) -> _Known | None:
         known = self._known.get(wanted)
         if known is not None and self._clock.boot() < known.until:
-            return known.token
-        token = await self._uow.read(lambda tx: tx.tokens.by_digest(wanted))
-        if token is None:
+            return known
+        found = await self._uow.read(lambda tx: _stored(tx, wanted))
+        if found is None:
             self._known.pop(wanted, None)
             return None
-        self._known[wanted] = _Known(token, self._clock.boot() + CACHE_S)
+        known = self._known[wanted] = _Known(*found, self._clock.boot() + CACHE_S)
         self._known.move_to_end(wanted)
         while len(self._known) > CACHE_SIZE:
             self._known.popitem(last=False)
-        self._note_use(token)
-        return token
+        self._note_use(known.token)
+        return known
 
     def _note_use(self, token: AccessToken) -> None:
         """Beside the request: neither a slow nor a full disk may keep anybody from reading."""
@@ -134,3 +173,15 @@ class Authenticator:
     async def _write_use(self, pk: int, now: int) -> None:
         with contextlib.suppress(OvernightError):
             await self._uow.write(lambda tx: tx.tokens.used(pk, now))
+
+
+def is_of_share(token: AccessToken) -> bool:
+    """Whether a link's code was exchanged for it: it belongs to the share and to nobody."""
+    return token.owner.startswith("shr_")
+
+
+def _stored(tx: Transaction, wanted: str) -> tuple[AccessToken, Share | None] | None:
+    token = tx.tokens.by_digest(wanted)
+    if token is None:
+        return None
+    return token, tx.shares.of_token(token.pk) if is_of_share(token) else None

@@ -30,8 +30,7 @@ class Attachment:
     @property
     def purse(self) -> tuple[str, str]:
         """Whose limit it counts against: an agent cannot use up what its owner needs."""
-        principal = self.caller.principal
-        return principal.owner, principal.kind
+        return self.caller.user, self.caller.principal.kind
 
     @property
     def seat(self) -> tuple[str, str, str, str | None] | None:
@@ -71,8 +70,8 @@ class Connected(ABC):
 
     def row(self, server: WorkerId, now_ms: int) -> Connection:
         """As the database keeps it."""
-        principal = self.what.caller.principal
+        caller = self.what.caller
         return Connection(
-            id=self.id, server=server, owner=principal.owner, actor=principal.name, kind=self.kind,
+            id=self.id, server=server, owner=caller.user, actor=caller.principal.name, kind=self.kind,
             target=self.what.target, client=self.what.client, connected_at=self.since, heartbeat_at=now_ms,
         )  # fmt: skip

@@ -7,6 +7,7 @@ met another number of rows), all of this server's rows are written anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -15,8 +16,8 @@ import structlog
 
 from overnight.clock import Clock
 from overnight.domain.connection import Connection
-from overnight.errors import OvernightError
-from overnight.ids import WorkerId
+from overnight.errors import NotFound, OvernightError
+from overnight.ids import SessionId, WorkerId
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 from overnight.server.connected import Connected
 
@@ -86,6 +87,15 @@ class ConnectionRows:
             # The next server removes them when it starts.
             log.warning("connections.not_forgotten", code=error.code, error=str(error))
 
+    async def touch(self, sessions: Iterable[SessionId]) -> None:
+        """Their last follower here has gone: they were in use until now."""
+        now = self._clock.wall_ms()
+        for session_id in sessions:
+            try:
+                await self._uow.write(partial(_touch, session_id=session_id, now_ms=now))
+            except OvernightError as error:
+                log.warning("session.not_touched", session=session_id, code=error.code)
+
     async def _remove(self, going: Sequence[str], *, all_of_them: bool) -> None:
         if all_of_them:
             await self._uow.write(lambda tx: tx.connections.forget(self._server))
@@ -104,3 +114,8 @@ class ConnectionRows:
 def _store(tx: Transaction, *, rows: Sequence[Connection]) -> None:
     for row in rows:
         tx.connections.add(row)
+
+
+def _touch(tx: Transaction, *, session_id: SessionId, now_ms: int) -> None:
+    with contextlib.suppress(NotFound):
+        tx.sessions.touch(tx.sessions.get(session_id, None).pk, now_ms)

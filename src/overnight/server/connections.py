@@ -11,6 +11,7 @@ import structlog
 
 from overnight.clock import Clock
 from overnight.errors import OvernightError, TooManyRequests
+from overnight.ids import SessionId
 from overnight.server.auth import Authenticator
 from overnight.server.connected import Attachment, Connected
 from overnight.server.connection_rows import ConnectionRows
@@ -43,8 +44,11 @@ class Connections:
         self._open: dict[Connected, None] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._seats: dict[tuple[str, str, str, str | None], Connected] = {}
+        self._left: set[SessionId] = set()
+        """Sessions that nobody here follows any more since the last write."""
         self._changed = asyncio.Event()
         authenticator.on_revoked(self._revoked)
+        authenticator.on_unshared(self._unshared)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -104,7 +108,8 @@ class Connections:
         if what.seat is not None and self._seats.get(what.seat) is connected:
             del self._seats[what.seat]
         self._rows.removed(connected)
-        self._presence.left(connected)
+        if self._presence.left(connected) and what.session_id is not None:
+            self._left.add(what.session_id)
         self._changed.set()
 
     async def run(self) -> None:
@@ -132,7 +137,9 @@ class Connections:
         await self._changed.wait()
         await self._clock.sleep(SETTLE_S)
         self._changed.clear()
+        left, self._left = self._left, set()
         await self._rows.flush(self)
+        await self._rows.touch(left)
         self._presence.publish()
 
     async def _beat(self) -> None:
@@ -158,6 +165,18 @@ class Connections:
     def _revoked(self, token_pk: int) -> None:
         for connected in self:
             if connected.what.caller.principal.token_pk == token_pk:
+                connected.end()
+
+    def _unshared(self, session_pk: int, share_pk: int | None) -> None:
+        for connected in self:
+            share = connected.what.caller.share
+            if share is not None and share.session_pk == session_pk and share_pk in (None, share.pk):
+                connected.end()
+
+    def end_session(self, session_id: str) -> None:
+        """The session was deleted: whoever follows it, or one of its runs, has nothing to follow."""
+        for connected in self:
+            if connected.what.session_id == session_id:
                 connected.end()
 
     def _refuse(self, detail: str, variable: str) -> None:

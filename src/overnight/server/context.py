@@ -11,6 +11,7 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from overnight.server.access import Access
 from overnight.server.asgi import CALLER
 from overnight.server.auth import Authenticator, Caller
 from overnight.server.connections import Connections
@@ -25,6 +26,7 @@ class Parts:
 
     services: Services
     authenticator: Authenticator
+    access: Access
     logins: Logins
     connections: Connections
     meters: Meters

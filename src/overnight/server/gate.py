@@ -25,6 +25,7 @@ from overnight.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from overnight.server.access import Access
 from overnight.server.asgi import (
     AFTERWARDS,
     CALLER,
@@ -72,12 +73,19 @@ class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: App, *, settings: ServerSettings, authenticator: Authenticator, meters: Meters
+        self,
+        app: App,
+        *,
+        settings: ServerSettings,
+        authenticator: Authenticator,
+        access: Access,
+        meters: Meters,
     ) -> None:
         self._app = app
         self._settings = settings
         self._hosts = frozenset(_bracketed(host.lower()) for host in settings.hosts)
         self._authenticator = authenticator
+        self._access = access
         self._meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,7 +149,9 @@ class Gate:
         if _TRICKS.search(path):
             raise NotFound("no such path")
         caller.check(scope["method"], scope["path"])
-        scope[CALLER] = caller
+        scope[CALLER] = await self._access.admitted(
+            caller, scope["method"], scope["path"], scope.get("query_string", b"")
+        )
 
     def _check_host(self, scope: Scope) -> None:
         hosts = headers_of(scope, b"host")

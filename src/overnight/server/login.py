@@ -12,6 +12,7 @@ import orjson
 from overnight.clock import Clock
 from overnight.domain.request import LOCAL_OWNER
 from overnight.domain.token import PREFIX, AccessToken, digest, new_secret
+from overnight.engine.sharing import Sharing
 from overnight.errors import Forbidden, TooManyRequests, Unauthorized
 from overnight.ids import new_token_id
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
@@ -45,11 +46,18 @@ class Logins:
     """Turns codes (and users' tokens) into sessions; a handful of attempts at once, then one every few seconds."""
 
     def __init__(
-        self, uow: UnitOfWork, clock: Clock, authenticator: Authenticator, *, session_days: float
+        self,
+        uow: UnitOfWork,
+        clock: Clock,
+        authenticator: Authenticator,
+        sharing: Sharing,
+        *,
+        session_days: float,
     ) -> None:
         self._uow = uow
         self._clock = clock
         self._authenticator = authenticator
+        self._sharing = sharing
         self._session_s = round(session_days * 86_400)
         self._left = float(_ATTEMPTS)
         self._counted_at = clock.boot()
@@ -59,10 +67,19 @@ class Logins:
         self._count_attempt()
         if code.startswith(PREFIX):
             principal = (await self._authenticator.caller(code)).principal
-            if principal.kind != "user":
+            if principal.kind != "user" or principal.owner.startswith("shr_"):
                 raise Forbidden("only a user's token can log in")
             return await self._uow.write(lambda tx: self._session(tx, principal.owner))
         return await self._uow.write(lambda tx: self._redeem(tx, code))
+
+    async def enter(self, code: str) -> Session:
+        """A session for whoever has a link's code, good for what is shared alone.
+
+        Raises TooManyRequests, Unauthorized.
+        """
+        self._count_attempt()
+        guest = await self._sharing.enter(code, session_s=self._session_s)
+        return Session(secret=guest.secret, max_age_s=guest.max_age_s)
 
     def _count_attempt(self) -> None:
         now = self._clock.boot()

@@ -50,16 +50,17 @@ class Presence:
             self._followers.setdefault(session_id, set()).add(connected)
             self._changed.add(session_id)
 
-    def left(self, connected: Connected) -> None:
-        """It follows no longer."""
+    def left(self, connected: Connected) -> bool:
+        """It follows no longer; whether it was the last one here to follow its session."""
         session_id = connected.what.session_id
         followers = self._followers.get(session_id) if session_id is not None else None
         if session_id is None or followers is None:
-            return
+            return False
         followers.discard(connected)
         if not followers:
             del self._followers[session_id]
         self._changed.add(session_id)
+        return not followers
 
     def publish(self) -> None:
         """Tell every server what has changed here since the last time."""

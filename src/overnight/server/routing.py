@@ -21,6 +21,9 @@ from overnight.wire import problem
 
 API: Final = "/api/v1"
 RunPath = Annotated[str, Path(description="Id of a run", examples=["run_01k0c3v9h4f6x8r2m5t7w9y1zb"])]
+SessionPath = Annotated[
+    str, Path(description="Id of a session", examples=["ses_01k0c3v9h4f6x8r2m5t7w9y1zb"])
+]
 NumberPath = Annotated[int, Path(description="Number of a turn, from 1", ge=1, le=1_000_000_000)]
 IdempotencyKey = Annotated[
     str | None,
@@ -119,7 +122,7 @@ def responses(operation: Operation) -> Responses:
         success["model"] = operation.model
     elif operation.media is not None:
         success["content"] = {operation.media: {"schema": operation.schema or {"type": "string"}}}
-    body = _WITH_BODY if operation.method in {"POST", "DELETE"} else ()
+    body = _WITH_BODY if operation.method in {"POST", "PATCH", "DELETE"} else ()
     refusals = {*(() if operation.open else _ALWAYS), *body, *operation.refusals}
     found: Responses = {status: problem_response(status) for status in sorted(refusals)}
     return {operation.status: success, **operation.more, **found}

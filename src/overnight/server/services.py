@@ -6,11 +6,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from overnight.clock import Clock
+from overnight.domain.mode import Modes
 from overnight.engine.approvals import ApprovalService
+from overnight.engine.chat import Chat
 from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
 from overnight.engine.follow import Follower
+from overnight.engine.policy import SessionPolicy
 from overnight.engine.service import RunService
+from overnight.engine.sessions import SessionService
+from overnight.engine.sharing import Sharing
 from overnight.engine.turn_files import TurnFiles
 from overnight.ids import WorkerId
 from overnight.ports.notifier import Notifier
@@ -58,6 +63,11 @@ class Services:
     server_id: WorkerId
     """This process, as the rows of its connections name it: the id of its worker."""
     runs: RunService
+    sessions: SessionService
+    chat: Chat
+    sharing: Sharing
+    modes: Modes
+    session_policy: SessionPolicy
     approvals: ApprovalService
     backends: Backends
     diffs: Diffs

@@ -57,14 +57,14 @@ def _rows(tx: Transaction, here: Context, session_id: SessionId | None) -> tuple
 def _is_asked_for(here: Context, one: Connected, session_id: SessionId | None) -> bool:
     if session_id is not None:
         return one.what.session_id == session_id
-    return here.caller.admin or one.what.caller.principal.owner == here.owner
+    return here.caller.admin or one.what.caller.user == here.caller.user
 
 
 def _own(here: Context, one: Connected) -> dict[str, object]:
     """Where somebody else sits is the operator's business alone."""
     now = here.services.clock.wall_ms()
     known = connection_resource(one.row(here.services.server_id, now), now_ms=now)
-    near = here.caller.admin or one.what.caller.principal.owner == here.owner
+    near = here.caller.admin or one.what.caller.user == here.caller.user
     return known | {
         "peer": one.peer if near else None,
         "active_at": rfc3339(one.active_at),

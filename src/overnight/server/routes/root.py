@@ -40,9 +40,13 @@ async def get_readyz(parts: Open) -> Response:
 
 
 async def log_in(parts: Open, body: LoginBody) -> Response:
-    """Turn the one-time code that `overnight up` printed (or a user's token) into a cookie for this browser."""
+    """Turn the one-time code that `overnight up` printed (or a user's token) into a cookie for this browser.
+
+    The code of a shared link (`share`) gives a cookie that is good for reading that session and its runs alone.
+    """
     _need_web(parts)
-    session = await parts.logins.login(body.code)
+    code, link = body.code, body.share
+    session = await (parts.logins.login(code) if code is not None else parts.logins.enter(link or ""))
     secure = "; Secure" if parts.services.settings.secure else ""
     cookie = (
         f"{COOKIE}={session.secret}; Max-Age={session.max_age_s}; Path=/; HttpOnly; SameSite=Strict{secure}"

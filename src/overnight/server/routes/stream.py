@@ -111,7 +111,7 @@ async def stream_run(
     first = sse.OPENED
     if after < mark.first - 1:
         if query.on_gap == "error":
-            raise _trimmed(after, mark)
+            raise trimmed(after, mark)
         first, after = sse.gap(mark.first, mark.last), mark.first - 1
     return EventStream(
         here.services.follower.events(run.pk, after), RENDERINGS[query.named, query.deltas],
@@ -146,7 +146,8 @@ def _standing(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, StreamMa
     return run, tx.events.mark(run.pk)
 
 
-def _trimmed(after: int, mark: StreamMark) -> StreamTrimmed:
+def trimmed(after: int, mark: StreamMark) -> StreamTrimmed:
+    """The refusal for a position whose events are gone."""
     return StreamTrimmed(
         f"the events after {after} have been trimmed; {mark.first} is the earliest that is left",
         mend="read the run's snapshot and go on from `latest`, or ask with on_gap=event",
@@ -169,11 +170,11 @@ _FRAME: Final = {
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }
-_stream = partial(Operation, tag="streams", method="GET", media="text/event-stream", schema=_FRAME)
+streamed: Final = partial(Operation, tag="streams", method="GET", media="text/event-stream", schema=_FRAME)
 OPERATIONS: Final = (
-    _stream(
+    streamed(
         path=f"{API}/runs/{{run_id}}/stream", endpoint=stream_run, summary="Follow a run",
         refusals=(410, 429), more={204: {"description": "The run has ended and everything was read"}},
     ),
-    _stream(path=f"{API}/stream", endpoint=stream_summaries, summary="Follow all runs", refusals=(429,)),
+    streamed(path=f"{API}/stream", endpoint=stream_summaries, summary="Follow all runs", refusals=(429,)),
 )  # fmt: skip

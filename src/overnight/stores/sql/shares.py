@@ -29,6 +29,9 @@ _OF_USER: Final = Statement(
         shares.c.session_pk == key("session"), shares.c.user == key("user"), shares.c.revoked_at.is_(None)
     )
 )
+_WITH_USER: Final = Statement(
+    select(shares.c.session_pk).where(shares.c.user == key("user"), shares.c.revoked_at.is_(None))
+)
 _BY_DIGEST: Final = Statement(_FOUND.where(shares.c.digest == key("digest")))
 _BY_ID: Final = Statement(_FOUND.where(shares.c.id == key("id"), shares.c.session_pk == key("session")))
 _OF_TOKEN: Final = Statement(
@@ -79,6 +82,10 @@ class SqlShareTable:
         """See the port."""
         row = self._link.one(_OF_USER, key_session=session_pk, key_user=user)
         return _share(row) if row else None
+
+    def with_user(self, user: str) -> tuple[int, ...]:
+        """See the port."""
+        return tuple(pk for (pk,) in self._link.all(_WITH_USER, key_user=user))
 
     def by_digest(self, digest: str) -> Share | None:
         """See the port."""

@@ -139,6 +139,8 @@ class SessionSuite:
         found = await stage.uow.read(lambda tx: tx.shares.of_session(session.pk))
         assert [share.id for share in found] == [viewer.id, decider.id]
         assert found[0].revoked_at is not None
+        assert await stage.uow.read(lambda tx: tx.shares.with_user(BOB)) == (session.pk,)
+        assert await stage.uow.read(lambda tx: tx.shares.with_user("usr_eve")) == ()
         link = await stage.uow.write(
             lambda tx: tx.shares.add(_share(session, kind="link", user=None, digest="d" * 64, expires_at=9))
         )

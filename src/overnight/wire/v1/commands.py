@@ -138,10 +138,20 @@ class TokenBody(Document):
     expires_in_s: Annotated[int, Field(ge=1, le=315_360_000)] | None = None
 
 
-class LoginBody(Document):
-    """`POST /login`: the one-time code that `overnight up` printed, or a user's token."""
+_Secret = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
-    code: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+class LoginBody(Document):
+    """`POST /login`: the one-time code that `overnight up` printed or a user's token, or the code of a shared link."""
+
+    code: _Secret | None = None
+    share: _Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> LoginBody:
+        if (self.code is None) == (self.share is None):
+            raise ValueError("send either `code` or `share`")
+        return self
 
 
 def moment(name: str, text: str) -> int:
