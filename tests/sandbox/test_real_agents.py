@@ -47,10 +47,15 @@ def real(request: pytest.FixtureRequest) -> MakeProgram:
     return lambda url: ClaudeProgram(claude_settings(path, url), SystemClock())
 
 
-def confined(place: Place, real: MakeProgram, url: str) -> ProcessBackend:
+def confined(
+    place: Place,
+    real: MakeProgram,
+    url: str,
+    network: Network = Network(),  # noqa: B008  # a frozen value
+) -> ProcessBackend:
     home = Path(os.environ.get("HOME", "/root"))
     secret = (place.data_dir, place.runtime_dir)
-    sandbox = Bubblewrap(Surroundings(user_home=home, secret=secret), network=Network())
+    sandbox = Bubblewrap(Surroundings(user_home=home, secret=secret), network=network)
     need_bubblewrap(sandbox)
     return ProcessBackend(
         real(url), place.spawner, clock=SystemClock(), data_dir=place.data_dir, sandbox=sandbox
@@ -121,7 +126,9 @@ async def test_another_server_takes_the_turn_up(
     place: Place, real: MakeProgram, start_model: StartModel
 ) -> None:
     command = "until [ -e gate ]; do sleep 0.02; done; echo through"
-    server = start_model([{"text": "One.", "tool": "shell", "arguments": {"command": command}}, {"text": "Two."}])
+    server = start_model(
+        [{"text": "One.", "tool": "shell", "arguments": {"command": command}}, {"text": "Two."}]
+    )
     start = begin(place)
     first = await confined(place, real, server.url).start(start, no_input)
     await eventually(lambda: server.requests, within=20)
@@ -133,3 +140,16 @@ async def test_another_server_takes_the_turn_up(
     assert second.ended().outcome.stop_reason == "end_turn"
     assert [u.text for u in updates if isinstance(u, Message)] == ["One.", "Two."]
     await second.release()
+
+
+async def test_a_turn_that_may_reach_only_its_model(
+    place: Place, real: MakeProgram, start_model: StartModel
+) -> None:
+    server = start_model([{"tool": "shell", "arguments": {"command": "echo hi > a.txt"}}, {"text": "DONE."}])
+    host = server.url.partition("://")[2]
+    turn = await confined(place, real, server.url, Network(allowed=(host,))).start(begin(place), no_input)
+    updates = await read(turn)
+    assert turn.ended().outcome.failure is None
+    assert [u.text for u in updates if isinstance(u, Message)] == ["DONE."]
+    assert (place.data_dir / "workspace/a.txt").exists()
+    await turn.release()

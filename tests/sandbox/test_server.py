@@ -53,7 +53,9 @@ def test_the_run_says_what_holds_and_the_agent_finds_nothing(server: Server) -> 
     assert server.printed(run["id"]).splitlines() == ["sandbox workspace_write"]
     assert (server.workspace() / "mine.txt").read_text() == "sandbox workspace_write\n"
     assert not (server.root / "elsewhere").exists()
-    assert [e for e in server.events(run["id"], "error.recorded") if e["data"]["code"] == "sandbox_unavailable"] == []
+    assert [
+        e for e in server.events(run["id"], "error.recorded") if e["data"]["code"] == "sandbox_unavailable"
+    ] == []
 
     scratch = server.submit("snoop", mode="oneshot")
     server.until(scratch["id"], "completed", "failed")
@@ -62,7 +64,9 @@ def test_the_run_says_what_holds_and_the_agent_finds_nothing(server: Server) -> 
     backends = server.http.get("/api/v1/backends").json()["items"]
     (snoop,) = [backend for backend in backends if backend["name"] == "snoop"]
     assert snoop["capabilities"]["sandbox"] == ["read_only", "workspace_write", "full_access"]
-    (check,) = [found for found in server.http.get("/api/v1/doctor").json()["checks"] if found["name"] == "sandbox"]
+    (check,) = [
+        found for found in server.http.get("/api/v1/doctor").json()["checks"] if found["name"] == "sandbox"
+    ]
     assert check["status"] == "ok"
     assert "bubblewrap" in check["message"]
 
@@ -87,7 +91,11 @@ def test_a_cancel_leaves_nothing_of_a_confined_agent(server: Server) -> None:
     server.control(run["id"], "cancel")
     server.until(run["id"], "cancelled")
     work = str(server.workspace()).encode()
-    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"bwrap" in (told := read(path)) and work in told]
+    left = [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"bwrap" in (told := read(path)) and work in told
+    ]
     assert left == []
 
 
@@ -112,7 +120,9 @@ def test_without_a_sandbox_that_is_said_or_refused(server: Server, tmp_path: Pat
     assert "without" in warning["data"]["message"]
     assert TOKEN not in server.printed(run["id"])
     assert "sandbox none" in server.printed(run["id"])
-    (check,) = [found for found in server.http.get("/api/v1/doctor").json()["checks"] if found["name"] == "sandbox"]
+    (check,) = [
+        found for found in server.http.get("/api/v1/doctor").json()["checks"] if found["name"] == "sandbox"
+    ]
     assert (check["status"], "apt install bubblewrap" in check["mend"]) == ("warn", True)
 
 

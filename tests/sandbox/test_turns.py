@@ -47,7 +47,10 @@ async def test_the_workspace_the_home_and_temporary_files_are_the_agents_own(pla
         env={"TMPDIR": "/somewhere"},
     )
     workspace, home = place.folders("run_x")
-    assert (told.lines, told.errors) == (["z", "/tmp", "/dev/shm:q/tmp:t"], "") or told.lines[:2] == ["z", "/tmp"]
+    assert (told.lines, told.errors) == (["z", "/tmp", "/dev/shm:q/tmp:t"], "") or told.lines[:2] == [
+        "z",
+        "/tmp",
+    ]
     assert (workspace / "d/new.txt").read_text() == "x\n"
     assert (home / "notes").read_text() == "y\n"
 
@@ -81,7 +84,9 @@ async def test_the_program_is_told_what_confines_it(place: Estate) -> None:
 
 async def test_a_command_backend_finds_its_script_wherever_that_lies(place: Estate, tmp_path: Path) -> None:
     script = put(tmp_path / "agent.sh", "echo started $OVERNIGHT_SANDBOX")
-    settings = ProgramSettings(name="mine", command=("/bin/sh", str(script)), host={"PATH": os.environ["PATH"]})
+    settings = ProgramSettings(
+        name="mine", command=("/bin/sh", str(script)), host={"PATH": os.environ["PATH"]}
+    )
     backend = ProcessBackend(
         CommandProgram(settings, SystemClock()), place.keepers.spawner, clock=SystemClock(), data_dir=place.data,
         sandbox=place.sandbox,
@@ -106,7 +111,9 @@ async def test_of_the_users_home_all_but_the_dot_files(place: Estate) -> None:
     "folder, whole",
     [(".tool/bin", ".tool/bin"), (".pyenv/shims", ".pyenv"), (".local/share/apps/bin", ".local/share/apps")],
 )
-async def test_programs_in_dot_folders_are_found_and_little_besides(place: Estate, folder: str, whole: str) -> None:
+async def test_programs_in_dot_folders_are_found_and_little_besides(
+    place: Estate, folder: str, whole: str
+) -> None:
     user = place.root / "user"
     program = put(user / folder / "my-tool", "#!/bin/sh\necho found\n")
     program.chmod(0o755)
@@ -197,7 +204,10 @@ async def test_another_folder_in_the_place_of_the_workspace_is_refused(place: Es
     swap = f"mv {start.workspace} {start.workspace}.kept; {{}} {start.workspace}"
     writing = Script(argv=("/bin/sh", "-c", "echo mine > notes.txt"))
     for by in (f"ln -s {place.root}/public", "mkdir"):
-        late = put(place.root / "bwrap-late", f'#!/bin/sh\n[ $# -gt 60 ] && {{ {swap.format(by)}; }}\nexec bwrap "$@"\n')
+        late = put(
+            place.root / "bwrap-late",
+            f'#!/bin/sh\n[ $# -gt 60 ] && {{ {swap.format(by)}; }}\nexec bwrap "$@"\n',
+        )
         late.chmod(0o755)
         sandbox = Bubblewrap(surroundings(place.root), program=late, network=Network())
         assert sandbox.try_out().works
@@ -250,14 +260,19 @@ async def test_a_root_that_could_not_write_says_so_before_the_agent_finds_out(pl
 
 
 async def test_a_sandbox_that_breaks_later_fails_the_turn_and_never_runs_it_without(place: Estate) -> None:
-    program = put(place.root / "bwrap", '#!/bin/sh\n[ -e "$0.broken" ] && { echo "bwrap: no" >&2; exit 1; }\nexec bwrap "$@"\n')
+    program = put(
+        place.root / "bwrap",
+        '#!/bin/sh\n[ -e "$0.broken" ] && { echo "bwrap: no" >&2; exit 1; }\nexec bwrap "$@"\n',
+    )
     program.chmod(0o755)
     sandbox = Bubblewrap(surroundings(place.root), program=program, network=Network())
     assert sandbox.try_out().works
     put(place.root / "bwrap.broken", "")
     assert not sandbox.try_out().works
     assert sandbox.trial.works
-    told = await place.tell(Script(argv=("/bin/sh", "-c", "touch ran; echo ran")), place.start_of("run_broken"), sandbox)
+    told = await place.tell(
+        Script(argv=("/bin/sh", "-c", "touch ran; echo ran")), place.start_of("run_broken"), sandbox
+    )
     assert (failure(told), told.lines) == ("sandbox_failed", [])
     program.unlink()
     with pytest.raises(BackendFailure, match="the agent was not started"):
@@ -284,7 +299,9 @@ def test_a_host_that_forbids_namespaces_is_told_what_to_allow(tmp_path: Path) ->
 
 
 async def test_without_a_sandbox_the_program_is_left_to_confine_itself(place: Estate) -> None:
-    script = Script(argv=("/bin/sh", "-c", "echo $OVERNIGHT_SANDBOX"), capabilities=Capabilities(sandbox=("read_only",)))
+    script = Script(
+        argv=("/bin/sh", "-c", "echo $OVERNIGHT_SANDBOX"), capabilities=Capabilities(sandbox=("read_only",))
+    )
     backend = ProcessBackend(
         script, place.keepers.spawner, clock=SystemClock(), data_dir=place.data, sandbox=NoSandbox()
     )
@@ -310,7 +327,9 @@ async def test_what_an_agent_asks_to_be_run_opens_nothing(place: Estate) -> None
     """Terminals of agents: the program and PATH that they name are not the operator's."""
     start = place.start_of("run_asked")
     ssh = place.root / "user/.ssh"
-    command = Command(argv=("/bin/cat", f"{ssh}/id_ed25519"), env={"PATH": f"{ssh}:/usr/bin:/bin"}, cwd=start.workspace)
+    command = Command(
+        argv=("/bin/cat", f"{ssh}/id_ed25519"), env={"PATH": f"{ssh}:/usr/bin:/bin"}, cwd=start.workspace
+    )
     walls = Walls(sandbox=place.sandbox, start=start)
     asked = [
         await walls.around_asked(command, path="/usr/bin:/bin"),
@@ -318,6 +337,8 @@ async def test_what_an_agent_asks_to_be_run_opens_nothing(place: Estate) -> None
     ]
     for confined in asked:
         assert str(ssh) not in confined.argv[: confined.argv.index("--")]
-        ran = subprocess.run(confined.argv, env=dict(confined.env), capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            confined.argv, env=dict(confined.env), capture_output=True, text=True, check=False
+        )
         assert SECRET not in ran.stdout
         assert ran.returncode != 0
