@@ -144,7 +144,7 @@ async def test_a_question_is_answered_by_id_label_or_number(shell: Shell) -> Non
 
 async def test_a_label_cannot_pass_for_another_option(shell: Shell) -> None:
     stage = shell.stage
-    answers = [Answer(id="yes", label="reject_once"), Answer(id="no", label="1")]
+    answers = [Answer(id="yes", label="reject_once"), Answer(id="no", label="3")]
     approval = await asks(
         stage, await stage.submitted(), answers=answers, kind="other", tool="ask", command=None
     )

@@ -197,6 +197,20 @@ async def test_a_question_is_answered_with_one_of_its_own(stage: Stage) -> None:
         assert (await decide(http, approval, "a2")).json()["decision"]["option"] == "a2"
 
 
+async def test_no_answer_of_an_agents_passes_for_the_default(stage: Stage) -> None:
+    answers = [
+        Answer(id="reject_once", label="Delete it"),
+        Answer(id="a", label="A"),
+        Answer(id="a", label="B"),
+    ]
+    run = await stage.submitted()
+    approval = await asks(stage, run, answers=answers, kind="other", tool="ask", title="Which?", command=None)
+    assert [(option.id, option.kind) for option in approval.options] == [
+        ("a", "answer"),
+        ("reject_once", "reject_once"),
+    ]
+
+
 async def test_a_budget_is_raised_or_the_run_ends(stage: Stage) -> None:
     raised, ended = [await stage.submitted(limits={"tokens": 1000}) for _ in range(2)]
     async with stage.client() as http:

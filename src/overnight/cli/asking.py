@@ -21,6 +21,7 @@ from overnight.errors import OvernightError
 
 LOOK_S: Final = 1.0
 """How often the terminal looks whether somebody else has decided meanwhile."""
+_LOOKS: Final = 10
 _ASKS_WITH_LETTERS: Final[Mapping[str, str]] = {
     "allow_once": "y",
     "allow_always": "a",
@@ -36,10 +37,7 @@ def somebody_is_there(*, no_input: bool, as_json: bool) -> bool:
 
 async def settle(client: Client, run_id: str, view: View, *, ask: bool) -> bool:
     """Show everything that the run waits for, and ask about it; False when a person is still needed."""
-    while True:
-        pending = await deciding.open_ones(client, run_id)
-        if not pending:
-            return (await client.run(run_id))["state"] not in {"waiting", "blocked"}
+    while pending := await _waits_for(client, run_id):
         if not ask:
             for approval in reversed(pending):
                 _say(approval, commands=True)
@@ -47,6 +45,23 @@ async def settle(client: Client, run_id: str, view: View, *, ask: bool) -> bool:
         with view.still():
             if not await _ask(client, pending[-1]):
                 return False
+    return pending is not None
+
+
+async def _waits_for(client: Client, run_id: str) -> list[Approval] | None:
+    """The open approvals of a run, newest first: none when it goes on; None when it waits for something else."""
+    for _ in range(_LOOKS):
+        pending = await deciding.open_ones(client, run_id)
+        if pending:
+            return pending
+        run = await client.run(run_id)
+        if run["state"] not in {"waiting", "blocked"}:
+            return []
+        if "approval_id" not in (run["waiting_for"] or {}):
+            return None
+        # Asked between the two looks: look again.
+        await asyncio.sleep(LOOK_S / _LOOKS)
+    return None
 
 
 async def _ask(client: Client, approval: Approval) -> bool:

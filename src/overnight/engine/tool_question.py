@@ -100,8 +100,10 @@ def _bounded(arguments: Mapping[str, object]) -> object:
 
 
 def _answers(ask: Asked) -> list[Option]:
-    own = [Option(id=answer.id, label=answer.label, kind="answer") for answer in ask.answers]
-    return [*own, Option(id="reject_once", label="Do not answer", kind="reject_once")]
+    """The agent's words may not stand in for our own: what has the id of the default would be applied by itself."""
+    none = Option(id="reject_once", label="Do not answer", kind="reject_once")
+    own = {answer.id: Option(id=answer.id, label=answer.label, kind="answer") for answer in ask.answers}
+    return [*(option for option in own.values() if option.id != none.id), none]
 
 
 def _leave(resolved: Resolved, redactor: Redactor) -> list[Option]:
