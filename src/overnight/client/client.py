@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, cast
-from urllib.parse import quote
+from typing import Any, Self, cast
 
-import orjson
-
-from overnight.client.endpoint import Endpoint, Locate
-from overnight.client.follow import Follow, Plan
+from overnight.client.calls import API, part
+from overnight.client.follow import Plan
+from overnight.client.sessions import SessionCalls
 from overnight.client.shapes import Approval, Backend, Delta, Event, Page, Run, Turn
-from overnight.client.transport import Headers, Query, Transport
-from overnight.clock import Clock, SystemClock
-from overnight.errors import InvalidId, OutcomeUnknown, OvernightError, Unreachable
-
-API: Final = "/api/v1"
-SUBMIT_TRIES: Final = 4
 
 
-class Client:
+class Client(SessionCalls):
     """Talks to one server. Use it as an asynchronous context manager, from one event loop.
 
     `certificate` is the one certificate to trust (None: those that the system trusts). `locate` finds the server
     again after a failure (it may have restarted on another port, with another token).
     Every method raises the error of `overnight.errors` whose code the server named, or Unreachable.
     """
-
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        *,
-        certificate: Path | None = None,
-        locate: Locate | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self._transport = Transport(Endpoint(url, token, certificate), locate)
-        self._clock = clock or SystemClock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,29 +33,13 @@ class Client:
         """Close the connections. Idempotent."""
         await self._transport.close()
 
-    @property
-    def url(self) -> str:
-        """The server's base URL at this moment."""
-        return self._transport.endpoint.url
-
     async def submit(self, spec: Mapping[str, object], *, key: str | None = None) -> Run:
         """Hand over a run; when this returns it is stored for good.
 
         Every submission carries an Idempotency-Key (`key`, or a fresh one), so a lost answer is asked for again and
         never makes a second run.
         """
-        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
-        for attempt in range(SUBMIT_TRIES):
-            try:
-                run = await self._json("POST", "/runs", json=spec, headers=headers)
-            except (Unreachable, OutcomeUnknown):
-                if attempt == SUBMIT_TRIES - 1:
-                    raise
-                await self._clock.sleep(0.1 * 2**attempt)
-                await self._transport.relocate()
-            else:
-                return cast("Run", run)
-        raise AssertionError("the last try either returned or raised")
+        return cast("Run", await self._once("/runs", spec, key))
 
     async def preview(self, spec: Mapping[str, object]) -> dict[str, Any]:
         """The assembled prompt and the resolved configuration of a run that is not made."""
@@ -150,14 +112,14 @@ class Client:
 
     async def approval(self, approval_id: str) -> Approval:
         """What is asked, with the digest that a decision needs."""
-        return cast("Approval", await self._json("GET", f"/approvals/{_part(approval_id)}"))
+        return cast("Approval", await self._json("GET", f"/approvals/{part(approval_id)}"))
 
     async def resolve(self, approval_id: str, option: str, digest: str, **body: object) -> Approval:
         """Decide. `body`: feedback, changes. Safe to send again.
 
         Raises AlreadyDecided, ApprovalOver, and ActionChanged when `digest` is not that of what would happen now.
         """
-        path = f"/approvals/{_part(approval_id)}/resolve"
+        path = f"/approvals/{part(approval_id)}/resolve"
         document = {"option": option, "digest": digest, **body}
         return cast("Approval", await self._json("POST", path, json=document))
 
@@ -167,7 +129,7 @@ class Client:
 
     async def check(self, name: str) -> Backend:
         """Run a backend's preflight now."""
-        return cast("Backend", await self._json("POST", f"/backends/{_part(name)}/check"))
+        return cast("Backend", await self._json("POST", f"/backends/{part(name)}/check"))
 
     async def workers(self) -> list[dict[str, Any]]:
         """Who is attached."""
@@ -200,7 +162,7 @@ class Client:
 
     async def revoke_token(self, name: str) -> None:
         """Make a token useless, by name or id. Idempotent."""
-        await self._transport.request("DELETE", f"{API}/tokens/{_part(name)}")
+        await self._transport.request("DELETE", f"{API}/tokens/{part(name)}")
 
     async def handover(self) -> None:
         """The server exits at once and leaves its agents to the next one."""
@@ -226,7 +188,7 @@ class Client:
         """
         path = f"{API}{_run(run_id)}/stream"
         plan = Plan(path=path, after=after, deltas=deltas, patience_s=patience_s, lost=lost)
-        async with aclosing(Follow(self._transport, self._clock, plan).items()) as items:
+        async with aclosing(self._followed(plan)) as items:
             async for item in items:
                 yield item
 
@@ -235,34 +197,10 @@ class Client:
     ) -> AsyncGenerator[dict[str, Any]]:
         """A summary for every change of any run that the token may see; never ends by itself."""
         plan = Plan(path=f"{API}/stream", after=after, gapless=False, patience_s=patience_s)
-        async with aclosing(Follow(self._transport, self._clock, plan).items()) as items:
+        async with aclosing(self._followed(plan)) as items:
             async for item in items:
                 yield cast("dict[str, Any]", item)
 
-    async def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: object = None,
-        query: Query | None = None,
-        headers: Headers | None = None,
-    ) -> dict[str, Any]:
-        response = await self._transport.request(method, API + path, json=json, query=query, headers=headers)
-        try:
-            return cast("dict[str, Any]", orjson.loads(response.content))
-        except orjson.JSONDecodeError:
-            raise OvernightError(
-                f"{self.url} answered with something that is no JSON", mend="check the URL"
-            ) from None
-
 
 def _run(run_id: str, rest: str = "") -> str:
-    return f"/runs/{_part(run_id)}{rest}"
-
-
-def _part(text: str) -> str:
-    """`text` as one segment of a path, whatever is in it. Raises InvalidId for what no segment can be."""
-    if text in {"", ".", ".."}:
-        raise InvalidId(f"{text!r} is no id and no name")
-    return quote(text, safe="")
+    return f"/runs/{part(run_id)}{rest}"

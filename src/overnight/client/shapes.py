@@ -209,6 +209,63 @@ class Approval(TypedDict):
     resolved_at: str | None
 
 
+class Session(TypedDict):
+    """A session. `state`: active, suspended, completed, expired. `config`: fields of a run, for its runs."""
+
+    id: str
+    owner: str
+    name: str
+    mode: str
+    state: str
+    phase: str
+    step: int | None
+    version: int
+    variables: dict[str, object]
+    plan: dict[str, object] | None
+    config: dict[str, object]
+    created_at: str
+    updated_at: str
+    expires_at: str | None
+
+
+class Message(TypedDict):
+    """A message to a session: `queued` until a turn begins with it, then `sent`; `removed` when it was taken back."""
+
+    id: str
+    text: str
+    by: str
+    state: str
+    run_id: str | None
+    turn: int | None
+    created_at: str
+
+
+class Posted(TypedDict):
+    """A message that was accepted, and the run that takes it. `steer_how`: how one that is said now gets there."""
+
+    message: Message
+    run: Run | None
+    steer_how: str | None
+
+
+class Said(TypedDict):
+    """One message of a history. `role`: user, assistant, system."""
+
+    role: str
+    text: str
+    at: str
+    run_id: str | None
+    turn: int | None
+
+
+class History(TypedDict):
+    """A page of a history, oldest first; `next_cursor` is the `before` of the page before it."""
+
+    items: list[Said]
+    total: int
+    next_cursor: str | None
+
+
 class Problem(TypedDict):
     """What a check found, and how to mend it."""
 
