@@ -39,6 +39,15 @@ def call(question: Callable[[Client], Awaitable[T]]) -> T:
 async def connected(*, start: bool = False) -> AsyncIterator[Client]:
     """A client of the running server; with `start`, of one in the background if none runs. Raises Unreachable."""
     sources = read()
+    endpoint = await found(sources, start=start)
+    async with Client(
+        endpoint.url, endpoint.token, certificate=endpoint.certificate, locate=lambda: locate(sources)
+    ) as client:
+        yield client
+
+
+async def found(sources: Sources, *, start: bool) -> Endpoint:
+    """Where the server is; with `start`, of one that is started now if none runs. Raises Unreachable, StartRefused."""
     endpoint = locate(sources)
     if endpoint is None and start and sources["url"] is None:
         endpoint = await _start(sources)
@@ -47,10 +56,7 @@ async def connected(*, start: bool = False) -> AsyncIterator[Client]:
             f"no server serves {sources['data_dir']}",
             mend="start one with: overnight up (or set OVERNIGHT_URL)",
         )
-    async with Client(
-        endpoint.url, endpoint.token, certificate=endpoint.certificate, locate=lambda: locate(sources)
-    ) as client:
-        yield client
+    return endpoint
 
 
 def locate(sources: Sources) -> Endpoint | None:

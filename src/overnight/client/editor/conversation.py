@@ -1,0 +1,228 @@
+"""One session as an editor has it open: prompts go in, and whatever happens in the session comes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from overnight.client.client import Client
+from overnight.client.editor.asking import Asking
+from overnight.client.editor.course import Ending
+from overnight.client.editor.editor import Editor
+from overnight.client.editor.reader import RunReader
+from overnight.client.editor.transcript import Transcript
+from overnight.client.shapes import FINAL
+from overnight.errors import ApprovalPending, InvalidTransition, NotFound, OvernightError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What was known of a session when it was opened: nothing of that is shown again."""
+
+    newest_run: str = ""
+    """Ids of runs sort by the time at which they were made."""
+    live: Mapping[str, Any] | None = None
+    """The run that was not final then."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Waiting:
+    """A prompt whose message no turn has taken yet."""
+
+    run_id: str
+    place: asyncio.Future[tuple[str, int] | None]
+    """The turn that took it; None when its run ended before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How the turn of a prompt ended, and in which run."""
+
+    ending: Ending
+    run_id: str
+
+
+class Conversation:
+    """Follows the session for as long as the editor has it open. The session and its runs live on without it."""
+
+    def __init__(
+        self, client: Client, editor: Editor, *, session_id: str, cwd: str, lost: Callable[[str], None]
+    ) -> None:
+        self.session_id = session_id
+        self.cwd = cwd
+        self.notices: list[str] = []
+        """What the user is to be told with the next prompt."""
+        self._client = client
+        self._editor = editor
+        self._lost = lost
+        self._asking = Asking(client, editor, cwd)
+        self._standing = Standing()
+        self._readers: dict[str, RunReader] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, _Waiting] = {}
+        self._texts: dict[str, str] = {}
+        """Messages that others have posted, until a turn takes them."""
+        self._posting = asyncio.Lock()
+        self._cancels = 0
+        self._closed: NotFound | None = None
+
+    def open(self, standing: Standing, transcript: Transcript | None = None) -> None:
+        """Begin to follow. `transcript` has told what the live run did until now."""
+        self._standing = standing
+        if standing.live is not None:
+            self._read(str(standing.live["id"]), int(standing.live["last_seq"]), transcript)
+        self._start(self._follow(), f"follow {self.session_id}")
+        self._start(self._ask_what_is_open(), f"open approvals of {self.session_id}")
+
+    async def close(self) -> None:
+        """Follow nothing any more. Runs go on, approvals stay open."""
+        await self._asking.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def prompt(self, text: str) -> Answer:
+        """Say something, and wait until its turn has ended. Raises what posting a message raises."""
+        if self._closed is not None:
+            raise self._closed
+        notices, self.notices = self.notices, []
+        await self._editor.show([Transcript("", self.cwd).note(words) for words in notices])
+        cancels = self._cancels
+        waiting, message_id = await self._post(text)
+        self._start(self._ask_what_is_open(), f"open approvals of {self.session_id}")
+        if self._cancels != cancels:
+            await self._cancel_run(waiting.run_id)
+        try:
+            return await self._answer(waiting)
+        finally:
+            self._waiting.pop(message_id, None)
+
+    async def cancel(self) -> None:
+        """Stop the runs of all prompts that have not been answered. Messages that wait for a turn go on waiting."""
+        self._cancels += 1
+        await self._asking.close()
+        live = [run_id for run_id, reader in self._readers.items() if not reader.final]
+        for run_id in live:
+            await self._cancel_run(run_id)
+
+    async def _post(self, text: str) -> tuple[_Waiting, str]:
+        async with self._posting:
+            posted = await self._client.post_message(self.session_id, text)
+            message_id, run = str(posted["message"]["id"]), cast("Mapping[str, Any]", posted["run"] or {})
+            place: asyncio.Future[tuple[str, int] | None] = asyncio.get_running_loop().create_future()
+            waiting = self._waiting[message_id] = _Waiting(run_id=str(run.get("id", "")), place=place)
+        if waiting.run_id:
+            self._read(waiting.run_id, 0)
+        if run.get("state") == "paused":
+            await self._go_on(waiting.run_id)
+        return waiting, message_id
+
+    async def _answer(self, waiting: _Waiting) -> Answer:
+        place = await waiting.place
+        if place is None:
+            return Answer(ending=await self._readers[waiting.run_id].over(), run_id=waiting.run_id)
+        run_id, turn = place
+        self._read(run_id, 0)
+        return Answer(ending=await self._readers[run_id].ended(turn), run_id=run_id)
+
+    async def _follow(self) -> None:
+        try:
+            stream = self._client.follow_session(self.session_id, lost=self._lost)
+            async with aclosing(stream) as events:
+                async for event in events:
+                    await self._heard(cast("Mapping[str, Any]", event))
+            self._end(NotFound(f"{self.session_id} was deleted"))
+        except OvernightError as error:
+            self._end(
+                NotFound(f"{self.session_id} is not followed any more: {error.detail}", mend=error.mend)
+            )
+
+    async def _heard(self, event: Mapping[str, Any]) -> None:
+        data = event.get("data") or {}
+        match event["type"]:
+            case "session.message_received":
+                self._texts[str(data["message_id"])] = str(data.get("text", ""))
+            case "session.message_removed":
+                self._texts.pop(str(data["message_id"]), None)
+            case "session.message_taken":
+                await self._taken(str(data["message_id"]), str(data["run_id"]), int(data.get("turn") or 0))
+            case "run.linked" if str(data["run_id"]) > self._standing.newest_run:
+                self._read(str(data["run_id"]), 0)
+            case "run.settled":
+                self._settled(str(data["run_id"]))
+            case _:
+                pass
+
+    async def _taken(self, message_id: str, run_id: str, turn: int) -> None:
+        async with self._posting:
+            # A message whose answer is still on its way may be ours.
+            waiting = self._waiting.get(message_id)
+        text = self._texts.pop(message_id, "")
+        if waiting is not None:
+            if not waiting.place.done():
+                waiting.place.set_result((run_id, turn))
+        elif self._is_new(run_id, turn) and text:
+            await self._editor.show([Transcript(run_id, self.cwd).said(text, message_id)])
+
+    def _is_new(self, run_id: str, turn: int) -> bool:
+        live = self._standing.live
+        if live is not None and run_id == live["id"]:
+            return turn > int(live["turn"])
+        return run_id > self._standing.newest_run
+
+    def _settled(self, run_id: str) -> None:
+        for waiting in self._waiting.values():
+            if waiting.run_id == run_id and not waiting.place.done():
+                waiting.place.set_result(None)
+
+    def _end(self, error: NotFound) -> None:
+        self._closed = error
+        for waiting in self._waiting.values():
+            if not waiting.place.done():
+                waiting.place.set_exception(error)
+
+    def _read(self, run_id: str, after: int, transcript: Transcript | None = None) -> None:
+        if run_id in self._readers:
+            return
+        reader = RunReader(
+            self._client, self._editor, self._asking, transcript or Transcript(run_id, self.cwd),
+            run_id=run_id, cwd=self.cwd, lost=self._lost,
+        )  # fmt: skip
+        self._readers[run_id] = reader
+        self._start(reader.read(after), f"follow {run_id}")
+
+    async def _ask_what_is_open(self) -> None:
+        found = await self._client.approvals(session_id=self.session_id, state="pending")
+        for approval in reversed(found["items"]):
+            reader = self._readers.get(approval["run_id"])
+            if reader is not None:
+                self._asking.ask(approval["id"], approval["digest"], reader.transcript)
+
+    async def _cancel_run(self, run_id: str) -> None:
+        # It may have ended by itself, or be cancelled already.
+        with suppress(InvalidTransition, NotFound):
+            await self._client.control(run_id, "cancel", reason="cancelled in the editor")
+
+    async def _go_on(self, run_id: str) -> None:
+        # It may go on already; and what it waits for besides is asked anyway.
+        with suppress(InvalidTransition, ApprovalPending):
+            await self._client.control(run_id, "resume")
+
+    def _start(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(_until_the_editor_goes(work), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _until_the_editor_goes(work: Any) -> None:
+    # Whoever waits for the work has been told of its end.
+    with suppress(OSError, OvernightError):
+        await work
+
+
+def live_of(runs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The run among them, newest first, that goes on; the oldest such one, since the others wait for it."""
+    return next((run for run in reversed(runs) if run["state"] not in FINAL), None)
