@@ -229,8 +229,11 @@ def put(path: Path, text: str = SECRET) -> Path:
 
 def furnish(root: Path) -> None:
     """Every secret that there is to be found."""
-    for name in ("data/overnight.db", "data/homes/ses_other/agent/secret", "data/runs/run_other/workspace/secret",
-                 "runtime/server.json", "config/overnight.toml", "key-file", "user/.ssh/id_ed25519", "user/.netrc"):  # fmt: skip
+    secrets = (
+        "data/overnight.db", "data/homes/ses_other/agent/secret", "data/runs/run_other/workspace/secret",
+        "runtime/server.json", "config/overnight.toml", "key-file", "user/.ssh/id_ed25519", "user/.netrc",
+    )  # fmt: skip
+    for name in secrets:
         put(root / name)
     put(root / "public/notes.txt", "known to all")
     put(root / "user/project/readme", "known to all")

@@ -322,8 +322,10 @@ def system_files(facts: Facts) -> object:
 @attempt
 def kernel_settings(facts: Facts) -> object:
     """Opened for writing only: the control would change the host otherwise."""
-    places = ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", "/sys/power/state",
-              "/sys/kernel/uevent_helper", "/proc/irq/default_smp_affinity", "/sys/module/kernel/parameters/panic")  # fmt: skip
+    places = (
+        "/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", "/sys/power/state",
+        "/sys/kernel/uevent_helper", "/proc/irq/default_smp_affinity", "/sys/module/kernel/parameters/panic",
+    )  # fmt: skip
     return [path for path in places if os.path.exists(path) and write(path, "", os.O_WRONLY)]
 
 
@@ -378,11 +380,7 @@ def git_configuration(facts: Facts) -> object:
 @attempt
 def another_git_folder(facts: Facts) -> object:
     """Last of those about git: in the control it leaves none."""
-    for way in (lambda: os.rename(".git", ".git.old"), lambda: shutil.rmtree(".git")):
-        try:
-            way()
-        except OSError:
-            continue
+    if quietly(os.rename, ".git", ".git.old") or quietly(shutil.rmtree, ".git"):
         return quietly(os.symlink, "elsewhere", ".git") or "gone"
     return ""
 
@@ -403,7 +401,7 @@ def settings_of_agents(facts: Facts) -> object:
 @attempt
 def mounts(facts: Facts) -> object:
     def mount(source: str, target: str, kind: str, flags: int) -> bool:
-        return LIBC.mount(source.encode(), target.encode(), kind.encode(), flags, None) == 0
+        return bool(LIBC.mount(source.encode(), target.encode(), kind.encode(), flags, None) == 0)
 
     os.makedirs("mount-point", exist_ok=True)
     found = []
@@ -483,7 +481,7 @@ def main() -> None:
     for function in ATTEMPTS:
         try:
             found[function.__name__] = function(facts)
-        except Exception as error:  # whatever goes wrong in one attempt, the others are to be made
+        except Exception as error:  # noqa: BLE001  # whatever goes wrong in one attempt, the others are to be made
             found[function.__name__] = f"broken: {error!r}"
     os.write(1, json.dumps(found).encode() + b"\n")
 

@@ -97,12 +97,13 @@ async def test_the_agent_has_its_grace(place: Estate) -> None:
 async def test_nothing_is_left_of_an_agent_that_resists(place: Estate) -> None:
     start = place.start_of("run_resists")
     line = (
-        "trap '' TERM INT HUP; for i in 1 2 3; do (setsid sh -c 'trap \"\" TERM; exec >&- 2>&- <&-; sleep 300' &) ; done; "
+        "trap '' TERM INT HUP; "
+        "for i in 1 2 3; do (setsid sh -c 'trap \"\" TERM; exec >&- 2>&- <&-; sleep 300' &) ; done; "
         "echo ready; while :; do sleep 1; done"
     )
     turn = await place.begin(sh(line), start)
     await ready(turn, start.folder)
-    pids = await eventually(lambda: len(inside(turn)) >= 7 and inside(turn), within=10)
+    pids = await eventually(lambda: found if len(found := inside(turn)) >= 7 else [], within=10)
     stopped = await stop(turn, interrupt=False)
     assert [pid for pid in pids if lives(pid)] == []
     assert (stopped.steps[:2], stopped.survivors) == (("sigterm", "sigkill"), 0)
@@ -200,7 +201,7 @@ async def test_nothing_outlives_its_keeper(place: Estate, with_spawner: bool) ->
     line = "for i in 1 2 3; do (setsid sh -c 'exec >&- 2>&- <&-; sleep 300' &); done; echo ready; sleep 300"
     turn = await place.begin(sh(line), start)
     await ready(turn, start.folder)
-    pids = await eventually(lambda: len(inside(turn)) >= 7 and inside(turn), within=10)
+    pids = await eventually(lambda: found if len(found := inside(turn)) >= 7 else [], within=10)
     identity = read_identity(str(start.folder))
     assert identity is not None
     if with_spawner:

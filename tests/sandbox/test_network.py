@@ -15,7 +15,6 @@ from tests.sandbox.test_lifecycle import inside, ready, stop
 
 from overnight.keeper_protocol import read_identity, read_record
 from overnight.testing.signals import eventually
-from overnight.workspaces import sandbox_gate
 from overnight.workspaces.sandbox import Bubblewrap
 from overnight.workspaces.sandbox_gate import Refused, Rules, addresses, forwarded, target_of
 from overnight.workspaces.sandbox_network import Network
@@ -149,7 +148,7 @@ def test_a_name_that_leads_to_this_machine_opens_nothing(monkeypatch: pytest.Mon
         found = {"rebound.org": "127.0.0.1", "metadata.org": "169.254.169.254", "good.org": "192.0.2.7"}
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found.get(host, "::ffff:127.0.0.1"), port))]
 
-    monkeypatch.setattr(sandbox_gate.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     rules = Rules(["rebound.org", "metadata.org", "good.org", "mapped.org"])
     assert addresses(rules, "good.org", 443) == [("192.0.2.7", 443)]
     for host in ("rebound.org", "metadata.org", "mapped.org"):

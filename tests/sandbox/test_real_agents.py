@@ -104,7 +104,7 @@ async def test_a_turn_that_may_only_read(place: Place, real: MakeProgram, start_
     turn = await confined(place, real, server.url).start(begin(place, sandbox="read_only"), no_input)
     updates = await read(turn)
     assert turn.ended().outcome.failure is None
-    assert "Read-only file system" in [u for u in updates if isinstance(u, ToolCompleted)][0].output
+    assert "Read-only file system" in next(u for u in updates if isinstance(u, ToolCompleted)).output
     assert not (place.data_dir / "workspace/a.txt").exists()
     await turn.release()
 

@@ -12,7 +12,8 @@ from overnight.workspaces.sandbox import Bubblewrap
 from overnight.workspaces.sandbox_network import Network
 
 SNOOP = """
-for path in "$R/data/overnight.db" "$R/data/keeper.key" "$R/config/overnight.toml" "$R/home/.netrc" "$R/run" "$R/data/runs"; do
+for name in data/overnight.db data/keeper.key config/overnight.toml home/.netrc run data/runs; do
+  path="$R/$name"
   [ -d "$path" ] && ls -R "$path" | grep -v -e : -e "^$" -e workspace -e run_
   [ -f "$path" ] && head -c 6 "$path"
 done

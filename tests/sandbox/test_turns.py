@@ -32,6 +32,10 @@ def place() -> Iterator[Estate]:
         yield made
 
 
+def run(*argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+
+
 def failure(told: object) -> str:
     found = told.ended.outcome.failure  # type: ignore[attr-defined]
     return found.code if found is not None else ""
@@ -91,7 +95,7 @@ async def test_a_command_backend_finds_its_script_wherever_that_lies(place: Esta
         CommandProgram(settings, SystemClock()), place.keepers.spawner, clock=SystemClock(), data_dir=place.data,
         sandbox=place.sandbox,
     )  # fmt: skip
-    turn = await backend.start(place.start_of(), lambda *_: None)  # type: ignore[arg-type,return-value]
+    turn = await backend.start(place.start_of(), lambda *_: None)  # type: ignore[arg-type]
     said = [update async for batch in turn.batches() for update in batch.updates]
     await turn.release()
     assert "started workspace_write" in str(said)
@@ -238,7 +242,7 @@ async def test_a_git_file_is_kept_and_never_opens_what_lies_outside(place: Estat
     start = place.start_of("run_gitfile")
     shutil.rmtree(start.workspace / ".git")
     outside = place.root / "repository"
-    subprocess.run(["git", "init", "-q", "--bare", str(outside)], check=True)
+    run("git", "init", "-q", "--bare", str(outside))
     put(start.workspace / ".git", f"gitdir: {outside}\n")
     line = f"echo 'gitdir: evil' > .git; mv .git x; echo x > {outside}/config; echo lived"
     told = await place.tell(Script(argv=("/bin/sh", "-c", line)), start)
@@ -289,8 +293,8 @@ def test_a_host_without_bubblewrap_is_told_how_to_get_it(tmp_path: Path) -> None
 
 
 def test_a_host_that_forbids_namespaces_is_told_what_to_allow(tmp_path: Path) -> None:
-    line = '#!/bin/sh\n[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit\necho "bwrap: setting up uid map: no" >&2; exit 1\n'
-    program = put(tmp_path / "bwrap", line)
+    line = '[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit\necho "bwrap: setting up uid map: no" >&2; exit 1'
+    program = put(tmp_path / "bwrap", f"#!/bin/sh\n{line}\n")
     program.chmod(0o755)
     trial = Bubblewrap(surroundings(tmp_path), program=program, network=Network()).try_out()
     assert (trial.works, trial.version) == (False, "0.8.0")
@@ -337,8 +341,6 @@ async def test_what_an_agent_asks_to_be_run_opens_nothing(place: Estate) -> None
     ]
     for confined in asked:
         assert str(ssh) not in confined.argv[: confined.argv.index("--")]
-        ran = subprocess.run(
-            confined.argv, env=dict(confined.env), capture_output=True, text=True, check=False
-        )
+        ran = run(*confined.argv, env=dict(confined.env))
         assert SECRET not in ran.stdout
         assert ran.returncode != 0

@@ -14,7 +14,7 @@ from overnight.errors import BackendFailure
 from overnight.ports.sandbox import Confined, Place, Trial
 from overnight.workspaces.sandbox_guards import guard
 from overnight.workspaces.sandbox_network import Network
-from overnight.workspaces.sandbox_places import Surroundings, allow, base_view
+from overnight.workspaces.sandbox_places import PRIVATE, Surroundings, allow, base_view
 from overnight.workspaces.sandbox_view import View, resolved
 
 PROGRAM: Final = "bwrap"
@@ -171,7 +171,7 @@ def _proc() -> Iterable[str]:
 
 def _environment(env: Mapping[str, str]) -> Mapping[str, str]:
     """Temporary files go where the sandbox has a place for them."""
-    return {**env, "TMPDIR": "/tmp"} if "TMPDIR" in env else env  # noqa: S108  # the sandbox's own
+    return {**env, "TMPDIR": str(PRIVATE[0])} if "TMPDIR" in env else env
 
 
 def _unsuitable(place: Place) -> str | None:
@@ -221,19 +221,8 @@ def _version(program: Path) -> str | None:
 
 def _try(program: Path, flags: tuple[str, ...]) -> str:
     """Empty when a process could be confined, else what was said."""
-    mounts = (
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--tmpfs",
-        "/tmp",
-        "--remount-ro",
-        "/tmp",
-    )  # noqa: S108
+    tmp = str(PRIVATE[0])
+    mounts = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", tmp, "--remount-ro", tmp)
     try:
         ran = subprocess.run(
             [program, *flags, *mounts, "--", "/bin/sh", "-c", "exit 0"],

@@ -57,8 +57,7 @@ class Rules:
     def allow(self, host: str, port: int) -> bool:
         """Whether a rule names this host and port. A rule without a port means 80 and 443."""
         return any(
-            _matches(name, host)
-            and (wanted == "*" or port == wanted or (wanted is None and port in USUAL_PORTS))
+            _matches(name, host) and (wanted in ("*", port) or (wanted is None and port in USUAL_PORTS))
             for name, wanted in self._rules
         )
 

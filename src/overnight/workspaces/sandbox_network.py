@@ -18,7 +18,7 @@ _OUTSIDE_PROCESSES: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """`on` shares the host's network, `off` leaves an agent a loopback of its own, a list opens a proxy to its hosts."""
+    """`on` shares the host's network, `off` leaves an agent its own loopback, a list opens a proxy to its hosts."""
 
     allowed: Literal["on", "off"] | tuple[str, ...] = "on"
 
