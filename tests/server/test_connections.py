@@ -268,6 +268,37 @@ async def test_who_is_not_the_operator_sees_their_own_and_who_follows_their_sess
         assert answer.status_code == 404, "not a session of theirs"
 
 
+async def test_who_a_session_is_shared_with_sees_who_follows_it(stage: Stage) -> None:
+    run = await stage.submitted()
+    bob = await stage.token(owner="usr_bob", name="bob")
+    session = f"/api/v1/sessions/{run.session_id}"
+    async with stage.client() as http:
+        await http.post(f"{session}/share", json={"user": "usr_bob"})
+        code = (await http.post(f"{session}/share", json={"link": True})).json()["code"]
+    async with (
+        tail(stage, url(run.id, "?client=a&presence=1")) as mine,
+        others_tail(stage, bob, f"{session}/stream?client=b&presence=1") as theirs,
+    ):
+        await eventually(lambda: "b" in names((presences(mine) or [_EMPTY])[-1]), what="bob")
+        await eventually(lambda: len(names((presences(theirs) or [_EMPTY])[-1])) == 2, what="both")
+        assert [one["actor"] for one in presences(theirs)[-1]["data"]["connections"]] == [
+            "usr_local",
+            "usr_bob",
+        ]
+        found = await connections(stage, bob, session_id=run.session_id)
+        assert [(one["client"], one["peer"] is not None) for one in found] == [("a", False), ("b", True)]
+    async with stage.client(None) as guest:
+        entered = await guest.post("/login", json={"share": code})
+        assert entered.status_code == 204, entered.text
+        assert (await guest.get("/api/v1/connections")).status_code == 403
+        assert (
+            await guest.get("/api/v1/connections", params={"session_id": run.session_id})
+        ).status_code == 200
+
+
+_EMPTY: dict[str, Any] = {"data": {"connections": []}}
+
+
 def presences(stream: Tail) -> list[dict[str, Any]]:
     found = [frame for frame in stream.frames if frame.event == "presence"]
     return [json.loads(frame.data[0]) for frame in found]

@@ -30,6 +30,7 @@ _LISTS: Final = {
     "/api/v1/runs": "session",
     "/api/v1/runs/counts": "session",
     "/api/v1/approvals": "session_id",
+    "/api/v1/connections": "session_id",
 }
 """Lists that can be narrowed to one session, and by which parameter."""
 _RANK: Final[dict[Role, int]] = {"viewer": 1, "operator": 2, "decider": 3}

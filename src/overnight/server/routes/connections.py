@@ -37,7 +37,8 @@ class ConnectionQuery(Document):
 async def list_connections(here: Here, query: Annotated[ConnectionQuery, Query()]) -> Response:
     """Streams and sockets that are open now, oldest first; `fresh` is computed when it is asked for.
 
-    The operator sees all; anybody else their own, and with `session_id` everybody who follows a session of theirs.
+    The operator sees all; anybody else their own, and with `session_id` everybody who follows a session that they may
+    see.
     """
     session_id = None if query.session_id is None else SessionId(query.session_id)
     rows = await here.services.uow.read(lambda tx: _rows(tx, here, session_id))
@@ -48,9 +49,10 @@ async def list_connections(here: Here, query: Annotated[ConnectionQuery, Query()
 
 
 def _rows(tx: Transaction, here: Context, session_id: SessionId | None) -> tuple[Connection, ...]:
+    owner = None if here.caller.admin else here.owner
     if session_id is None:
-        return tx.connections.all(None if here.caller.admin else here.owner)
-    session = tx.sessions.get(session_id, here.owner)
+        return tx.connections.all(owner)
+    session = tx.sessions.get(session_id, owner)
     return tx.connections.following(session.id)
 
 
