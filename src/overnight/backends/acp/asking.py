@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from overnight.backends.acp.rpc import INVALID_PARAMS, Id
-from overnight.backends.acp.shapes import as_object, objects, texts, whole
+from overnight.backends.acp.shapes import objects, texts, whole
 from overnight.backends.acp.tools import ToolCall
 from overnight.backends.process.talk import Deed, OpenTerminal, ReadText, TerminalVerb, UseTerminal, WriteText
 from overnight.domain.action import Action, Edit
@@ -148,14 +148,20 @@ def terminal(params: Mapping[str, Any], key: str, name: str) -> tuple[Asked, Ope
     return Asked(key=key, action=action), deed
 
 
-def use_of_terminal(method: str, params: Mapping[str, Any], key: str) -> UseTerminal | None:
-    """What one of the other terminal requests wants; None for other methods. Raises Unfit."""
+def use_of_terminal(
+    method: str, params: Mapping[str, Any], key: str, limits: Mapping[str, int]
+) -> UseTerminal | None:
+    """What one of the other terminal requests wants; None for other methods. Raises Unfit.
+
+    `limits`: how much may be told of the output of each terminal.
+    """
     verb = _VERBS.get(method)
     if verb is None:
         return None
-    if not isinstance(params.get("terminalId"), str):
+    name = params.get("terminalId")
+    if not isinstance(name, str):
         raise Unfit("terminalId must be text")
-    return UseTerminal(key=key, terminal=params["terminalId"], verb=verb)
+    return UseTerminal(key=key, terminal=name, verb=verb, output_bytes=limits.get(name, 0))
 
 
 def covers(granted: Permission, wanted: Deed) -> bool:
@@ -210,8 +216,3 @@ def _path(params: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise Unfit("path must be text")
     return path
-
-
-def label(params: Mapping[str, Any]) -> str:
-    """The tool call's id in a request for permission, or nothing."""
-    return str(as_object(params.get("toolCall")).get("toolCallId") or "")

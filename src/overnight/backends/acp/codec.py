@@ -62,8 +62,6 @@ class _Granted:
 class AcpCodec:
     """One turn. See `Talking`."""
 
-    max_line = LONGEST_LINE
-
     def __init__(self, script: Script) -> None:
         self._script = script
         self._notes = Notes()
@@ -80,15 +78,17 @@ class AcpCodec:
         self._seen: Counter[rpc.Id] = Counter()
         self._asked_for: list[_Granted] = []
         self._used: set[str] = set()
-        self._terminals = 0
+        self._limits: dict[str, int] = {}
+        """How much of its output each terminal may tell."""
         self._talk: Talk = conversation(script, self._notes)
         self._call = 0
         self._history_over = False
         self._waiting = False
         """For the end of the history that the agent tells."""
         self._step(None)
-        self.opening = self._errands.pop()
+        self.opening: bytes = b"".join(errand.data for errand in self._errands if isinstance(errand, Say))
         """The first message, for the launch."""
+        self._errands.clear()
 
     # what the agent says
 
@@ -125,6 +125,11 @@ class AcpCodec:
         return Closing(outcome=outcome, updates=tuple(self._telling.end()))
 
     # what we say
+
+    @property
+    def max_line(self) -> int:
+        """See `Talking.max_line`."""
+        return LONGEST_LINE
 
     @property
     def over(self) -> bool:
@@ -228,7 +233,7 @@ class AcpCodec:
         usage = self._telling.spending.result(self._notes.result)
         self._outcome = self._true(outcome)
         updates: list[Update] = [*last, *([UsageReported(usage=usage)] if usage else [])]
-        if self._telling.spending.cost != self._script.cost_before:
+        if self._notes.lasting and self._telling.spending.cost != self._script.cost_before:
             cost = self._telling.spending.cost
             updates.append(SessionKnown(state=state_of(self._script, self._notes.session, cost)))
         open_asks = [key for key, pending in self._pending.items() if pending.asked is not None]
@@ -280,9 +285,10 @@ class AcpCodec:
             case "fs/write_text_file" if self._script.writes:
                 return self._wait(message, key, *writing(params, key))
             case "terminal/create" if self._script.terminals:
-                self._terminals += 1
-                return self._wait(message, key, *terminal(params, key, f"terminal-{self._terminals}"))
-            case method if (use := use_of_terminal(method, params, key)) is not None:
+                asked, deed = terminal(params, key, f"terminal-{len(self._limits) + 1}")
+                self._limits[deed.terminal] = deed.output_bytes
+                return self._wait(message, key, asked, deed)
+            case method if (use := use_of_terminal(method, params, key, self._limits)) is not None:
                 self._pending[key] = Pending(id=message.id, key=key, copy=0, asked=None, wanted=use)
                 self._errands.append(use)
                 return []

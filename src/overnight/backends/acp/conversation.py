@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from overnight.backends.acp.rpc import Response
+from overnight.backends.acp.rpc import METHOD_NOT_FOUND, Response
 from overnight.backends.acp.script import Script
 from overnight.backends.acp.shapes import as_object, objects
 from overnight.backends.process.failures import by_status, by_words, shortened
@@ -36,6 +36,8 @@ class Notes:
     """What the conversation has found out so far."""
 
     session: str | None = None
+    lasting: bool = False
+    """Another process of the agent can go on with the session."""
     replaying: bool = False
     """The agent tells what was said before this turn."""
     prompted: bool = False
@@ -86,14 +88,18 @@ def _open(
     script: Script, notes: Notes, able: Mapping[str, Any]
 ) -> Generator[Call | HistoryEnds, Response | None, Mapping[str, Any] | Failure]:
     """A session: the one to go on with, else a new one. Returns what the agent says about it."""
-    place: dict[str, object] = {"cwd": script.workspace, "mcpServers": []}
+    place: dict[str, object] = {"cwd": script.workspace, "mcpServers": [], **script.session}
     resumes = "resume" in as_object(able.get("sessionCapabilities"))
-    if script.resume is not None and not (resumes or able.get("loadSession")):
+    notes.lasting = resumes or bool(able.get("loadSession"))
+    if script.resume is not None and not notes.lasting:
         return _lost(notes, "the agent cannot go on with a session")
     if script.resume is not None:
-        notes.replaying = not resumes
-        method = "session/resume" if resumes else "session/load"
-        answer = yield Call(method, {**place, "sessionId": script.resume})
+        answer: Response | None = None
+        if resumes:
+            answer = yield Call("session/resume", {**place, "sessionId": script.resume})
+        if not resumes or _is_unknown(answer):  # some offer it and know nothing of it
+            notes.replaying = True
+            answer = yield Call("session/load", {**place, "sessionId": script.resume})
         if (failure := _refused(answer)) is not None:
             return _lost(notes, failure.message)
         if notes.replaying and script.history_ends_with is not None:
@@ -107,7 +113,8 @@ def _open(
         if not isinstance(session, str) or not session:
             return Failure(code="protocol_error", message="the agent gave its session no id", retryable=True)
         notes.session = session
-    notes.news.append(SessionKnown(state=state_of(script, notes.session, script.cost_before)))
+    if notes.lasting:
+        notes.news.append(SessionKnown(state=state_of(script, notes.session, script.cost_before)))
     return _result(answer)
 
 
@@ -180,6 +187,10 @@ def failure_of(error: Mapping[str, Any], *, otherwise: str = "turn_failed") -> F
 def _refused(answer: Response | None, *, otherwise: str = "turn_failed") -> Failure | None:
     error = answer.error if answer is not None else None
     return None if error is None else failure_of(error, otherwise=otherwise)
+
+
+def _is_unknown(answer: Response | None) -> bool:
+    return answer is not None and answer.error is not None and answer.error.get("code") == METHOD_NOT_FOUND
 
 
 def _wrong_version(hello: Response | None) -> Failure | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 UsageStyle = Literal["result", "quota", "chunks", "none"]
@@ -31,6 +32,8 @@ class Script:
     """Whether the agent may have files read by us."""
     writes: bool = True
     terminals: bool = True
+    session: Mapping[str, object] = field(default_factory=dict)
+    """Further members of the request for a session."""
     usage: UsageStyle = "result"
     history_ends_with: str | None = None
     """The update after which a program that goes on telling a loaded session's history has come to its end."""

@@ -22,11 +22,17 @@ _PATH_KEYS: Final = (
     "file_path", "filePath", "filepath", "path", "abs_path", "absolute_path", "notebook_path", "dir_path",
 )  # fmt: skip
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,60}")
-_PREFIX: Final = re.compile(r"([a-z][a-z_]{1,60}?)__?(?:call_|toolu_|[0-9a-f]{8})")
+_PREFIX: Final = re.compile(r"([a-z][a-z_]{0,60}?)__")
+"""How some programs make the id of a call."""
 _EXIT: Final = re.compile(
     r"^Exit [Cc]ode:? (-?\d+)\s*$|<.{0,80}completed with exit code (-?\d+)>", re.MULTILINE
 )
 _SHELLS: Final = ("-c", "-lc")
+_PASSING: Final = frozenset({
+    "call_id", "turn_id", "process_id", "started_at_ms", "completed_at_ms", "source", "parsed_cmd",
+    "available_decisions", "proposed_execpolicy_amendment",
+})  # fmt: skip
+"""Members of an input that say when and how it was asked, not what: the same action shall look the same again."""
 
 
 @dataclass(slots=True)
@@ -56,10 +62,11 @@ class ToolCall:
         self.title = str(told.get("title") or self.title)
         self.kind = _KINDS.get(str(told.get("kind")), self.kind)
         self.status = str(told.get("status") or self.status)
-        if isinstance(told.get("rawInput"), dict) and told["rawInput"]:
-            self.given |= told["rawInput"]
+        given = as_object(told.get("rawInput"))
+        self.given |= {name: value for name, value in given.items() if name not in _PASSING}
         self.output = told.get("rawOutput") if told.get("rawOutput") not in (None, "") else self.output
-        self.content = list(objects(told.get("content"))) or self.content
+        if isinstance(told.get("content"), list):
+            self.content = objects(told["content"])
         for entry in objects(told.get("content")):
             if entry.get("type") == "diff" and isinstance(entry.get("newText"), str):
                 old = entry.get("oldText")

@@ -55,7 +55,9 @@ class Telling:
     def call(self, told: Told) -> tuple[ToolCall, list[Update]]:
         """The tool call that a request for permission is about, brought up to date, and that it began."""
         call = self._known(str(told.get("toolCallId") or ""))
+        words, call.content = call.content, []
         call.merge({name: value for name, value in told.items() if name != "status"})
+        call.content = words  # those of the question are no output
         return call, [*self.speech.end(), *call.begin()]
 
     def end(self) -> list[Update]:

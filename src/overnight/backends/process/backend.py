@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from overnight.backends.process.adoption import Dead, attach
 from overnight.backends.process.framing import OutputTruncated
+from overnight.backends.process.hands import Files, Hands
 from overnight.backends.process.keeper_client import KeeperClient
 from overnight.backends.process.output import STDERR, STDOUT, TurnOutput, is_long
 from overnight.backends.process.program import Command, Program
 from overnight.backends.process.spawner_client import SpawnerClient
+from overnight.backends.process.talk import OpenTerminal, Talking, TalkingProgram
+from overnight.backends.process.terminals import Terminals, argv_of
 from overnight.backends.process.turn import Holding, ProcessTurn, Renewal
 from overnight.backends.process.walls import Walls, judged, widened
 from overnight.clock import Clock
@@ -43,6 +47,7 @@ class ProcessBackend:
         data_dir: Path,
         renewal: Renewal | None = None,
         sandbox: Sandbox | None = None,
+        files: Files | None = None,
     ) -> None:
         self._program = program
         self._spawner = spawner
@@ -50,6 +55,7 @@ class ProcessBackend:
         self._data_dir = data_dir
         self._renewal = renewal
         self._sandbox = sandbox
+        self._files = files
 
     @property
     def name(self) -> str:
@@ -71,10 +77,13 @@ class ProcessBackend:
 
     async def start(self, start: TurnStart, store_input: StoreInput) -> ProcessTurn:
         """See `Backend.start`."""
-        walls = Walls(sandbox=self._sandbox, start=start)
+        walls = Walls(sandbox=self._sandbox, start=start, own=self._program.capabilities)
         command = self._program.command(walls.told)
         codec = self._program.codec(start)
-        spec = self._spec(start, command, await walls.around(command.argv, command, command.cwd))
+        confined = await walls.around(command.argv, command, command.cwd)
+        spec = self._spec(start, start.folder, command, confined)
+        if isinstance(codec, Talking):
+            await store_input(1, command.stdin)
         try:
             keeper = await self._spawner.launch(spec, start.token)
         except (KeeperGone, Unavailable, OSError) as error:
@@ -84,16 +93,20 @@ class ProcessBackend:
                 message = f"no keeper: {str(error) or type(error).__name__}"
                 raise BackendFailure(message, code="keeper_failed", retryable=True) from error
             keeper = found
-        holding = self._holding(start, store_input, 2 if command.stdin else 1)
+        holding = self._holding(start, store_input, 2 if command.stdin else 1, command.patience_s)
         return ProcessTurn(keeper, TurnOutput(start.folder, codec), codec, holding)
 
     async def adopt(self, start: TurnStart, store_input: StoreInput) -> ProcessTurn | None:
         """See `Backend.adopt`. Raises LeaseLost when a higher token has taken over."""
         found = await self._attach(start)
+        holding = self._holding(start, store_input, 1)
         if isinstance(found, Dead) and (found.record is None or found.record.reason in _ABANDONED):
+            await _clear(holding)
             return None
         last = max(start.inputs_sent, found.stdin_last if isinstance(found, KeeperClient) else 0)
         codec = self._program.codec(start)
+        if isinstance(codec, Talking):
+            codec.said(data for _, data in start.inputs)
         try:
             output = TurnOutput(start.folder, codec)
             await _replay(output, start)
@@ -101,31 +114,59 @@ class ProcessBackend:
                 await _send_again(found, start)
         except (OutputTruncated, OSError):
             await _end(found)
+            await _clear(holding)
             return None
-        return ProcessTurn(found, output, codec, self._holding(start, store_input, last + 1))
+        turn = ProcessTurn(found, output, codec, replace(holding, next_input=last + 1))
+        await turn.begin()
+        return turn
 
     async def _attach(self, start: TurnStart) -> KeeperClient | Dead:
         return await attach(start.folder, start.token, self._spawner.secrets, self._data_dir)
 
-    def _holding(self, start: TurnStart, store_input: StoreInput, next_input: int) -> Holding:
+    def _holding(
+        self, start: TurnStart, store_input: StoreInput, next_input: int, patience_s: float = 5.0
+    ) -> Holding:
         return Holding(
             attach=partial(self._attach, start),
             store_input=store_input,
             next_input=next_input,
             renewal=self._renewal,
             refusal=Walls(sandbox=self._sandbox, start=start).refusal,
+            hands=self._hands(start),
+            patience_s=patience_s,
         )
 
-    def _spec(self, start: TurnStart, command: Command, confined: Confined) -> LaunchSpec:
+    def _hands(self, start: TurnStart) -> Hands | None:
+        program = self._program
+        if not isinstance(program, TalkingProgram):
+            return None
+
+        async def attach_to(folder: Path) -> KeeperClient | Dead:
+            return await attach(folder, start.token, self._spawner.secrets, self._data_dir)
+
+        async def launch(folder: Path, wanted: OpenTerminal) -> KeeperClient:
+            walls = Walls(sandbox=self._sandbox, start=start)
+            if start.sandbox == "read_only" and not walls.stand:
+                why = "without a sandbox no command is run for a run that may only read"
+                raise BackendFailure(why, code="sandbox_unavailable", retryable=False)
+            own = program.tool_environment(start)
+            env = {**own, **wanted.environment}
+            command = Command(argv=argv_of(wanted), env=env, cwd=start.workspace / (wanted.cwd or ""))
+            confined = await walls.around_asked(command, path=own.get("PATH", ""))
+            return await self._spawner.launch(self._spec(start, folder, command, confined), start.token)
+
+        return Hands(start, self._files, Terminals(start.folder, launch, attach_to))
+
+    def _spec(self, start: TurnStart, folder: Path, command: Command, confined: Confined) -> LaunchSpec:
         limits = start.limits
         return LaunchSpec(
             argv=confined.argv,
             env=dict(confined.env),
             wrappers=confined.wrappers,
             cwd=str(command.cwd),
-            turn_folder=str(start.folder),
-            out_path=str(start.folder / STDOUT),
-            err_path=str(start.folder / STDERR),
+            turn_folder=str(folder),
+            out_path=str(folder / STDOUT),
+            err_path=str(folder / STDERR),
             limits=Limits(
                 deadline=self._clock.boot() + limits.timeout_s,
                 output_bytes=limits.output_bytes,
@@ -144,6 +185,12 @@ async def _replay(output: TurnOutput, start: TurnStart) -> None:
         await asyncio.to_thread(output.replay, start.position)
     else:
         output.replay(start.position)
+
+
+async def _clear(holding: Holding) -> None:
+    """What the agent had started through us goes with it."""
+    if holding.hands is not None:
+        await holding.hands.terminals.end()
 
 
 async def _end(found: KeeperClient | Dead) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from overnight.backends.process.framing import MAX_LINE, PIECE, LineFramer, OutputTail
 from overnight.backends.process.program import Codec
+from overnight.backends.process.talk import Talking
 from overnight.domain.run import Position
 from overnight.domain.update import Update
 from overnight.ports.backend import Batch
@@ -16,9 +17,12 @@ STDOUT, STDERR = "stdout", "stderr"
 
 
 class _Stream:
-    def __init__(self, path: Path, decode: Callable[[bytes, int | None], list[Update]]) -> None:
+    def __init__(
+        self, path: Path, decode: Callable[[bytes, int | None], list[Update]], max_line: int = MAX_LINE
+    ) -> None:
         self._tail = OutputTail(path)
-        self._framer = LineFramer()
+        self._max_line = max_line
+        self._framer = LineFramer(max_line=max_line)
         self._decode = decode
 
     @property
@@ -38,7 +42,7 @@ class _Stream:
     def catch_up(self, size: int) -> None:
         """Leave out all but the last piece, where that is worth it."""
         gap = size - PIECE - self._tail.offset
-        if gap > MAX_LINE:
+        if gap > self._max_line:
             self._tail.skip(gap)
             self._framer.skip(gap)
 
@@ -60,7 +64,8 @@ class TurnOutput:
     """Reads what the keeper has announced, never more: so every reader makes the same batches of the same bytes."""
 
     def __init__(self, folder: Path, codec: Codec) -> None:
-        self._out = _Stream(folder / STDOUT, codec.stdout)
+        longest = codec.max_line if isinstance(codec, Talking) else MAX_LINE
+        self._out = _Stream(folder / STDOUT, codec.stdout, longest)
         self._err = _Stream(folder / STDERR, codec.stderr)
         self.hurried = False
         """The turn is given up: what has piled up unread is left out, up to the last piece. The files keep it all."""

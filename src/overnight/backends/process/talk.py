@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from overnight.backends.process.program import Codec
+from overnight.backends.process.program import Codec, Program
 from overnight.domain.update import Asked
-from overnight.ports.backend import Verdict
+from overnight.ports.backend import TurnStart, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ class UseTerminal:
     key: str
     terminal: str
     verb: TerminalVerb
+    output_bytes: int = 0
+    """As when it was opened."""
 
 
 Deed = ReadText | WriteText | OpenTerminal | UseTerminal
@@ -105,8 +107,14 @@ class Refusal:
 Result = Text | Done | TerminalState | Refusal
 
 
+@runtime_checkable
 class Talking(Codec, Protocol):
     """A codec that talks back. Its state follows from the lines it was fed and the messages it was told of."""
+
+    @property
+    def max_line(self) -> int:
+        """Bytes of a message that the agent may send."""
+        ...
 
     @property
     def over(self) -> bool:
@@ -135,4 +143,13 @@ class Talking(Codec, Protocol):
 
     def farewell(self) -> bytes:
         """The agent's own interrupt: everything that it waits for is cancelled, and the turn too."""
+        ...
+
+
+@runtime_checkable
+class TalkingProgram(Program, Protocol):
+    """A program whose codec talks back."""
+
+    def tool_environment(self, start: TurnStart) -> Mapping[str, str]:
+        """The whole environment of commands that are run for the agent: without what only the agent may know."""
         ...

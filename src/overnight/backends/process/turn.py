@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,14 +12,17 @@ from typing import Final, Literal
 
 from overnight.backends.process.adoption import Dead
 from overnight.backends.process.channel import Refused
+from overnight.backends.process.dialogue import Dialogue
 from overnight.backends.process.framing import OutputTruncated
+from overnight.backends.process.hands import Hands
 from overnight.backends.process.keeper_client import KeeperClient, KeeperView
 from overnight.backends.process.output import TurnOutput
 from overnight.backends.process.program import Codec, Exit
+from overnight.backends.process.talk import Talking
 from overnight.domain.update import Asked, TurnOutcome
 from overnight.domain.values import Failure
 from overnight.errors import KeeperGone, LeaseLost
-from overnight.keeper_protocol import ExitRecord, Reason
+from overnight.keeper_protocol import ExitRecord, Interrupt, Reason
 from overnight.ports.backend import Batch, Ended, Stopped, StoreInput, Verdict
 
 Cause = Literal["exit", "stopped", "deadline", "output_limit", "children_limit", "fenced"]
@@ -62,6 +66,10 @@ class Holding:
     """None: nobody else could take the turn over, so the keeper need not fence itself."""
     refusal: Callable[[ExitRecord], Failure | None] = lambda _: None
     """Why the agent was never started although its process was: its sandbox could not be made."""
+    hands: Hands | None = None
+    """For a codec that talks back."""
+    patience_s: float = 5.0
+    """See `Command.patience_s`."""
 
 
 class ProcessTurn:
@@ -81,21 +89,32 @@ class ProcessTurn:
         """Stored, but not yet taken by the keeper: sent before the next one, or when the connection is back."""
         self._left = asyncio.Event()
         self._ended: Ended | None = None
+        self._talk: Dialogue | None = None
+        if isinstance(codec, Talking) and holding.hands is not None:
+            self._talk = Dialogue(codec, holding.hands, self._deliver)
+        self._dismissal: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
         """See `BackendTurn.pid`."""
         return self._keeper.identity.agent_pid if self._keeper is not None else None
 
+    async def begin(self) -> None:
+        """After an adoption: look again at what the agent has asked."""
+        if self._talk is not None:
+            await self._talk.begin()
+
     async def batches(self) -> AsyncIterator[Batch]:
         """See `BackendTurn.batches`. Raises LeaseLost when a higher token has taken over."""
         try:
             async for stdout, stderr in self._sizes():
+                await self._go_on()
                 while self._output.behind(stdout, stderr) and not self._left.is_set():
-                    yield self._output.batch(stdout, stderr)
+                    yield await self._attended(self._output.batch(stdout, stderr))
                     await asyncio.sleep(0)
+                await self._dismiss_when_over()
             if not self._left.is_set():
-                yield self._finish()
+                yield await self._finish()
         except OutputTruncated as error:
             await self._give_up(Failure(code=error.code, message=error.detail))
         finally:
@@ -115,40 +134,44 @@ class ProcessTurn:
         limits = {} if renewal is None else {"orphan_deadline": renewal(sent_at, lease_s)}
         with contextlib.suppress(KeeperGone):  # its end is found out by whoever reads
             await self._keeper.renew(**limits)
+        if self._talk is not None and limits:
+            await self._talk.renew(**limits)
 
     def open_asks(self) -> tuple[Asked, ...]:
         """See `BackendTurn.open_asks`."""
-        return ()
+        return self._talk.asks() if self._talk is not None else ()
 
-    async def answer(self, key: str, verdict: Verdict) -> bool:  # noqa: ARG002  # the port names them
+    async def answer(self, key: str, verdict: Verdict) -> bool:
         """See `BackendTurn.answer`."""
-        return False
+        return self._talk is not None and await self._talk.answer(key, verdict)
 
     async def extend(self, deadline: float) -> None:
         """See `BackendTurn.extend`. The end of a keeper that is gone is found out by whoever reads."""
         if self._keeper is not None and not self._left.is_set():
             with contextlib.suppress(KeeperGone):
                 await self._keeper.renew(deadline=deadline)
+            if self._talk is not None:
+                await self._talk.renew(deadline=deadline)
 
     async def inject(self, text: str) -> bool:
         """See `BackendTurn.inject`."""
-        keeper = self._keeper
         data = self._codec.inject(text)
-        if data is None or keeper is None or keeper.view.record is not None or self._left.is_set():
-            return False
-        async with self._inputs:
-            number, self._next_input = self._next_input, self._next_input + 1
-            await self._holding.store_input(number, data)
-            self._unsent.append((number, data))
-            return await self._send_inputs(keeper)
+        return data is not None and await self._deliver(data)
 
     async def stop(self, *, reason: str, interrupt: bool) -> None:
         """See `BackendTurn.stop`. Raises KeeperGone when the keeper does not answer: then `batches` finds out why."""
         self._output.hurried = self._output.hurried or reason in _GIVEN_UP
+        farewell = self._talk.farewell() if self._talk is not None else b""
         if self._keeper is None or self._left.is_set():
             return
         named: Reason = "deadline" if reason == "deadline" else "fenced" if reason == "fenced" else "stopped"
-        await self._keeper.ladder(named, interrupt=True if interrupt else None)
+        first: Interrupt | Literal[True] | None = True if interrupt else None
+        if self._talk is not None:
+            said = base64.b64encode(farewell).decode("ascii")
+            first = Interrupt(data=said) if interrupt and farewell else None
+        await self._keeper.ladder(named, interrupt=first)
+        if self._talk is not None:
+            await self._talk.stop()
 
     async def release(self) -> None:
         """See `BackendTurn.release`."""
@@ -160,6 +183,10 @@ class ProcessTurn:
     async def leave(self) -> None:
         """See `BackendTurn.leave`."""
         self._left.set()
+        if self._dismissal is not None:
+            self._dismissal.cancel()
+        if self._talk is not None:
+            await self._talk.leave()
         if self._keeper is not None:
             await self._keeper.close()
 
@@ -187,6 +214,18 @@ class ProcessTurn:
         self._keeper = found if isinstance(found, KeeperClient) else None
         self._dead = None if isinstance(found, KeeperClient) else found
 
+    async def _deliver(self, data: bytes) -> bool:
+        """Store the next message, then send it. False when the agent reads no more; then nothing was stored."""
+        keeper = self._keeper
+        if keeper is None or keeper.view.record is not None or self._left.is_set():
+            return False
+        async with self._inputs:
+            number = self._next_input
+            await self._holding.store_input(number, data)
+            self._next_input = number + 1
+            self._unsent.append((number, data))
+            return await self._send_inputs(keeper)
+
     async def _send_inputs(self, keeper: KeeperClient) -> bool:
         """Send what is unsent, in order; what does not go now goes later. False when the agent's stdin is closed."""
         try:
@@ -201,19 +240,54 @@ class ProcessTurn:
             return True
         return True
 
-    def _finish(self) -> Batch:
+    async def _go_on(self) -> None:
+        """Say what an earlier holder has left unsaid."""
+        if self._talk is not None:
+            await self._talk.run_errands()
+
+    async def _attended(self, batch: Batch) -> Batch:
+        if self._talk is None:
+            return batch
+        return replace(batch, updates=await self._talk.attend(batch.updates))
+
+    async def _dismiss_when_over(self) -> None:
+        """The agent has done its work: let it end, and end it should it not."""
+        keeper = self._keeper
+        if keeper is None or self._dismissal is not None or self._talk is None or not self._talk.over:
+            return
+        self._dismissal = asyncio.create_task(self._dismiss(keeper), name="dismiss the agent")
+        with contextlib.suppress(KeeperGone):
+            await keeper.close_stdin()
+
+    async def _dismiss(self, keeper: KeeperClient) -> None:
+        await asyncio.sleep(self._holding.patience_s)
+        with contextlib.suppress(KeeperGone, LeaseLost):
+            await keeper.ladder()
+
+    async def _finish(self) -> Batch:
         """All output has been read: what is left to say, and how it ended."""
-        last = self._output.finish()
+        last = await self._attended(self._output.finish())
+        if self._dismissal is not None:
+            self._dismissal.cancel()
+        if self._talk is not None:
+            await self._talk.end()
         record = self._record()
         if record is not None and (refused := self._holding.refusal(record)) is not None:
             self._ended = Ended(outcome=TurnOutcome(failure=refused), stopped=_stopped(record))
             return last
-        if record is not None and record.reason == "exit":
-            verdict = self._codec.finish(Exit(code=record.exit_code, signal=record.signal))
+        if record is None or (record.reason != "exit" and self._talk is None):
+            self._ended = _not_by_itself(record, self._dead)
+            return last
+        verdict = self._codec.finish(Exit(code=record.exit_code, signal=record.signal))
+        if record.reason == "exit" or (record.reason == "stopped" and self._has_answered(verdict.outcome)):
             self._ended = Ended(outcome=verdict.outcome, stopped=_stopped(record))
-            return replace(last, updates=(*last.updates, *verdict.updates))
-        self._ended = _not_by_itself(record, self._dead)
-        return last
+        else:
+            self._ended = _not_by_itself(record, self._dead)
+        return replace(last, updates=(*last.updates, *verdict.updates))
+
+    def _has_answered(self, outcome: TurnOutcome) -> bool:
+        """Whether its work was done before it was ended, whoever ended it."""
+        return self._talk is not None and self._talk.over and outcome.stop_reason != "cancelled"
 
     def _record(self) -> ExitRecord | None:
         if self._dead is not None:
