@@ -17,7 +17,7 @@ from overnight.ports.tables import ApprovalFilter
 from overnight.server.context import Here, listed, reply
 from overnight.server.routing import API, Operation
 from overnight.wire import page
-from overnight.wire.v1 import schema
+from overnight.wire.v1 import approval_schema
 from overnight.wire.v1.approvals import approval_resource
 from overnight.wire.v1.commands import ResolveBody, words
 
@@ -79,14 +79,14 @@ _approval = partial(Operation, tag="approvals")
 OPERATIONS: Final = (
     _approval(
         method="GET", path=f"{API}/approvals", endpoint=list_approvals, summary="List approvals",
-        model=schema.ApprovalList,
+        model=approval_schema.ApprovalList,
     ),
     _approval(
         method="GET", path=f"{API}/approvals/{{approval_id}}", endpoint=get_approval, summary="Look at an approval",
-        model=schema.ApprovalModel,
+        model=approval_schema.ApprovalModel,
     ),
     _approval(
         method="POST", path=f"{API}/approvals/{{approval_id}}/resolve", endpoint=resolve_approval,
-        summary="Decide an approval", model=schema.ApprovalModel, refusals=(409, 410),
+        summary="Decide an approval", model=approval_schema.ApprovalModel, refusals=(409, 410),
     ),
 )  # fmt: skip

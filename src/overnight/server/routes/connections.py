@@ -16,7 +16,7 @@ from overnight.ports.unit_of_work import Transaction
 from overnight.server.connected import Connected
 from overnight.server.context import Context, Here, listed
 from overnight.server.routing import API, Operation
-from overnight.wire.v1 import schema
+from overnight.wire.v1 import connection_schema
 from overnight.wire.v1.connections import connection_resource
 
 
@@ -77,6 +77,6 @@ def _own(here: Context, one: Connected) -> dict[str, object]:
 OPERATIONS: Final = (
     Operation(
         tag="operation", method="GET", path=f"{API}/connections", endpoint=list_connections,
-        summary="List connections", model=schema.ConnectionList,
+        summary="List connections", model=connection_schema.ConnectionList,
     ),
 )  # fmt: skip
