@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY")
 RUN = "run_00000000000000000000000000"
 APPROVAL = "apr_00000000000000000000000000"
+SESSION = "ses_00000000000000000000000000"
 CLOSED = [one for one in OPERATIONS if not one.open]
 
 
@@ -26,6 +27,9 @@ def concrete(path: str) -> str:
         .replace("{number}", "1")
         .replace("{name}", "echo")
         .replace("{approval_id}", APPROVAL)
+        .replace("{session_id}", SESSION)
+        .replace("{message_id}", "msg_00000000000000000000000000")
+        .replace("{share_id}", "shr_00000000000000000000000000")
     )
 
 

@@ -58,6 +58,7 @@ async def test_schemathesis_finds_nothing(stage: Stage, tmp_path: Path) -> None:
         "--workers", "1", "--max-examples", EXAMPLES, "--generation-deterministic", "--request-timeout", "20",
         "--no-color",
         "--exclude-path", "/api/v1/stream", "--exclude-path", "/api/v1/runs/{run_id}/stream",
+        "--exclude-path", "/api/v1/sessions/{session_id}/stream",
         "--exclude-path", "/api/v1/tokens/{name}", "--exclude-path", "/login",
         "--exclude-checks", "positive_data_acceptance",
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
