@@ -43,7 +43,8 @@ def test_an_empty_machine_gets_the_documented_defaults(home: Path) -> None:
     )
     assert settings.runs.allow_environment == ("OVERNIGHT_VAR_*",)
     assert settings.runs.default_backend == "echo"
-    assert [backend.name for backend in settings.backends] == ["codex", "claude", "echo"]
+    names = [backend.name for backend in settings.backends]
+    assert (names[:2], names[-1], len(names)) == (["codex", "claude"], "echo", 9)
     assert {str(row["origin"]).split()[0] for row in settings.shown()} == {"default"}
 
 
@@ -210,7 +211,7 @@ command = ["python3", "/srv/my_agent.py"]
         {"CODEX_HOME": "/srv/codex-home"},
     )
     assert (mine.kind, mine.command) == ("command", ("python3", "/srv/my_agent.py"))
-    assert {backend.name for backend in settings.backends[2:]} == {"claude", "echo"}
+    assert {backend.name for backend in settings.backends[2:]} >= {"claude", "gemini", "echo"}
     assert "/srv/codex-home" not in str(list(settings.shown()))
 
 

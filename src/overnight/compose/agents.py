@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from overnight.backends.acp.catalogue import acp_program
 from overnight.backends.claude.backend import ClaudeProgram
 from overnight.backends.codex.backend import CodexProgram
 from overnight.backends.command.backend import CommandProgram
@@ -14,20 +15,25 @@ from overnight.backends.process.program import Program
 from overnight.backends.process.settings import ProgramSettings
 from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.clock import Clock
+from overnight.compose.confinement import secrets
 from overnight.config.backends import BackendSettings
 from overnight.config.settings import Settings
 from overnight.ports.backend import Backend
 from overnight.ports.sandbox import Sandbox
+from overnight.workspaces.texts import Texts
 
 
 def backends(settings: Settings, spawner: SpawnerClient, clock: Clock, sandbox: Sandbox) -> Iterator[Backend]:
     """Every configured backend. All programs share one spawner and one sandbox."""
+    files = Texts(hidden=tuple(secrets(settings)))
     for table in settings.backends:
         if table.kind == "echo":
             yield EchoBackend(clock, table.name)
         else:
             program = _program(_settings_of(table, settings), table, clock)
-            yield ProcessBackend(program, spawner, clock=clock, data_dir=settings.data_dir, sandbox=sandbox)
+            yield ProcessBackend(
+                program, spawner, clock=clock, data_dir=settings.data_dir, sandbox=sandbox, files=files
+            )
 
 
 def _program(settings: ProgramSettings, table: BackendSettings, clock: Clock) -> Program:
@@ -36,8 +42,10 @@ def _program(settings: ProgramSettings, table: BackendSettings, clock: Clock) ->
             return CodexProgram(settings, clock)
         case "claude":
             return ClaudeProgram(settings, clock)
-        case _:
+        case "command" | "echo":
             return CommandProgram(settings, clock)
+        case kind:
+            return acp_program(kind, settings, clock)
 
 
 def _settings_of(table: BackendSettings, settings: Settings) -> ProgramSettings:

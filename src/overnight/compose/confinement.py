@@ -44,7 +44,7 @@ def _sandbox(settings: Settings, home: Path) -> Sandbox:
         return NoSandbox()
     around = Surroundings(
         user_home=home,
-        secret=tuple(_secrets(settings)),
+        secret=tuple(secrets(settings)),
         readable=settings.sandbox.readable,
         writable=settings.sandbox.writable,
     )
@@ -53,7 +53,7 @@ def _sandbox(settings: Settings, home: Path) -> Sandbox:
     )
 
 
-def _secrets(settings: Settings) -> Iterator[Path]:
+def secrets(settings: Settings) -> Iterator[Path]:
     """Whatever would let an agent decide for itself, act as its operator, or read what it was not given."""
     environment = settings.sources.environment
     yield settings.data_dir

@@ -11,9 +11,23 @@ from typing import Final, Literal, cast, get_args
 
 from overnight.config.sources import Sources
 
-BackendKind = Literal["command", "codex", "claude", "echo"]
+BackendKind = Literal[
+    "command",
+    "acp",
+    "codex",
+    "claude",
+    "gemini",
+    "opencode",
+    "qwen",
+    "copilot",
+    "codex-acp",
+    "claude-acp",
+    "echo",
+]
 KINDS: Final[tuple[str, ...]] = get_args(BackendKind)
-BUILT_IN: Final[tuple[BackendKind, ...]] = ("codex", "claude", "echo")
+BUILT_IN: Final[tuple[BackendKind, ...]] = (
+    "codex", "claude", "gemini", "opencode", "qwen", "copilot", "codex-acp", "claude-acp", "echo",
+)  # fmt: skip
 """Offered even when the file does not mention them."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -29,7 +43,7 @@ class BackendSettings:
     program: Path | None = None
     """The executable of a known kind; None: found on PATH."""
     command: tuple[str, ...] = ()
-    """The whole argv of kind `command`."""
+    """The whole argv of kinds `command` and `acp`."""
     args: tuple[str, ...] = ()
     """Added to the arguments that the adapter makes."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -85,9 +99,9 @@ def _one(sources: Sources, name: str, table: object) -> BackendSettings:
     kind = entry.kind()
     entry.only(_KEYS[kind])
     command = entry.texts("command")
-    if kind == "command" and not command:
-        raise entry.unfit("", "is of kind command and needs command = [program, argument, …]")
-    if kind == "command" and "/" in command[0] and not Path(command[0]).is_absolute():
+    if kind in {"command", "acp"} and not command:
+        raise entry.unfit("", f"is of kind {kind} and needs command = [program, argument, …]")
+    if command and "/" in command[0] and not Path(command[0]).is_absolute():
         raise entry.unfit(
             "command", "must begin with an absolute path, or with a bare name that is found on PATH"
         )
@@ -106,8 +120,15 @@ def _one(sources: Sources, name: str, table: object) -> BackendSettings:
 _AGENT: Final = frozenset({"kind", "program", "args", "environment", "login", "model"})
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "command": frozenset({"kind", "command", "args", "environment", "model"}),
+    "acp": frozenset({"kind", "command", "args", "environment", "model"}),
     "codex": _AGENT,
     "claude": _AGENT,
+    "gemini": _AGENT,
+    "opencode": _AGENT,
+    "qwen": _AGENT,
+    "copilot": _AGENT,
+    "codex-acp": _AGENT,
+    "claude-acp": _AGENT,
     "echo": frozenset({"kind"}),
 }
 

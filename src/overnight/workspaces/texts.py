@@ -75,8 +75,10 @@ class Texts:
                 break
         else:
             raise WorkspaceRefused(f"{path} does not lie beneath the workspace")
-        real = Path(os.path.realpath(workspace)) / relative
-        if any(real.is_relative_to(folder) for folder in self._hidden):
+        own = Path(os.path.realpath(workspace))
+        # A workspace of ours lies within a hidden folder itself.
+        hidden = [folder for folder in self._hidden if not own.is_relative_to(folder)]
+        if any((own / relative).is_relative_to(folder) for folder in hidden):
             raise WorkspaceRefused(f"{path} belongs to Overnight")
         return relative
 
