@@ -21,7 +21,7 @@ MAX_TEXT: Final = 8_192
 """Bytes of a command, or of one argument list, that are shown."""
 MAX_DIFF: Final = 24_576
 """Bytes of all diffs together."""
-UNBOUND: Final = "The agent works without a sandbox: it can do as it likes whatever is decided here, so that is only advice."
+UNBOUND: Final = "Without a sandbox the agent can do as it likes whatever is decided here: that is only advice."
 
 _KINDS: Final[Mapping[ActionKind, ApprovalKind]] = {
     "execute": "command",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from overnight.domain.states import Input
 from overnight.errors import NotFound
 from overnight.ids import new_approval_id
 from overnight.ports.tables import ApprovalFilter
+from overnight.ports.unit_of_work import Transaction
 from overnight.testing.conformance.stage import Stage
 
 RULE = Rule(effect="allow", tool="execute", command="make", exact=True)
@@ -45,6 +47,18 @@ def decided(approval: Approval, option: str = "allow_once") -> Approval:
     """The same with a decision."""
     decision = Decision(option=option, feedback="fine", changes={"a": 1}, by="anna")
     return replace(approval, state="resolved", decision=decision, resolved_at=9)
+
+
+async def _stored(stage: Stage, run: Run) -> Approval:
+    return await stage.uow.write(lambda tx: tx.approvals.add(approval_of(run)))
+
+
+def _save(approval: Approval) -> Callable[[Transaction], None]:
+    return lambda tx: tx.approvals.save(approval)
+
+
+def _keep(run: Run, rule: Rule) -> Callable[[Transaction], None]:
+    return lambda tx: tx.approvals.add_rule(run.session_pk, rule, approval_pk=1, by="a", at=1)
 
 
 class ApprovalSuite:
@@ -94,9 +108,7 @@ class ApprovalSuite:
 
     async def test_pages_newest_first_with_filters(self, stage: Stage) -> None:
         runs = [await stage.run(), await stage.run(), await stage.run(owner="usr_other")]
-        found = [
-            await stage.uow.write(lambda tx, run=run: tx.approvals.add(approval_of(run))) for run in runs
-        ]
+        found = [await _stored(stage, run) for run in runs]
         await stage.uow.write(lambda tx: tx.approvals.save(decided(found[0])))
 
         async def page(filter: ApprovalFilter, limit: int = 9, after: Any = None) -> list[str]:
@@ -130,16 +142,14 @@ class ApprovalSuite:
         await stage.uow.write(lambda tx: tx.approvals.save(replace(decided(stored), used_at=10)))
         assert await allowance() is None
         for option in ("allow_always", "reject_once"):
-            await stage.uow.write(lambda tx, option=option: tx.approvals.save(decided(stored, option)))
+            await stage.uow.write(_save(decided(stored, option)))
             assert await allowance() is None
 
     async def test_rules_belong_to_a_session_and_are_there_once(self, stage: Stage) -> None:
         run, other = await stage.run(), await stage.run()
         second = Rule(effect="reject", argv=("git", "push"), path="x", host="h", tool="t")
         for rule in (RULE, second, RULE):
-            await stage.uow.write(
-                lambda tx, rule=rule: tx.approvals.add_rule(run.session_pk, rule, approval_pk=1, by="a", at=1)
-            )
+            await stage.uow.write(_keep(run, rule))
         assert await stage.uow.read(lambda tx: tx.approvals.rules(run.session_pk)) == (second, RULE)
         assert await stage.uow.read(lambda tx: tx.approvals.rules(other.session_pk)) == ()
 
