@@ -34,7 +34,7 @@ _WALLS: Final = (
     "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL",
 )  # fmt: skip
 _NO_MORE_NAMESPACES: Final = "--disable-userns"
-_PROC: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "dynamic_debug")
+_PROC: Final = ("sys", "fs", "acpi", "scsi", "mtrr", "dynamic_debug")
 """Of /proc, read-only: to a server that runs as root, files such as sys/kernel/core_pattern are open by its number."""
 _PROC_HIDDEN: Final = ("kcore", "keys", "sched_debug", "timer_list", "vmallocinfo")
 

@@ -58,11 +58,13 @@ def base_view(around: Surroundings) -> View:
     for place in PRIVATE:
         view.set(place, "private")
     home = _home(around)
-    for name in (*_HOMES, *_SERVICES, *_others(home)):
+    for name in (*_HOMES, *_others(home)):
         view.set(Path(name), "hidden")
+    for name in _SERVICES:
+        view.set(Path(name), "private")
     if os.geteuid() == 0:
         for path in (*map(Path, _ROOTS_OWN), *Path("/etc/ssh").glob("ssh_host_*_key")):
-            view.set(path, "hidden")
+            view.set(path, "private" if path.is_dir() else "hidden")
     if home is not None:
         _show_home(view, home)
     for name in _NEEDED:
@@ -175,7 +177,8 @@ def _with_targets(folder: Path, home: Path | None) -> Iterator[Path]:
     except OSError:
         return
     for name in sorted(links)[:_MAX_TARGETS]:
-        if (target := resolved(folder / name)) is not None:
+        beside = "/" not in os.readlink(folder / name)
+        if not beside and (target := resolved(folder / name)) is not None:
             yield target
 
 
