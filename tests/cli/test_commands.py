@@ -74,7 +74,8 @@ BAD_USAGE = [
     ["diff", "x", "--turn", "1", "--uncommitted"], ["pause"], ["resume", "x", "--budget", "5"], ["cancel"],
     ["steer", "x"], ["retry"], ["backends", "nothing"], ["doctor", "x"], ["db"], ["db", "nothing"], ["db", "backup"],
     ["config"], ["config", "edit"], ["token"], ["token", "new"], ["token", "new", "x", "--expires", "never"],
-    ["handover", "now"], ["nothing"], [],
+    ["sessions"], ["sessions", "show"], ["sessions", "new", "x", "--config", "=1"], ["sessions", "ls", "--limit", "0"],
+    ["chat", "last", "--backend", "echo"], ["chat", "a", "b"], ["handover", "now"], ["nothing"], [],
 ]  # fmt: skip
 
 
@@ -104,6 +105,7 @@ def test_every_command_is_tried_with_bad_usage() -> None:
         "watch",
         "approvals",
         "deny last",
+        "sessions ls",
     ],
 )
 def test_no_server_is_4(here: dict[str, str], name: str) -> None:

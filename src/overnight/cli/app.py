@@ -43,6 +43,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "cancel": Entry("control", "cancel", "Stop runs and everything that they started."),
     "steer": Entry("control", "steer", "Send a text to the agent of a run."),
     "retry": Entry("control", "retry", "Start a failed or cancelled run again, as a new run."),
+    "chat": Entry("chat", "chat", "Talk with an agent in a session, line by line."),
+    "sessions": Entry("sessions", "app", "Sessions: conversations and their context, which outlive runs."),
     "approvals": Entry("approvals", "approvals", "Show what waits for a person, and the ways to decide."),
     "approve": Entry("approvals", "approve", "Allow exactly what is shown, once; or raise a spent budget."),
     "deny": Entry(

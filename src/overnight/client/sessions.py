@@ -74,6 +74,20 @@ class SessionCalls(Calls):
         """What the mode of a run or a session may be."""
         return cast("list[dict[str, Any]]", (await self._json("GET", "/sessions/modes"))["items"])
 
+    async def share_session(self, session_id: str, **body: object) -> dict[str, Any]:
+        """Open a session: to `user` in a `role`, or `link=True`; `expires_s`. The `code` of a link comes this once."""
+        return await self._json("POST", _session(session_id, "/share"), json=body)
+
+    async def shares(self, session_id: str) -> list[dict[str, Any]]:
+        """The shares of a session that can be used now."""
+        return cast(
+            "list[dict[str, Any]]", (await self._json("GET", _session(session_id, "/share")))["items"]
+        )
+
+    async def revoke_share(self, session_id: str, share_id: str) -> None:
+        """End a share, and every login by its link. Idempotent."""
+        await self._transport.request("DELETE", f"{API}{_session(session_id)}/share/{part(share_id)}")
+
     async def follow_session(
         self,
         session_id: str,
