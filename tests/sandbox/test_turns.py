@@ -1,5 +1,6 @@
 """What a confined agent may do, what it is shown, and what becomes of a turn whose sandbox cannot be made."""
 
+import json
 import os
 import shutil
 import socket
@@ -344,3 +345,46 @@ async def test_what_an_agent_asks_to_be_run_opens_nothing(place: Estate) -> None
         ran = run(*confined.argv, env=dict(confined.env))
         assert SECRET not in ran.stdout
         assert ran.returncode != 0
+
+
+MOUNT_LATER = """
+import anyio, json, subprocess
+from tests.sandbox.estate import Script, estate, finish
+from overnight.testing.signals import eventually
+async def main():
+    with estate() as place:
+        point = place.root / "mount-point"
+        point.mkdir()
+        line = f"echo ready; until [ -e go ]; do sleep 0.02; done; ls {point} | wc -l; touch {point}/planted"
+        start = place.start_of()
+        turn = await place.begin(Script(argv=("/bin/sh", "-c", line)), start)
+        await eventually(lambda: (start.folder / "stdout").stat().st_size)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(point)], check=True)
+        (point / "new").touch()
+        (start.workspace / "go").touch()
+        told = await finish(turn)
+        print(json.dumps([told.lines, told.errors, place.sandbox.trial.note, sorted(p.name for p in point.iterdir())]))
+        subprocess.run(["umount", str(point)], check=True)
+anyio.run(main)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something on the host")
+def test_what_the_host_mounts_later_does_not_come_in() -> None:
+    """On hosts whose mounts are shared, as systemd makes them; this one may have others, so it is made so."""
+    line = f"mount --make-rshared / && exec {sys.executable} -c '{MOUNT_LATER}'"
+    ran = run(
+        "unshare",
+        "--mount",
+        "--propagation",
+        "shared",
+        "sh",
+        "-c",
+        line,
+        env={**os.environ, "PYTHONPATH": "."},
+    )
+    assert ran.returncode == 0, ran.stderr
+    lines, errors, note, found = json.loads(ran.stdout.splitlines()[-1])
+    assert lines == ["ready", "0"]
+    assert "Read-only file system" in errors
+    assert (note, found) == ("network on", ["new"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -15,25 +13,14 @@ from overnight.ports.sandbox import Confined, Place, Trial
 from overnight.workspaces.sandbox_guards import guard
 from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import PRIVATE, Surroundings, allow, base_view
+from overnight.workspaces.sandbox_trial import MISSING, Way, seek
 from overnight.workspaces.sandbox_view import View, resolved
 
 PROGRAM: Final = "bwrap"
-TRIAL_WITHIN_S: Final = 10.0
 _OFF: Final = Trial(
     problem="the operator has switched the sandbox off", mend='set sandbox.mode = "auto" to confine agents'
 )
-_NOT_YET: Final = Trial(problem="the sandbox has not been tried out")
-_MISSING: Final = "bubblewrap (bwrap) is not on PATH"
-_INSTALL: Final = "install bubblewrap: apt install bubblewrap, dnf install bubblewrap, apk add bubblewrap"
-_ALLOW: Final = (
-    "allow unprivileged user namespaces to bwrap (an AppArmor profile, kernel.unprivileged_userns_clone=1, "
-    "user.max_user_namespaces); in a container also a seccomp profile and a /proc that permit them"
-)
-
-_WALLS: Final = (
-    "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL",
-)  # fmt: skip
-_NO_MORE_NAMESPACES: Final = "--disable-userns"
+_NOT_YET: Final = Way(trial=Trial(problem="the sandbox has not been tried out"))
 _PROC: Final = ("sys", "fs", "acpi", "scsi", "mtrr", "dynamic_debug")
 """Of /proc, read-only: to a server that runs as root, files such as sys/kernel/core_pattern are open by its number."""
 _PROC_HIDDEN: Final = ("kcore", "keys", "sched_debug", "timer_list", "vmallocinfo")
@@ -76,40 +63,24 @@ class Bubblewrap:
         self._around = around
         self._named = program
         self._network = network
-        self._flags: tuple[str, ...] = ()
-        self._trial = _NOT_YET
+        self._way = _NOT_YET
 
     @property
     def trial(self) -> Trial:
         """See `Sandbox.trial`."""
-        return self._trial
+        return self._way.trial
 
     def try_out(self) -> Trial:
         """See `Sandbox.try_out`: the namespaces and mounts that every turn needs, around a shell that does nothing."""
-        found = self._try_out()
-        if found.works or not self._trial.works:
-            self._trial = found
-        return found
-
-    def _try_out(self) -> Trial:
-        program = self._program()
-        version = _version(program) if program is not None else None
-        if program is None or version is None:
-            return Trial(problem=_MISSING, mend=_INSTALL)
-        said = ""
-        for flags in ((_NO_MORE_NAMESPACES,), ()):  # older versions do not know it
-            said = _try(program, (*_WALLS, *flags, *self._network.flags))
-            if not said:
-                self._flags = (*_WALLS, *flags, *self._network.flags)
-                break
-        problem = f"bubblewrap cannot confine a process here: {said}" if said else ""
-        return Trial(version=version, problem=problem, mend=_ALLOW if said else "", note=self._network.note)
+        way = seek(self._program(), self._network.flags, self._network.note)
+        if way.trial.works or not self._way.trial.works:
+            self._way = way
+        return way.trial
 
     def wrap(self, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, place: Place) -> Confined:
         """See `Sandbox.wrap`."""
-        program = self._program()
-        if program is None or not self._trial.works:
-            raise _failure(f"{self._trial.problem or _MISSING}: the agent was not started")
+        if self._program() is None or not self.trial.works:
+            raise _failure(f"{self.trial.problem or MISSING}: the agent was not started")
         if (reason := _unsuitable(place)) is not None:
             raise _failure(reason)
         try:
@@ -117,18 +88,7 @@ class Bubblewrap:
         except (OSError, RuntimeError) as error:
             raise _failure(f"the sandbox could not be prepared: {error}") from error
         command = argv if place.workspace_id is None else (*_same_folder(place), *argv)
-        walls = (
-            str(program),
-            *self._flags,
-            "--ro-bind",
-            "/",
-            "/",
-            "--dev",
-            "/dev",
-            "--proc",
-            "/proc",
-            *_proc(),
-        )
+        walls = (*self._way.argv, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *_proc())
         confined = Confined(
             argv=(*walls, *view.arguments(), "--chdir", str(cwd), "--", *self._network.inside(command)),
             env=_environment(env),
@@ -207,28 +167,3 @@ def _is_root() -> bool:
 
 def _failure(message: str) -> BackendFailure:
     return BackendFailure(message, code="sandbox_failed", retryable=False)
-
-
-def _version(program: Path) -> str | None:
-    """The version as the program tells it; None when it cannot be started."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        ran = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=TRIAL_WITHIN_S, check=True
-        )
-        return ran.stdout.strip().rpartition(" ")[2] or "unknown"
-    return None
-
-
-def _try(program: Path, flags: tuple[str, ...]) -> str:
-    """Empty when a process could be confined, else what was said."""
-    tmp = str(PRIVATE[0])
-    mounts = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", tmp, "--remount-ro", tmp)
-    try:
-        ran = subprocess.run(
-            [program, *flags, *mounts, "--", "/bin/sh", "-c", "exit 0"],
-            capture_output=True, text=True, errors="replace", timeout=TRIAL_WITHIN_S, check=False,
-            stdin=subprocess.DEVNULL, env={},
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return "" if ran.returncode == 0 else (ran.stderr.strip()[-300:] or f"exit code {ran.returncode}")

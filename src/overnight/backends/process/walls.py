@@ -22,7 +22,7 @@ TOLD: Final = "OVERNIGHT_SANDBOX"
 _OWN_SANDBOX: Final = frozenset(("sandbox_unavailable", "home_in_temporary_folder"))
 """What preflights say of a program's own sandbox; it is not used where ours stands around it."""
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
-_SAID_BY_SANDBOX: Final = b"bwrap: "
+_SAID_BY_SANDBOX: Final = (b"bwrap: ", b"unshare: ")
 
 
 def stands(sandbox: Sandbox | None) -> bool:
