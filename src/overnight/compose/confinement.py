@@ -15,7 +15,13 @@ from overnight.workspaces.sandbox import Bubblewrap, NoSandbox
 from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import Surroundings
 
-_OWN_FOLDER = "overnight"
+_OTHERS_TOO = frozenset(
+    map(
+        Path,
+        ("/", "/etc", "/opt", "/srv", "/usr/local", "/usr/local/etc", "/var", "/var/lib", "/var/log", "/tmp"),
+    )
+)
+"""Folders in which much lies besides a secret of ours."""
 
 
 async def confinement(settings: Settings, home: Path) -> Sandbox:
@@ -62,14 +68,28 @@ def secrets(settings: Settings) -> Iterator[Path]:
         yield Path(environment["XDG_RUNTIME_DIR"])
     for suffix in ("", "-wal", "-shm", "-journal"):
         yield Path(f"{settings.database}{suffix}")
-    yield from _configuration(settings, environment)
-    yield from filter(None, (settings.server.tls_key, settings.log.file))
+    for file in (settings.database, *_configuration(settings, environment), settings.server.tls_key):
+        if file is not None:
+            yield from _with_folder(file, settings)
+    if settings.log.file is not None:
+        yield settings.log.file
     yield from settings.sandbox.hidden
 
 
+def _with_folder(file: Path, settings: Settings) -> Iterator[Path]:
+    """A file, and the folder around it: a file that is replaced while a turn runs is hidden no longer.
+
+    Not where that folder is for much else, or has workspaces in it.
+    """
+    yield file
+    folder = file.resolve().parent
+    roots = [root.resolve() for root in settings.workspace_roots]
+    if folder not in _OTHERS_TOO and not any(root.is_relative_to(folder) for root in roots):
+        yield folder
+
+
 def _configuration(settings: Settings, environment: Mapping[str, str]) -> Iterator[Path]:
-    usual = config_file(environment)
-    yield usual.parent if usual.parent.name == _OWN_FOLDER else usual
+    yield config_file(environment)
     if settings.sources.file is not None:
         yield settings.sources.file.path
     for entry in cast("Mapping[str, Mapping[str, str]]", settings.sources["secrets"]).values():
