@@ -40,7 +40,8 @@ class Equipment:
     """Files of HOME that are written before every turn: what an agent left there must not configure its next one."""
     mode: str | None = None
     model: str | None = None
-    """To be set by the protocol, where no argument or variable does it."""
+    effort: str | None = None
+    """Both to be set by the protocol, where no argument or variable does it."""
     session: Mapping[str, object] = field(default_factory=dict)
     """See `Script.session`."""
     lent: tuple[tuple[str, str], ...] = ()

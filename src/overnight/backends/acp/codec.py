@@ -30,7 +30,7 @@ from overnight.backends.process.failures import by_words, shortened
 from overnight.backends.process.lines import StandardError, silent_exit
 from overnight.backends.process.program import Exit
 from overnight.backends.process.program import Verdict as Closing
-from overnight.backends.process.talk import Deed, Errand, Result, Say
+from overnight.backends.process.talk import Deed, Errand, ReadText, Result, Say
 from overnight.domain.update import (
     Asked,
     Custom,
@@ -314,7 +314,7 @@ class AcpCodec:
             if granted.key in self._used or not granted.permission.allows(option):
                 continue
             if covers(granted.permission, deed):
-                if granted.permission.action.kind != "read":
+                if not isinstance(deed, ReadText):
                     self._used.add(granted.key)
                 return True
         return False

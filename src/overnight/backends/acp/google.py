@@ -79,6 +79,7 @@ def _gemini(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipm
             ".gemini/settings.json": json.dumps({"security": secure, "general": general, **_QUIET}),
             ".gemini/trustedFolders.json": json.dumps({str(start.workspace): "DO_NOT_TRUST"}),
         },
+        effort=start.effort,
         lent=((".gemini/oauth_creds.json", ".gemini/oauth_creds.json"),),
     )
 
@@ -95,6 +96,7 @@ def _qwen(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipmen
             ".qwen/settings.json": json.dumps({"security": secure, "general": general, **_QUIET}),
             ".qwen/trustedFolders.json": json.dumps({str(start.workspace): "DO_NOT_TRUST"}),
         },
+        effort=start.effort,
         lent=((".qwen/oauth_creds.json", ".qwen/oauth_creds.json"),),
     )
 

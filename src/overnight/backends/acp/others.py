@@ -90,6 +90,7 @@ def _opencode(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equi
         args=("acp", "--cwd", str(start.workspace)),
         env={**_OPENCODE_QUIET, _CONTENT: json.dumps(content)},
         files={".config/opencode/opencode.json": "{}"},
+        effort=start.effort,
         lent=((_OPENCODE_LOGIN, _OPENCODE_LOGIN),),
     )
 
@@ -108,9 +109,10 @@ def _copilot(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equip
             "COPILOT_HOME": str(start.home / ".copilot"),
             **({"COPILOT_MODEL": model} if model else {}),
         },
+        effort=start.effort,
         lent=((".copilot/config.json", ".copilot/config.json"),),
     )
 
 
 def _any(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipment:  # noqa: ARG001, FBT001  # an agent's hook
-    return Equipment(args=settings.command[1:], model=start.model or settings.model)
+    return Equipment(args=settings.command[1:], model=start.model or settings.model, effort=start.effort)

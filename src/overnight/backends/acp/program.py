@@ -71,7 +71,7 @@ class AcpProgram:
                 cost_before=float(cost) if isinstance(cost, int | float) else 0.0,
                 mode=equipment.mode,
                 model=equipment.model,
-                effort=None if self._sets_effort(equipment) else start.effort,
+                effort=equipment.effort,
                 auth=agent.auth(self._environment(start, equipment)),
                 session=equipment.session,
                 reads=agent.reads,
@@ -111,10 +111,6 @@ class AcpProgram:
         keys = credentials_of(self._settings, self._agent)
         found = {**base_environment(self._settings, start), **keys, **equipment.env}
         return found | {"HOME": str(start.home), "NO_COLOR": "1"}
-
-    def _sets_effort(self, equipment: Equipment) -> bool:
-        told = (*equipment.args, repr(equipment.session))
-        return any("effort" in part for part in told)
 
 
 def _furnish(home: Path, equipment: Equipment) -> None:

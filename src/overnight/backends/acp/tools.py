@@ -27,6 +27,7 @@ _PREFIX: Final = re.compile(r"([a-z][a-z_]{0,60}?)__")
 _EXIT: Final = re.compile(
     r"^Exit [Cc]ode:? (-?\d+)\s*$|<.{0,80}completed with exit code (-?\d+)>", re.MULTILINE
 )
+_SHELL_TOOLS: Final = frozenset({"bash", "shell", "terminal", "run_shell_command"})
 _SHELLS: Final = ("-c", "-lc")
 _PASSING: Final = frozenset({
     "call_id", "turn_id", "process_id", "started_at_ms", "completed_at_ms", "source", "parsed_cmd",
@@ -58,9 +59,9 @@ class ToolCall:
     def merge(self, told: Mapping[str, Any]) -> None:
         """Take in what an update, or a request for permission, tells about the call."""
         meta = as_object(told.get("_meta"))
-        self._take_name(told, meta)
         self.title = str(told.get("title") or self.title)
         self.kind = _KINDS.get(str(told.get("kind")), self.kind)
+        self._take_name(told, meta)
         self.status = str(told.get("status") or self.status)
         given = as_object(told.get("rawInput"))
         self.given |= {name: value for name, value in given.items() if name not in _PASSING}
@@ -148,8 +149,14 @@ class ToolCall:
         if not named and not self.name:
             prefix = _PREFIX.match(self.id)
             title = str(told.get("title") or "")
-            named = prefix[1] if prefix else title if _WORD.fullmatch(title) and title.islower() else None
+            named = prefix[1] if prefix else title if self._is_name(title) else None
         self.name = str(named) if named and not self.started else self.name
+
+    def _is_name(self, title: str) -> bool:
+        """Some give the tool's name as the first title; but a command may be one word too."""
+        if self.kind == "execute":
+            return title in _SHELL_TOOLS
+        return bool(_WORD.fullmatch(title)) and title.islower()
 
     def _files(self) -> Iterator[Update]:
         if self.kind == "read":

@@ -93,6 +93,8 @@ class ProcessTurn:
         if isinstance(codec, Talking) and holding.hands is not None:
             self._talk = Dialogue(codec, holding.hands, self._deliver)
         self._dismissal: asyncio.Task[None] | None = None
+        self._cut_short = False
+        """Ended before it had answered: what it says after that is no result."""
 
     @property
     def pid(self) -> int | None:
@@ -161,6 +163,7 @@ class ProcessTurn:
     async def stop(self, *, reason: str, interrupt: bool) -> None:
         """See `BackendTurn.stop`. Raises KeeperGone when the keeper does not answer: then `batches` finds out why."""
         self._output.hurried = self._output.hurried or reason in _GIVEN_UP
+        self._cut_short = self._cut_short or (self._talk is not None and not self._talk.over)
         farewell = self._talk.farewell() if self._talk is not None else b""
         if self._keeper is None or self._left.is_set():
             return
@@ -287,7 +290,8 @@ class ProcessTurn:
 
     def _has_answered(self, outcome: TurnOutcome) -> bool:
         """Whether its work was done before it was ended, whoever ended it."""
-        return self._talk is not None and self._talk.over and outcome.stop_reason != "cancelled"
+        answered = self._talk is not None and self._talk.over and outcome.stop_reason != "cancelled"
+        return answered and not self._cut_short
 
     def _record(self) -> ExitRecord | None:
         if self._dead is not None:

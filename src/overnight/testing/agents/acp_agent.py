@@ -2,9 +2,10 @@
 
 `python acp_agent.py SCRIPT [--log FILE]`, SCRIPT a path or the JSON itself: an object with `turns`, a list of lists of
 moves, one for each prompt of a session (the last one repeated), and, where they shall differ, `agent` (what
-`initialize` answers), `session` (members of the answer to `session/new`), `sessions` (a file that keeps how many
-prompts each session has had, so that one can be loaded by another process). A move is `[name, arguments…]`; the moves
-are the methods of `Agent` that say `move`. Everything that is read is appended to the log. Standard library only.
+`initialize` answers), `lingers` (it stays when its input ends), `session` (members of the answer to `session/new`) and
+`sessions` (a file that keeps how many prompts each session has had, so that one can be loaded by another process). A
+move is `[name, arguments…]`; the moves are the methods of `Agent` that say `move`. Everything that is read is appended
+to the log. Standard library only.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Agent:
         while self.pump(None):
             if self.prompt is not None:
                 self.turn()
+        while self.script.get("lingers"):
+            time.sleep(60)
 
     def turn(self) -> None:
         """Play the moves of this prompt, then answer it."""
@@ -160,11 +162,6 @@ class Agent:
         self.deaf = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    def move_linger(self) -> None:
-        """Stay when standard input ends."""
-        while True:
-            time.sleep(60)
-
     def move_result(self, result: Message) -> None:
         """What the prompt will be answered with."""
         self.result = result
@@ -246,8 +243,8 @@ class Agent:
 
     def load(self, id: Any, session: str) -> None:
         """Go on with a session of an earlier process, and tell what was said in it."""
-        kept = self.script.get("sessions")
-        if kept is None or session not in json.loads(Path(kept).read_text()):
+        kept = Path(self.script.get("sessions", "/nonexistent"))
+        if not kept.exists() or session not in json.loads(kept.read_text()):
             self.send({"id": id, "error": {"code": -32602, "message": f"no session {session}"}})
             return
         self.session = session
@@ -277,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
