@@ -16,10 +16,7 @@ from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import Surroundings
 
 _OTHERS_TOO = frozenset(
-    map(
-        Path,
-        ("/", "/etc", "/opt", "/srv", "/usr/local", "/usr/local/etc", "/var", "/var/lib", "/var/log", "/tmp"),
-    )
+    map(Path, ("/", "/etc", "/opt", "/srv", "/usr/local", "/usr/local/etc", "/var", "/var/lib", "/var/log"))
 )
 """Folders in which much lies besides a secret of ours."""
 
