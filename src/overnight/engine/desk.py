@@ -99,7 +99,9 @@ class Desk:
             self._start(key, verdict)
 
     async def withdrawn(self, key: str) -> None:
-        """The agent no longer waits for `key`."""
+        """The agent no longer waits for `key`; said by one that we are stopping, it means nothing, and it stays open."""
+        if self._hold.wish is not None:
+            return
 
         def unit(tx: Transaction, run: Run, now_ms: int) -> Run:
             approval = tx.approvals.of_request(run.pk, self._turn.number, self._turn.attempt, key)

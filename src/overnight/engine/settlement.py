@@ -86,13 +86,13 @@ def settle(
     _close(tx, run, turn, closing, now_ms)
     before, run = run, _accounted(run, turn, closing, now_ms)
     if run.state is State.BLOCKED:
-        run = _answered_by_its_end(tx, run, closing, now_ms)
+        run = _answered_by_its_end(tx, run, closing, wish, now_ms)
     for entry in nearly_spent(run.limits, before.stats, run.stats):
         moves.note(tx, run, now_ms, Draft(type="budget.warned", data=entry.to_json()))
     if closing.recovery is not None:
         run = recovered(tx, run, closing.recovery, now_ms, adopted=False)
     if run.state is State.BLOCKED:
-        questions.park(tx, run, "parked" if closing.result.interrupted else "agent_gone", now_ms)
+        questions.park(tx, run, "parked" if closing.result.interrupted or wish else "agent_gone", now_ms)
         return None
     more = run.spec.mode == "chat" and waits(tx, run)
     step = next_step(run, closing.result, now_ms=now_ms, timing=rules.timing, more=more)
@@ -145,10 +145,10 @@ def _spent(spending: Spending) -> dict[str, object]:
     return {**spending.to_json(), "detail": str(spending)}
 
 
-def _answered_by_its_end(tx: Transaction, run: Run, closing: Closing, now_ms: int) -> Run:
-    """An agent that has ended its turn in order no longer waits for whatever it had asked."""
+def _answered_by_its_end(tx: Transaction, run: Run, closing: Closing, wish: Wish | None, now_ms: int) -> Run:
+    """An agent that has ended its turn in order, and by itself, no longer waits for whatever it had asked."""
     result = closing.result
-    if result.failure or result.interrupted or result.abandoned:
+    if wish or result.failure or result.interrupted or result.abandoned:
         return run
     moves.drop_approvals(tx, run, "the agent went on without an answer", now_ms)
     return questions.unblock(tx, run, now_ms, {"reason": "turn_ended"})
