@@ -99,7 +99,7 @@ class Desk:
             self._start(key, verdict)
 
     async def withdrawn(self, key: str) -> None:
-        """The agent no longer waits for `key`; said by one that we are stopping, it means nothing, and it stays open."""
+        """The agent no longer waits for `key`. One that we are stopping says that in vain: its question stays open."""
         if self._hold.wish is not None:
             return
 
