@@ -264,8 +264,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         variable="OVERNIGHT_SANDBOX_NETWORK",
         kind="names",
         default="on",
-        description="What confined agents may reach: on, off, or a list of hosts (`host`, `host:port`, `*.host`; without "
-        "a port 80 and 443), which are reached through a proxy that the agent is told of.",
+        description="What confined agents may reach: on, off, or a list of hosts (`host`, `host:port`, `*.host`).",
     ),
     Setting(
         key="sandbox.readable",
