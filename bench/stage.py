@@ -19,6 +19,8 @@ from tests.e2e.harness import TOKEN, Server, free_port
 from overnight.testing.signals import wait_until
 
 FLOOD = Path(__file__).with_name("flood_agent.py")
+CROWDED = {"OVERNIGHT_MAX_CONNECTIONS_PER_USER": "1000"}
+"""All readers of a benchmark are one user."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,7 +42,7 @@ def server(
 ) -> Iterator[Server]:
     """A server that is up; ended with everything that it left."""
     with folder() as root:
-        made = Server(root=root, config=config, environment=environment or {})
+        made = Server(root=root, config=config, environment={**CROWDED, **(environment or {})})
         try:
             yield made.start(*arguments)
         finally:
