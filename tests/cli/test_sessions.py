@@ -9,6 +9,7 @@ from tests.cli.shell import Shell
 
 from overnight.domain.session import SessionMessage
 from overnight.ids import RunId, SessionId
+from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 EVIL = "a\x1b[2Jb\x07c"
@@ -90,13 +91,14 @@ async def test_a_message_is_watched_to_its_end_and_a_chat_goes_line_by_line(shel
 async def _answered(shell: Shell, session: str, text: str) -> None:
     """Be the worker: finish the run that was started for the message."""
     stage = shell.stage
-    while True:
+
+    async def due() -> str | None:
         async with stage.client() as http:
             runs = (await http.get(f"/api/v1/sessions/{session}/runs")).json()["items"]
-        due = [run for run in runs if run["state"] == "queued" and run["goal"] == text]
-        if due:
-            break
-        await asyncio.sleep(0.01)
-    run = await stage.store.read(lambda tx: tx.runs.get(RunId(due[0]["id"]), None))
+        return next((run["id"] for run in runs if run["state"] == "queued" and run["goal"] == text), None)
+
+    run_id = await eventually(due, within=15)
+    assert run_id is not None
+    run = await stage.store.read(lambda tx: tx.runs.get(RunId(run_id), None))
     await stage.append(run, f"answer to {text}")
     await stage.finish(run)

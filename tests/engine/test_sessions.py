@@ -82,11 +82,11 @@ async def test_made_suspended_resumed(rig: Make) -> None:
         1,
         False,
     )
-    for _ in range(2):
-        suspended = await server.sessions.suspend(session.id, ME)
+    await server.sessions.suspend(session.id, ME)
+    suspended = await server.sessions.suspend(session.id, ME)
     assert suspended.state == "suspended"
-    for _ in range(2):
-        resumed = await server.sessions.resume(session.id, ME)
+    await server.sessions.resume(session.id, ME)
+    resumed = await server.sessions.resume(session.id, ME)
     assert (resumed.state, resumed.version) == ("active", 1)
     assert await types(server, session) == ["session.created", "session.suspended", "session.resumed"]
     with pytest.raises(NotFound):
@@ -286,7 +286,7 @@ async def test_sessions_expire_only_when_nobody_has_touched_them_and_no_run_live
 
 
 def _all() -> Any:
-    from overnight.ports.tables import SessionFilter
+    from overnight.ports.session_tables import SessionFilter
 
     return SessionFilter(owner=ME.owner)
 

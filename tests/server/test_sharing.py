@@ -67,7 +67,7 @@ class Scene:
         if operation.path.endswith(STREAMS):
             async with client.stream(operation.method, self.path(operation)) as answer:
                 return answer.status_code
-        body = {"json": {"nonsense": 1}} if operation.method in {"POST", "PATCH"} else {}
+        body: dict[str, Any] = {"json": {"nonsense": 1}} if operation.method in {"POST", "PATCH"} else {}
         if operation.path.endswith(("/suspend", "/resume", "/retry")) or operation.method == "DELETE":
             body = {}
         return (await client.request(operation.method, self.path(operation), **body)).status_code
@@ -150,7 +150,7 @@ async def test_a_link_opens_no_list_and_nothing_else(scene: Scene, operation: Op
             async with scene.people[who].stream("GET", path) as answer:
                 assert answer.status_code == 403
             continue
-        body = {"json": {"goal": "x"}} if operation.method == "POST" else {}
+        body: dict[str, Any] = {"json": {"goal": "x"}} if operation.method == "POST" else {}
         answer = await scene.people[who].request(operation.method, path, **body)
         assert answer.status_code == 403, (who, answer.text)
 
@@ -217,7 +217,7 @@ async def test_what_others_do_is_done_under_their_own_name(stage: Stage) -> None
         ("GET", f"{API}/{session}/share", None),
         ("POST", f"/api/v1/runs/{posted['run']['id']}/retry", None),
     ):
-        answer = await bob.request(method, path, **({"json": body} if body else {}))
+        answer = await bob.request(method, path, json=body)
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
     tokens = await bob.get("/api/v1/tokens", params={})
     assert tokens.status_code == 403, "acting for the operator does not make an operator"

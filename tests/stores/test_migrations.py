@@ -8,11 +8,11 @@ import pytest
 
 from overnight.clock import SystemClock
 from overnight.errors import Conflict, DataInUse, NotFound, UnsafeDatabase
-from overnight.ports.tables import SessionFilter
+from overnight.ports.session_tables import SessionFilter
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql import admin, migrate
 from overnight.stores.sql.library import driver
-from overnight.stores.sql.schema import metadata
+from overnight.stores.sql.schema import ALL_TABLES
 from overnight.stores.sql.sqlite import SqliteStore
 
 CLOCK = SystemClock()
@@ -146,7 +146,9 @@ def test_the_head_of_the_revisions_is_the_one_the_code_names(tmp_path: Path) -> 
     from overnight.stores.sql.migrations import alembic_config
 
     assert ScriptDirectory.from_config(alembic_config(())).get_heads() == [migrate.HEAD]
-    assert set(metadata.tables) | {"alembic_version"} == set(admin.check(made(tmp_path / "o.db")).rows)
+    assert {table.name for table in ALL_TABLES} | {"alembic_version"} == set(
+        admin.check(made(tmp_path / "o.db")).rows
+    )
 
 
 def test_up_and_down_again_with_copies(tmp_path: Path, later: tuple[Path, ...]) -> None:
@@ -254,7 +256,7 @@ def test_the_schema_makes_sense_to_postgres_too() -> None:
     from sqlalchemy.schema import CreateIndex, CreateTable
 
     dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
-    for table in metadata.sorted_tables:
+    for table in ALL_TABLES:
         text = str(CreateTable(table).compile(dialect=dialect))
         assert (
             "BIGINT" in text

@@ -7,7 +7,8 @@ import pytest
 
 from overnight.clock import SystemClock
 from overnight.domain.states import State
-from overnight.ports.tables import RunFilter, SessionFilter
+from overnight.ports.session_tables import SessionFilter
+from overnight.ports.tables import RunFilter
 from overnight.stores.sql import (
     approvals,
     changes,

@@ -34,8 +34,8 @@ def chat(
 ) -> None:
     """Talk with an agent in a session, line by line.
 
-    Each line is a message, and what comes of it is shown. The end of the input ends the talk, never the session. Ctrl-C stops watching; the run goes on.
-    Exit status: that of the last run.
+    Each line is a message, and what comes of it is shown. The end of the input ends the talk, never the session.
+    Ctrl-C stops watching; the run goes on. Exit status: that of the last run.
     """
     given = values(config, "--config")
     given |= {"backend": backend} if backend else {}

@@ -30,7 +30,7 @@ from overnight.errors import (
     UnknownOption,
 )
 from overnight.ids import ApprovalId, HostId
-from overnight.ports.tables import ApprovalFilter
+from overnight.ports.approval_tables import ApprovalFilter
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 from overnight.ports.workspace import Workspaces
 

@@ -24,7 +24,8 @@ from overnight.engine.policy import RunPolicy
 from overnight.engine.session_moves import move
 from overnight.errors import IdempotencyKeyReused, InvalidInput, SessionBusy, StaleVersion
 from overnight.ids import RunId, SessionId, new_session_id
-from overnight.ports.tables import Idempotency, RunFilter, SessionFilter
+from overnight.ports.session_tables import SessionFilter
+from overnight.ports.tables import Idempotency, RunFilter
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 SLICE: Final = 5_000

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from overnight.ports.approval_tables import ApprovalTable
+from overnight.ports.session_tables import KeyTable, QueueTable, SessionTable, ShareTable
 from overnight.ports.tables import (
-    ApprovalTable,
     ConnectionTable,
     EventLog,
     Installation,
-    KeyTable,
     LeaseTable,
-    QueueTable,
     RequestTable,
     RunTable,
-    SessionTable,
-    ShareTable,
     TokenTable,
     TurnTable,
     WorkerTable,

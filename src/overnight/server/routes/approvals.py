@@ -13,7 +13,7 @@ from overnight.domain.approval import Approval, ApprovalState
 from overnight.domain.spec import Document
 from overnight.engine.approvals import Resolve
 from overnight.ids import ApprovalId
-from overnight.ports.tables import ApprovalFilter
+from overnight.ports.approval_tables import ApprovalFilter
 from overnight.server.context import Here, listed, reply
 from overnight.server.routing import API, Operation
 from overnight.wire import page

@@ -17,7 +17,8 @@ from overnight.domain.spec import Document
 from overnight.engine.sessions import Change, Draw
 from overnight.errors import InvalidCursor
 from overnight.ids import SessionId
-from overnight.ports.tables import Idempotency, RunFilter, RunPage, SessionFilter, StreamMark
+from overnight.ports.session_tables import SessionFilter
+from overnight.ports.tables import Idempotency, RunFilter, RunPage, StreamMark
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.connected import Attachment
 from overnight.server.context import Context, Here, listed, reply

@@ -11,7 +11,7 @@ from overnight.domain.approval import Approval
 from overnight.domain.rule import Rule, rule_of
 from overnight.errors import NotFound
 from overnight.ids import ApprovalId
-from overnight.ports.tables import ApprovalFilter
+from overnight.ports.approval_tables import ApprovalFilter
 from overnight.stores.sql.approval_rows import (
     APPROVAL_COLUMNS,
     approval_of,
@@ -19,8 +19,8 @@ from overnight.stores.sql.approval_rows import (
     changing_approval,
 )
 from overnight.stores.sql.context import Context
+from overnight.stores.sql.people_schema import approvals, rules
 from overnight.stores.sql.rows import dump, load
-from overnight.stores.sql.schema import approvals, rules
 from overnight.stores.sql.statements import Statement, key
 
 _ROW: Final = tuple(approvals.c[name] for name in APPROVAL_COLUMNS)

@@ -11,7 +11,8 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 from overnight.domain.connection import Connection
 from overnight.ids import SessionId, WorkerId
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.schema import connections, runs
+from overnight.stores.sql.people_schema import connections
+from overnight.stores.sql.schema import runs
 from overnight.stores.sql.statements import Row, Statement, elements, key
 
 _COLUMNS: Final = (

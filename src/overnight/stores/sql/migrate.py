@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from overnight.clock import Clock
 from overnight.errors import UnsafeDatabase
 from overnight.stores.sql.connections import Connections
-from overnight.stores.sql.schema import metadata
+from overnight.stores.sql.schema import ALL_TABLES
 from overnight.stores.sql.statements import Link, ddl
 
 HEAD: Final = "0002"
@@ -71,7 +71,7 @@ def move(
 def create(link: Link) -> None:
     """The schema of today in an empty database, in one transaction."""
     link.script("BEGIN IMMEDIATE")
-    for table in metadata.sorted_tables:
+    for table in ALL_TABLES:
         link.script(ddl(CreateTable(table)))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             link.script(ddl(CreateIndex(index)))

@@ -12,7 +12,7 @@ from overnight.errors import Conflict, NotFound
 from overnight.ids import MessageId
 from overnight.ports.tables import Idempotency
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.schema import queue, session_keys
+from overnight.stores.sql.people_schema import queue, session_keys
 from overnight.stores.sql.statements import Row, Statement, key
 
 _COLUMNS: Final = ("pk", "id", "session_pk", "text", "actor", "created_at", "state", "run_id", "turn")

@@ -26,10 +26,10 @@ from overnight.stores.sql.gates import (
     save_place,
 )
 from overnight.stores.sql.holds import end_hold, move_locks
+from overnight.stores.sql.people_schema import approvals
 from overnight.stores.sql.rows import changing, dump, dump_spec, load, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import (
-    approvals,
     idempotency,
     inputs,
     requests,

@@ -7,9 +7,10 @@ from typing import Any, Final
 from sqlalchemy import Select, or_, select, tuple_
 
 from overnight.domain.session import Session
-from overnight.ports.tables import SessionFilter
+from overnight.ports.session_tables import SessionFilter
+from overnight.stores.sql.people_schema import shares
 from overnight.stores.sql.rows import SESSION_COLUMNS, session_of
-from overnight.stores.sql.schema import sessions, shares
+from overnight.stores.sql.schema import sessions
 from overnight.stores.sql.statements import Link
 
 _ROW: Final = tuple(sessions.c[name] for name in SESSION_COLUMNS)

@@ -11,26 +11,21 @@ from overnight.errors import SessionBusy
 from overnight.ids import RunId
 from overnight.ports.notifier import CHANGES, stream_topic
 from overnight.stores.sql.context import Context
+from overnight.stores.sql.people_schema import approvals, queue, rules, session_keys, shares, token_shares
 from overnight.stores.sql.rows import SESSION_COLUMNS, session_of
 from overnight.stores.sql.schema import (
-    approvals,
     backend_states,
     events,
     idempotency,
     inputs,
     messages,
-    queue,
     requests,
-    rules,
     run_labels,
     run_places,
     run_specs,
     runs,
-    session_keys,
     sessions,
-    shares,
     streams,
-    token_shares,
     tokens,
     turns,
 )

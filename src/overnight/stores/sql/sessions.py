@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, func, insert, literal_column, select, update
 from overnight.domain.session import Phase, Session, SessionMessage, SessionState
 from overnight.errors import NotFound
 from overnight.ids import RunId, SessionId
-from overnight.ports.tables import SessionFilter
+from overnight.ports.session_tables import SessionFilter
 from overnight.stores.sql import session_pages, session_removal
 from overnight.stores.sql.changes import next_number
 from overnight.stores.sql.context import Context

@@ -11,7 +11,8 @@ from overnight.domain.session import Share
 from overnight.errors import NotFound
 from overnight.ids import ShareId
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.schema import sessions, shares, token_shares, tokens
+from overnight.stores.sql.people_schema import shares, token_shares
+from overnight.stores.sql.schema import sessions, tokens
 from overnight.stores.sql.statements import Row, Statement, key
 
 _COLUMNS: Final = (

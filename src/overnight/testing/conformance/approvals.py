@@ -15,7 +15,7 @@ from overnight.domain.run import Run
 from overnight.domain.states import Input
 from overnight.errors import NotFound
 from overnight.ids import new_approval_id
-from overnight.ports.tables import ApprovalFilter
+from overnight.ports.approval_tables import ApprovalFilter
 from overnight.ports.unit_of_work import Transaction
 from overnight.testing.conformance.stage import Stage
 

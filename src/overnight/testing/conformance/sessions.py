@@ -14,7 +14,8 @@ from overnight.domain.token import AccessToken, digest, new_secret
 from overnight.errors import Conflict, NotFound, SessionBusy
 from overnight.ids import MessageId, ShareId, new_message_id, new_share_id, new_token_id
 from overnight.ports.notifier import stream_topic
-from overnight.ports.tables import Idempotency, RunFilter, SessionFilter
+from overnight.ports.session_tables import SessionFilter
+from overnight.ports.tables import Idempotency, RunFilter
 from overnight.testing.conformance.stage import Stage
 
 BOB = "usr_bob"
