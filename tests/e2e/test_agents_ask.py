@@ -148,6 +148,23 @@ def test_a_file_that_became_a_link_is_not_written(serve: Start, tmp_path: Path) 
     assert outside.read_text(encoding="utf-8") == "precious"
 
 
+def test_a_command_that_nobody_sits_at_shows_the_question_and_ends_with_5(
+    serve: Start, tmp_path: Path
+) -> None:
+    root = tmp_path / "s"
+    root.mkdir()
+    server = serve({}, root=root, config=asker(root, ["permission", call("make test")]))
+    work = str(server.workspace())
+    asked = overnight(server, "run", "go", "-b", "asker", "-m", "oneshot", "-w", work, "--policy", "ask_all")
+    (approval,) = pending(server)
+    assert asked.returncode == 5
+    assert f"overnight approve {approval['id']}" in asked.stderr
+    assert overnight(server, "approve", "last").returncode == 0
+    watched = overnight(server, "watch", approval["run_id"])
+    assert (watched.returncode, "[allow_once]" in watched.stdout) == (0, True)
+    assert "→ allow_once by usr_local" in watched.stdout
+
+
 def test_two_deciders_at_once_and_the_agent_hears_one(serve: Start, tmp_path: Path) -> None:
     server, run, _ = asking(serve, tmp_path / "s", ["permission", call("make test")])
     (approval,) = pending(server)

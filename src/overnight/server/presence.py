@@ -25,7 +25,7 @@ from overnight.wire.v1.connections import FRESH_MS
 MOST_SHOWN: Final = 50
 """Followers that one frame names; the number of all is in it too."""
 LOOK_S: Final = 30.0
-"""Without any notice, look again after this long."""
+"""Look at everything this often: notices may be lost, and a server that was killed sends none."""
 _MOST_NAMED: Final = 200
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ class Presence:
         self._followers: dict[SessionId, set[Connected]] = {}
         self._changed: set[SessionId] = set()
         self._subscription: Subscription | None = None
+        self._look_at = clock.boot() + LOOK_S
 
     def joined(self, connected: Connected) -> None:
         """It follows from now on; shown with the next `publish`."""
@@ -75,8 +76,12 @@ class Presence:
             self._subscription = self._notifier.subscribe(PRESENCE)
         notices = await self._subscription.next(LOOK_S)
         named = {session_id for notice in notices for session_id in orjson.loads(notice.delta or b"[]")}
+        now = self._clock.boot()
+        all_of_them = not notices or now >= self._look_at
+        if all_of_them:
+            self._look_at = now + LOOK_S
         for session_id in tuple(self._followers):
-            if not notices or session_id in named:
+            if all_of_them or session_id in named:
                 await self._show(session_id)
 
     def close(self) -> None:
