@@ -172,15 +172,37 @@ async def test_the_operators_exceptions_and_that_our_own_stays_hidden(place: Est
     put(root / "user/.config/tool/settings", "shown")
     (root / "shared").mkdir()
     around = surroundings(
-        root, readable=(root / "user/.config/tool", root), writable=(root / "shared", root / "data")
+        root,
+        readable=(root / "user/.config/tool", root, root / "data/homes"),
+        writable=(root / "shared", root / "data", root / "data/runs"),
+        hidden=(root / "user/project",),
     )
     sandbox = Bubblewrap(around, network=Network())
     sandbox.try_out()
-    line = f"cat {root}/user/.config/tool/settings; echo x > {root}/shared/file; cat {root}/data/overnight.db"
+    line = (
+        f"cat {root}/user/.config/tool/settings; echo x > {root}/shared/file; cat {root}/data/overnight.db "
+        f"{root}/data/homes/ses_other/agent/secret {root}/data/runs/run_other/workspace/secret "
+        f"{root}/user/project/readme"
+    )
     told = await place.tell(Script(argv=("/bin/sh", "-c", line)), place.start_of(), sandbox)
     listener.close()
     assert told.lines == ["shown"]
     assert (root / "shared/file").read_text() == "x\n"
+
+
+async def test_a_home_with_very_many_things_in_it(place: Estate) -> None:
+    """Each would be a mount: then the dot files are what is hidden, one by one."""
+    crowded = place.root / "crowded"
+    for number in range(400):
+        put(crowded / f"file-{number}", "shown")
+    put(crowded / ".netrc")
+    put(crowded / ".ssh/key")
+    sandbox = Bubblewrap(replace(surroundings(place.root), user_home=crowded), network=Network())
+    sandbox.try_out()
+    line = f"cd {crowded}; cat file-399 .netrc .ssh/key; touch file-new"
+    told = await place.tell(Script(argv=("/bin/sh", "-c", line)), place.start_of(), sandbox)
+    assert told.lines == ["shown"]
+    assert "Read-only file system" in told.errors
 
 
 async def test_off_is_a_loopback_of_its_own(place: Estate) -> None:

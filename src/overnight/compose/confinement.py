@@ -47,7 +47,8 @@ def _sandbox(settings: Settings, home: Path) -> Sandbox:
         return NoSandbox()
     around = Surroundings(
         user_home=home,
-        secret=tuple(secrets(settings)),
+        secret=tuple(_own(settings)),
+        hidden=settings.sandbox.hidden,
         readable=settings.sandbox.readable,
         writable=settings.sandbox.writable,
     )
@@ -57,6 +58,12 @@ def _sandbox(settings: Settings, home: Path) -> Sandbox:
 
 
 def secrets(settings: Settings) -> Iterator[Path]:
+    """Whatever no agent is to see, nor anybody on its behalf."""
+    yield from _own(settings)
+    yield from settings.sandbox.hidden
+
+
+def _own(settings: Settings) -> Iterator[Path]:
     """Whatever would let an agent decide for itself, act as its operator, or read what it was not given."""
     environment = settings.sources.environment
     yield settings.data_dir
@@ -70,7 +77,6 @@ def secrets(settings: Settings) -> Iterator[Path]:
             yield from _with_folder(file, settings)
     if settings.log.file is not None:
         yield settings.log.file
-    yield from settings.sandbox.hidden
 
 
 def _with_folder(file: Path, settings: Settings) -> Iterator[Path]:

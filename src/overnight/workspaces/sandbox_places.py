@@ -15,7 +15,7 @@ PRIVATE: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  # hidden and re
 _HOMES: Final = ("/home", "/root", "/var/home", "/export/home", "/Users")
 _SERVICES: Final = (
     "/run", "/var/run", "/var/lib/containerd", "/var/lib/docker", "/var/lib/incus", "/var/lib/kubelet", "/var/lib/lxd",
-    "/var/lib/rancher", "/var/snap/lxd", "/var/spool",
+    "/var/lib/mysql", "/var/lib/rancher", "/var/snap/lxd", "/var/spool",
 )  # fmt: skip
 """Sockets of daemons (whoever can connect to some of them is root), mail, and what waits to be run."""
 _ROOTS_OWN: Final = (
@@ -36,6 +36,8 @@ _WHOLE: Final = frozenset({
 """Folders of version managers: programs in one part of them run what lies in another."""
 _MAX_LINKS: Final = 8
 _MAX_TARGETS: Final = 500
+_MAX_SHOWN: Final = 300
+_MAX_OTHERS: Final = 100
 _UNSEEN: Final = frozenset({"hidden", "private"})
 _DEEP: Final = frozenset({(".local", "share"), (".local", "state")})
 
@@ -46,7 +48,9 @@ class Surroundings:
 
     user_home: Path
     secret: tuple[Path, ...] = ()
-    """Ours and the operator's: data directory, runtime folder, configuration, keys. Hidden whatever else is said."""
+    """Ours: data directory, runtime folder, configuration, keys. No exception opens them or a part of them."""
+    hidden: tuple[Path, ...] = ()
+    """What the operator wants hidden besides."""
     readable: tuple[Path, ...] = ()
     """The operator's exceptions."""
     writable: tuple[Path, ...] = ()
@@ -78,7 +82,7 @@ def allow(view: View, around: Surroundings, programs: Iterable[Path], path_varia
     A folder in which a secret of ours lies shows everything but that.
     """
     home = _home(around)
-    _hide(view, around.secret)
+    _hide(view, (*around.hidden, *around.secret))
     for entry in path_variable.split(os.pathsep):
         if entry.startswith("/"):
             for path in _with_targets(Path(entry), home):
@@ -87,11 +91,19 @@ def allow(view: View, around: Surroundings, programs: Iterable[Path], path_varia
         for place in (path, resolved(path)):
             if place is not None:
                 expose(view, _installation(view, place), home)
-    for path in around.readable:
+    own = [found for place in around.secret if (found := resolved(place)) is not None]
+    for path in _outside(around.readable, own):
         view.set(path, "readable")
-    for path in around.writable:
+    for path in _outside(around.writable, own):
         view.set(path, "device" if path.is_relative_to("/dev") else "writable")
-    _hide(view, around.secret)  # again, in case an exception names one
+
+
+def _outside(paths: Iterable[Path], places: list[Path]) -> Iterator[Path]:
+    """Those of `paths` that do not lie in one of `places`."""
+    for path in paths:
+        found = resolved(path)
+        if found is not None and not any(found.is_relative_to(place) for place in places):
+            yield found
 
 
 def _hide(view: View, paths: Iterable[Path]) -> None:
@@ -132,15 +144,17 @@ def _enough(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _show_home(view: View, home: Path) -> None:
     """Everything in the user's home whose name does not begin with a dot; links stay links."""
-    view.set(home, "hidden")
     try:
         entries = list(os.scandir(home))
     except OSError:
+        entries = []
+    shown = [entry for entry in entries if not entry.name.startswith(".")]
+    if len(shown) > _MAX_SHOWN:  # more mounts than are good: then it is the others that are hidden one by one
+        _hide(view, (home / entry.name for entry in entries if entry.name.startswith(".")))
         return
-    for entry in entries:
+    view.set(home, "hidden")
+    for entry in shown:
         path = home / entry.name
-        if entry.name.startswith("."):
-            continue
         if entry.is_symlink():
             view.link(path, os.readlink(path))
         elif entry.is_dir() or entry.is_file():
@@ -160,11 +174,13 @@ def _others(home: Path | None) -> Iterator[str]:
             lines = [line.split(":") for line in file]
     except OSError:
         return
+    most = _MAX_OTHERS
     for fields in lines:
-        if len(fields) == 7 and fields[2].isdigit() and 1000 <= int(fields[2]) < 65_000:
+        if most > 0 and len(fields) == 7 and fields[2].isdigit() and 1000 <= int(fields[2]) < 65_000:
             path = Path(fields[5])
             if len(path.parts) > 2 and path.is_absolute() and (home is None or not home.is_relative_to(path)):
                 yield fields[5]
+                most -= 1
 
 
 def _with_targets(folder: Path, home: Path | None) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -44,6 +45,10 @@ def seek(program: Path | None, more: tuple[str, ...], note: str) -> Way:
     File systems that the host mounts later would come into the sandbox where mounts are shared, as under systemd, and
     writable. `unshare` cuts that off first; it replaces itself by bubblewrap and leaves no process of its own.
     """
+    if sys.platform != "linux":
+        return Way(
+            trial=Trial(problem=f"there is no bubblewrap for {sys.platform}", mend="run Overnight on Linux")
+        )
     version = _version(program) if program is not None else None
     if program is None or version is None:
         return Way(trial=Trial(problem=MISSING, mend=_INSTALL))
