@@ -246,7 +246,7 @@ def share(
         else:
             show(f"{client.url}{made['path']}" if made["path"] else made["id"])
             if made["path"]:
-                say(f"the link cannot be shown again; end it with: overnight sessions unshare {made['id']}")
+                say(f"it cannot be shown again; end it with: overnight sessions unshare {session_id} {made['id']}")
 
     _with(session, ask)
 
