@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from overnight.cli.output import say
+from overnight.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from overnight.client import Client
@@ -45,12 +48,24 @@ def acp(
     """
     from overnight.config.sources import read
 
+    _check_streams()
     sources = read(overrides={"url": url} if url else None)
     given = {"backend": backend, "approval_policy": policy, "sandbox": sandbox, "model": model}
     defaults = {name: value for name, value in given.items() if value is not None}
     # The library tells its log what it made of bad messages; one line each is enough.
     logging.basicConfig(stream=sys.stderr, format="overnight acp: %(message)s", level=logging.ERROR)
     asyncio.run(_serve(sources, defaults))
+
+
+def _check_streams() -> None:
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        kind = os.fstat(stream.fileno()).st_mode
+        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stream.isatty()):
+            raise ConfigInvalid(
+                f"standard {name} is neither a pipe nor a terminal", mend="let an editor start this command"
+            )
+    if sys.stdin.isatty():
+        _tell("an editor starts this, and speaks JSON to it; Ctrl-D ends it")
 
 
 async def _serve(sources: Sources, defaults: dict[str, str]) -> None:
