@@ -12,11 +12,14 @@ from tests.engine.fake_backend import FULL, FakeAgent
 from tests.engine.rig import ME, Rig
 
 from overnight.domain.session import Session, SessionMessage
+from overnight.domain.spec import RunSpec
 from overnight.domain.states import State
 from overnight.domain.update import SessionKnown, TurnOutcome
+from overnight.domain.values import Failure
 from overnight.engine.chat import Posted
 from overnight.engine.sessions import Draw
-from overnight.errors import MessageTaken, SessionExpired, TooManyRequests
+from overnight.errors import Draining, MessageTaken, SessionExpired, TooManyRequests
+from overnight.ports.tables import Idempotency
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
@@ -341,3 +344,79 @@ async def test_long_words_are_kept_whole_and_long_answers_cut(rig: Make) -> None
     assert user == SessionMessage(role="user", text="x" * 200_000, at=user.at, run_id=posted.run.id, turn=1)
     assert len(answer.text.encode()) < 263_000
     assert answer.text.endswith("…]")
+
+
+async def test_a_preview_shows_what_would_be_said(rig: Make) -> None:
+    server = await rig(fake(at_once), supervise=False)
+    session = await made(server, variables={"branch": "main"})
+    found = await server.service.preview(RunSpec(goal="hello", session_id=session.id), ME)
+    assert found.prompt.endswith("# The message to answer now\n\nhello\n")
+    assert '"branch":"main"' in found.prompt
+    plain = await server.service.preview(RunSpec(goal="hello", mode="chat"), ME)
+    assert plain.prompt == "hello\n"
+
+
+async def test_no_message_is_taken_while_the_server_takes_no_work(rig: Make) -> None:
+    backend = fake(answering)
+    server = await rig(backend)
+    session = await made(server)
+    posted = await post(server, session, "one")
+    await server.agent(backend)
+    server.service.drain()
+    with pytest.raises(Draining):
+        await post(server, session, "two")
+    assert await waiting(server, session) == []
+    backend.agents[0].go.set()
+    assert posted.run is not None
+    await server.until(posted.run)
+
+
+async def test_a_retry_of_the_request_shows_the_run_that_has_it(rig: Make) -> None:
+    backend = fake(answering)
+    server = await rig(backend)
+    session = await made(server)
+
+    async def again() -> Posted:
+        key = Idempotency(route="r", key="k", body_hash="h")
+        return await server.chat.post(session.id, "one", "after_turn", ME, idempotency=key)
+
+    first, second = await again(), await again()
+    assert (first.message.id, first.new, second.new) == (second.message.id, True, False)
+    assert second.run is not None
+    (await server.agent(backend)).go.set()
+    await server.until(second.run)
+    third = await again()
+    assert (third.run and third.run.id, third.message.state, third.message.turn) == (second.run.id, "sent", 1)
+    assert len(backend.agents) == 1
+
+
+async def test_a_fallback_answers_the_same_message(rig: Make) -> None:
+    async def refuse(agent: FakeAgent) -> TurnOutcome | None:
+        return TurnOutcome(failure=Failure(code="no", message="not today"))
+
+    broken, whole = fake(refuse, name="broken"), fake(at_once)
+    server = await rig(broken, whole)
+    session = await made(server, config={"backend": "broken", "fallback": ["fake"]})
+    posted = await post(server, session, "one")
+    assert posted.run is not None
+    await server.until(posted.run)
+    assert whole.agents[0].start.prompt.endswith("# The message to answer now\n\none\n")
+    assert [text for role, text in await history(server, session) if role == "user"] == ["one"]
+
+
+async def test_a_live_run_of_another_mode_is_steered_and_then_waited_for(rig: Make) -> None:
+    backend = fake(answering)
+    server = await rig(backend)
+    session = await made(server)
+    job = await server.submit("job", mode="oneshot", session_id=session.id)
+    agent = await server.agent(backend)
+    now = await post(server, session, "quick", "now")
+    assert (now.run and now.run.id, now.steer_how) == (job.id, "inject")
+    await eventually(lambda: agent.injected == ["quick"])
+    later = await post(server, session, "later")
+    assert later.run is not None
+    assert later.run.id != job.id
+    agent.go.set()
+    (await server.agent(backend, 2)).go.set()
+    await server.until(later.run)
+    assert backend.agents[1].start.prompt == "later\n"

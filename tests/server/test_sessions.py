@@ -4,11 +4,16 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 from tests.server.stage import Frame, Stage, frames
+
+from overnight.ids import SessionId
+from overnight.ports.unit_of_work import Transaction
+from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 API = "/api/v1/sessions"
@@ -223,3 +228,25 @@ async def test_a_sessions_stream_goes_on_from_any_position(stage: Stage) -> None
             frame = await anext(items)
             assert (frame.id, frame.event) == ("2", "session.suspended")
         assert code(await http.get(f"{at}/stream?after=3")) == (422, "invalid_cursor")
+
+
+async def test_a_session_is_in_use_until_its_last_follower_has_gone(stage: Stage) -> None:
+    async with stage.client() as http:
+        session = await made(http)
+        at = f"{API}/{session['id']}"
+        await stage.store.write(lambda tx: _age(tx, session["id"]))
+        old = (await http.get(at)).json()["updated_at"]
+        assert old < session["updated_at"]
+        async with asyncio.timeout(20), following(http, f"{at}/stream") as items:
+            await anext(items)
+            assert (await http.get(at)).json()["updated_at"] == old
+
+        async def touched() -> bool:
+            return bool((await http.get(at)).json()["updated_at"] > old)
+
+        await eventually(touched, within=10)
+
+
+def _age(tx: Transaction, session_id: str) -> None:
+    session = tx.sessions.get(SessionId(session_id), None)
+    tx.sessions.save(replace(session, updated_at=session.updated_at - 3_600_000))

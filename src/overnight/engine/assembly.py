@@ -91,7 +91,7 @@ def _known(tx: Transaction, run: Run) -> _Known:
     return _Known(
         last=last, steers=steers, place=place, words=said,
         resume=tx.sessions.backend_state(run.session_pk, run.backend),
-        variables=tx.sessions.lock(run.session_pk).variables,
+        variables=tx.sessions.get(run.session_id, None).variables,
     )  # fmt: skip
 
 

@@ -69,7 +69,6 @@ class Chat:
             if posted is not None:
                 return posted
             # No run takes it: one is needed, and admitting it takes longer than a unit may.
-            self._runs.check_open()
             admitted = await self._runs.admit(await self._spec(session_id, text, by), by)
 
     async def queued(self, session_id: SessionId, by: Principal) -> tuple[QueuedMessage, ...]:
@@ -106,9 +105,10 @@ class Chat:
             session = tx.sessions.lock(tx.sessions.get(session_id, by.owner).pk)
             if idempotency and (earlier := _earlier(tx, session, by, idempotency)):
                 return earlier
+            self._runs.check_open()
             now = self._clock.wall_ms()
             live = _live(tx, session)
-            chat = next((run for run in live if run.spec.mode == "chat"), None)
+            chat = _conversing(live)
             target = (chat or live[-1]) if when == "now" and live else chat
             if target is None and admitted is None:
                 return None
@@ -139,6 +139,11 @@ def _live(tx: Transaction, session: Session) -> tuple[Run, ...]:
     return tx.runs.page(RunFilter(session_id=session.id, states=LIVE), limit=MAX_QUEUED).runs
 
 
+def _conversing(runs: tuple[Run, ...]) -> Run | None:
+    """The chat run among them."""
+    return next((run for run in runs if run.spec.mode == "chat"), None)
+
+
 def _earlier(tx: Transaction, session: Session, by: Principal, asked: Idempotency) -> Posted | None:
     found = tx.keys.find(by.owner, asked.route, asked.key)
     if found is None:
@@ -150,10 +155,9 @@ def _earlier(tx: Transaction, session: Session, by: Principal, asked: Idempotenc
             extra={"message_id": found[1]},
         )
     message = tx.queue.get(session.pk, MessageId(found[1]))
-    runs = tx.runs.page(
-        RunFilter(session_id=session.id, ids=(message.run_id,) if message.run_id else ()), limit=1
-    ).runs
-    return Posted(message=message, run=next(iter(runs), None), new=False)
+    taken = RunFilter(session_id=session.id, ids=(message.run_id,)) if message.run_id else None
+    run = next(iter(tx.runs.page(taken, limit=1).runs), None) if taken else _conversing(_live(tx, session))
+    return Posted(message=message, run=run, new=False)
 
 
 def _remove(

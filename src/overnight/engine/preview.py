@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +38,21 @@ class Previewer:
     async def preview(self, admitted: Admitted, by: Principal) -> Preview:
         """The preview of an admitted run. Raises NotFound for an unknown session."""
         spec = admitted.spec
-        messages = await self._uow.read(lambda tx: self._messages(tx, spec, by))
+        messages, variables = await self._uow.read(lambda tx: self._context(tx, spec, by))
         workspace = Path(admitted.workspace) if admitted.workspace else None
         material = await asyncio.to_thread(prompt.gather, self._workspaces, workspace, spec)
-        text = prompt.assemble(spec, material, messages=messages)
+        said = (spec.goal,) if spec.mode == "chat" else ()
+        text = prompt.assemble(spec, material, messages=messages, steers=said, variables=variables)
         return Preview(prompt=text, spec=spec, sandbox_effective=admitted.sandbox_effective)
 
-    def _messages(self, tx: Transaction, spec: RunSpec, by: Principal) -> Sequence[SessionMessage]:
+    def _context(
+        self, tx: Transaction, spec: RunSpec, by: Principal
+    ) -> tuple[Sequence[SessionMessage], Mapping[str, object]]:
+        """What the session contributes: its messages, where the backend does not have them itself, and variables."""
         if spec.session_id is None:
-            return ()
+            return (), {}
         session = tx.sessions.get(SessionId(spec.session_id), by.owner)
         resumes = self._backends.get(spec.backend_name).capabilities.resume
         if resumes and tx.sessions.backend_state(session.pk, spec.backend_name):
-            return ()
-        return tx.sessions.messages(session.pk, prompt.MESSAGES)
+            return (), session.variables
+        return tx.sessions.messages(session.pk, prompt.MESSAGES), session.variables
