@@ -22,7 +22,8 @@ const rows = new Map();
 const row = run => {
   const line = rows.get(run.id) || document.getElementById('list').insertRow(0);
   rows.set(run.id, line);
-  const texts = [run.state, run.goal.slice(0, 100), run.backend, 'turn ' + run.turn, run.updated_at];
+  const waits = run.waiting_for ? ': ' + (run.waiting_for.detail || run.waiting_for.kind) : '';
+  const texts = [run.state + waits, run.goal.slice(0, 100), run.backend, 'turn ' + run.turn, run.updated_at];
   line.replaceChildren(...texts.map(text => {
     const cell = document.createElement('td'); cell.textContent = text; return cell }));
 };
