@@ -60,6 +60,11 @@ class Window:
             return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))
         return RequestPermissionResponse(outcome=AllowedOutcome(outcome="selected", option_id=option))
 
+    def observe(self, event: Any) -> None:
+        """Keep what the library passes over: questions that are withdrawn."""
+        if event.message.get("method") == "$/cancel_request":
+            self.withdrawn.append(event.message["params"]["requestId"])
+
     def on_connect(self, conn: Any) -> None:
         """Nothing to do."""
 
@@ -133,14 +138,15 @@ async def editor(
             *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
             env=dict(environment), cwd=root, limit=1 << 26,
         )  # fmt: skip
-    connection = acp.connect_to_agent(window, process.stdin, process.stdout)
+    connection = acp.connect_to_agent(window, process.stdin, process.stdout, observers=[window.observe])
     try:
         if initialize:
             await connection.initialize(protocol_version=acp.PROTOCOL_VERSION)
         yield Link(window, connection, process, root)
     finally:
         await end(process)
-        await connection.close()
+        with contextlib.suppress(OSError):
+            await connection.close()
 
 
 async def end(process: asyncio.subprocess.Process, within: float = 10) -> int:

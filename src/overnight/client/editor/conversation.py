@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from overnight.client.client import Client
 from overnight.client.editor.asking import Asking
@@ -16,6 +16,10 @@ from overnight.client.editor.reader import RunReader
 from overnight.client.editor.transcript import Transcript
 from overnight.client.shapes import FINAL
 from overnight.errors import ApprovalPending, InvalidTransition, NotFound, OvernightError
+
+UNHEARD: Final = (
+    "The run ended before this message had its turn: it waits in the session, and goes first next time."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,9 @@ class Conversation:
     async def _answer(self, waiting: _Waiting) -> Answer:
         place = await waiting.place
         if place is None:
-            return Answer(ending=await self._readers[waiting.run_id].over(), run_id=waiting.run_id)
+            over = await self._readers[waiting.run_id].over()
+            await self._editor.show([Transcript("", self.cwd).note(UNHEARD)])
+            return Answer(ending=over, run_id=waiting.run_id)
         run_id, turn = place
         self._read(run_id, 0)
         return Answer(ending=await self._readers[run_id].ended(turn), run_id=run_id)
