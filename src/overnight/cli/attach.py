@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from overnight.cli.asking import settle, somebody_is_there
 from overnight.cli.exits import OF_STATE, Exit
 from overnight.cli.output import say
+from overnight.cli.progress import STATES
 from overnight.cli.views import View, view_for
 from overnight.client import Client, Run
 from overnight.client.shapes import FINAL
@@ -20,7 +21,9 @@ EARLIER: Final = 1000
 """Events before the first one shown that are read all the same, for figures and for what they have told."""
 QUEUED_S: Final = 2.0
 """After this long in the queue a run's watcher hears why."""
-_PERSON: Final = frozenset({"run.waiting", "run.blocked", "run.paused", "approval.requested"})
+_PERSON: Final = frozenset({"waiting", "blocked", "paused"})
+_SAYING: Final = frozenset({"run.waiting", "run.blocked", "run.paused", "approval.requested"})
+"""Events behind which a run may need a person. A first question comes just before the event that the run waits."""
 
 
 async def attach(
@@ -62,13 +65,14 @@ async def _earlier(client: Client, run_id: str, after: int) -> list[Mapping[str,
 
 async def _watch(client: Client, run_id: str, after: int, view: View, *, ask: bool) -> str:
     """The state in which the run ended, or needs a person."""
-    lost = _Lost(view)
+    lost, told = _Lost(view), ""
     explaining = asyncio.create_task(_explain(client, run_id, view), name="why it is queued")
     try:
         async for item in client.follow(run_id, after, deltas=view.deltas, patience_s=PATIENCE_S, lost=lost):
             lost.found()
             view.item(cast("Mapping[str, Any]", item))
-            if item["type"] in _PERSON:
+            told = STATES.get(item["type"], told)
+            if item["type"] in _SAYING and told in _PERSON:
                 # It may be an old event of a run that has long gone on.
                 state = (await client.run(run_id))["state"]
                 if state == "paused":

@@ -60,8 +60,7 @@ def _context(context: Mapping[str, Any]) -> Iterator[str]:
     if "budget" in context:
         yield f"  used: {context.get('used')} of {context.get('limit')} {one_line(context['budget'])}"
     if context.get("command") is not None:
-        where = f"   (in {one_line(context['cwd'])})" if context.get("cwd") else ""
-        yield f"  runs{where}"
+        yield f"  runs in {one_line(context['cwd'])}:" if context.get("cwd") else "  runs:"
         yield from _quoted("$", context["command"])
     for place in context.get("places") or []:
         yield _place(place)
@@ -69,7 +68,7 @@ def _context(context: Mapping[str, Any]) -> Iterator[str]:
         yield f"  reaches {', '.join(map(one_line, hosts))}"
     if context.get("diff"):
         yield from _quoted("|", context["diff"])
-    elif context.get("arguments"):
+    elif context.get("arguments") not in (None, {}, {"command": context.get("command")}):
         yield f"  {one_line(context.get('tool', 'tool'))} {json.dumps(context['arguments'])}"
     if context.get("binding") is False:
         yield f"  ! {_ADVICE}"

@@ -61,8 +61,9 @@ async def _with_question(client: Client, run: Run, after: int) -> int:
     """From where to watch, so that what the run waits for is among what is shown."""
     if run["state"] not in {"blocked", "waiting"}:
         return after
-    page = await client.events(run["id"], types="approval.requested", order="desc", limit=1)
-    return min(after, *(event["seq"] - 1 for event in page["items"])) if page["items"] else after
+    page = await client.events(run["id"], types="run.blocked,run.waiting", order="desc", limit=1)
+    # The question itself comes just before.
+    return max(0, min(after, *(event["seq"] - 2 for event in page["items"]))) if page["items"] else after
 
 
 async def _all(*, as_json: bool) -> None:
