@@ -55,4 +55,5 @@ async def rig(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Make]:
 def shared_by_the_process() -> tuple[object, ...]:
     """What every thread and task has in common: carrying out runs leaves it alone."""
     loop = asyncio.get_running_loop()
-    return Path.cwd(), sys.stdout, sys.stderr, dict(os.environ), loop, signal.getsignal(signal.SIGTERM)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return Path.cwd(), sys.stdout, sys.stderr, environment, loop, signal.getsignal(signal.SIGTERM)
