@@ -86,7 +86,7 @@ async def entered(stage: Stage, code: str) -> httpx2.AsyncClient:
 async def shared_session(http: httpx2.AsyncClient) -> tuple[str, str]:
     session = (await http.post(API, json={"name": "shared"})).json()["id"]
     link = (await http.post(f"{API}/{session}/share", json={"link": True})).json()
-    assert link["path"] == f"/#share={link['code']}"
+    assert link["path"] == f"/#share={link['code']}&session={session}"
     return session, link["code"]
 
 

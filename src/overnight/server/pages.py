@@ -17,10 +17,12 @@ code, pre { font: 13px/1.45 ui-monospace, monospace } pre { background: #f4f6fa;
 input, button { font: inherit; padding: .4rem .7rem } .method { font-weight: 600 } details { margin: .4rem 0 1rem }
 """
 _SCRIPT: Final = """
-const show = id => { for (const one of ['login', 'runs']) document.getElementById(one).hidden = one !== id };
+const at = id => document.getElementById(id);
+const show = (...ids) => { for (const one of ['login', 'runs', 'session']) at(one).hidden = !ids.includes(one) };
+const get = async path => { const answer = await fetch('/api/v1' + path); return answer.ok ? answer.json() : null };
 const rows = new Map();
 const row = run => {
-  const line = rows.get(run.id) || document.getElementById('list').insertRow(0);
+  const line = rows.get(run.id) || at('list').insertRow(0);
   rows.set(run.id, line);
   const waits = run.waiting_for ? ': ' + (run.waiting_for.detail || run.waiting_for.kind) : '';
   const texts = [run.state + waits, run.goal.slice(0, 100), run.backend, 'turn ' + run.turn, run.updated_at];
@@ -28,24 +30,41 @@ const row = run => {
     const cell = document.createElement('td'); cell.textContent = text; return cell }));
 };
 const open = async () => {
-  const answer = await fetch('/api/v1/runs?limit=100');
-  if (!answer.ok) return show('login');
-  (await answer.json()).items.reverse().forEach(row);
+  const found = await get('/runs?limit=100');
+  if (!found) return show('login');
+  found.items.reverse().forEach(row);
   show('runs');
   new EventSource('/api/v1/stream?after=end').onmessage = message => row(JSON.parse(message.data));
 };
-const login = async code => {
+const words = one => {
+  const block = document.createElement('pre'); block.textContent = one.role + ':\\n\\n' + one.text; return block };
+const openSession = async id => {
+  const path = '/sessions/' + encodeURIComponent(id);
+  const draw = async () => {
+    const [session, history, runs] = await Promise.all(['', '/history', '/runs'].map(rest => get(path + rest)));
+    if (!session || !history || !runs) return show('login');
+    at('name').textContent = session.name + ' (' + session.state + ')';
+    at('said').replaceChildren(...history.items.map(words));
+    runs.items.reverse().forEach(row);
+    show('session', 'runs');
+  };
+  await draw();
+  if (!at('session').hidden) new EventSource('/api/v1' + path + '/stream?after=end').onmessage = draw;
+};
+const login = async (body, then) => {
   const headers = { 'Content-Type': 'application/json' };
-  const answer = await fetch('/login', { method: 'POST', headers, body: JSON.stringify({ code }) });
-  if (answer.ok) return open();
-  document.getElementById('why').textContent = (await answer.json()).detail;
+  const answer = await fetch('/login', { method: 'POST', headers, body: JSON.stringify(body) });
+  if (answer.ok) return then();
+  at('why').textContent = (await answer.json()).detail;
   show('login');
 };
-document.getElementById('form').onsubmit = event => {
-  event.preventDefault(); login(document.getElementById('code').value.trim()) };
-const code = new URLSearchParams(location.hash.slice(1)).get('code');
-history.replaceState(null, '', location.pathname);
-code ? login(code) : open();
+at('form').onsubmit = event => { event.preventDefault(); login({ code: at('code').value.trim() }, open) };
+const [code, share, session] = ['code', 'share', 'session'].map(
+  name => new URLSearchParams(location.hash.slice(1)).get(name));
+history.replaceState(null, '', location.pathname + (session ? '#session=' + session : ''));
+if (share) login({ share }, () => openSession(session));
+else if (code) login({ code }, open);
+else session ? openSession(session) : open();
 """
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 HEADERS: Final[Mapping[str, str]] = {
@@ -61,6 +80,7 @@ SHELL: Final = f"""<!doctype html>
 <h1>Overnight</h1>
 <form id="form"><p id="login" hidden><label>One-time code or token <input id="code" type="password" size="48"
 autocomplete="off"></label> <button>Log in</button> <span id="why" role="alert"></span></p></form>
+<div id="session" hidden><h2 id="name"></h2><div id="said"></div></div>
 <div id="runs" hidden><p><a href="/docs">API</a></p><table><thead><tr><th>State<th>Goal<th>Backend<th>Turn<th>Changed
 </thead><tbody id="list"></tbody></table></div>
 <script>{_SCRIPT}</script></html>

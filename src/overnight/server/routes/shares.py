@@ -28,7 +28,7 @@ async def share_session(here: Here, session_id: SessionPath, body: ShareBody) ->
         here.parts.access.forget(body.user)
     else:
         opened = await sharing.by_link(session, body.expires_s, by)
-    path = None if opened.code is None else f"/#share={opened.code}"
+    path = None if opened.code is None else f"/#share={opened.code}&session={opened.share.session_id}"
     return reply(share_resource(opened.share) | {"code": opened.code, "path": path}, 201)
 
 
