@@ -28,6 +28,8 @@ FAILURES = {
     "key_missing": "the program wants a key that is not set",
     "key_refused": "the model service does not accept the key",
     "login_missing": "there is neither a key nor a login",
+    "message_too_long": "an answer to the agent would be longer than its line may be",
+    "mode_refused": "the agent does not take the mode that the run's policy or sandbox needs",
     "model_timeout": "the model service did not answer in time",
     "model_unavailable": "the model service has a fault or is overloaded",
     "not_found": "the model service does not know the model",
@@ -35,6 +37,9 @@ FAILURES = {
     "preflight_failed": "the backend's check failed when the run was to begin",
     "program_broken": "the program does not even say its version",
     "program_missing": "the program was not found, or may not be executed",
+    "program_unfit": "the program that was found cannot be driven: it is another one, or too old",
+    "protocol_error": "the agent does not keep to its protocol",
+    "protocol_version": "the agent speaks another version of its protocol",
     "rate_limited": "the model service asks to slow down",
     "sandbox_failed": "the sandbox could not be made, so the agent was not started",
     "sandbox_unavailable": "the agent cannot be confined on this host",
@@ -45,7 +50,9 @@ FAILURES = {
     "turn_failed": "the program reported an error in words that are not known",
     "turn_timeout": "the turn took longer than `limits.turn_timeout_s`",
     "unauthorized": "the model service does not accept the key or login",
+    "unknown_setting": "the agent does not offer the model, effort or mode that the run names",
     "usage_limit": "the account's limit or credit is used up for now",
+    "version_unknown": "the program does not tell its version",
     "version_untried": "the program's version is not one that was tried; it may work all the same",
 }
 
