@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,12 +17,13 @@ from urllib.parse import quote
 import httpx2
 import pytest
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Server, let_pass
+from tests.e2e.harness import Server, kill_quietly, let_pass
 from tests.e2e.test_connections import in_database
 from tests.e2e.test_real_agents import MODELS, Drive, Name, drive
 
 from overnight.ids import SessionId
 from overnight.ports.unit_of_work import Transaction
+from overnight.testing.agents import ACP_AGENT
 from overnight.testing.model_server import ModelServer
 from overnight.testing.signals import wait_until
 
@@ -158,3 +161,63 @@ def _older(session: Any, days: int) -> Any:
     from dataclasses import replace
 
     return replace(session, updated_at=session.updated_at - days * DAY_MS)
+
+
+def asker(root: Path, *turns: Any) -> str:
+    """The configuration of an ACP agent that keeps its sessions, and writes down what it is told."""
+    script = {"turns": turns, "sessions": str(root / "kept.json")}
+    command = [sys.executable, str(ACP_AGENT), json.dumps(script), "--log", str(root / "told.log")]
+    return f'[backends.asker]\nkind = "acp"\ncommand = {json.dumps(command)}\n'
+
+
+def told(root: Path, method: str) -> list[dict[str, Any]]:
+    """The messages of that method, in order."""
+    lines = (root / "told.log").read_text(encoding="utf-8").splitlines()
+    return [message["params"] for line in lines if (message := json.loads(line)).get("method") == method]
+
+
+def test_an_acp_agent_loads_its_session_again(serve: Start, tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    root.mkdir()
+    server = serve({}, root=root, config=asker(root, [["say", "one"]], [["say", "two"]]))
+    session = made(server, config={"backend": "asker"})
+    server.until(post(server, session, "first")["run"]["id"], "completed")
+    server.kill()
+    server.start()
+    server.until(post(server, session, "second")["run"]["id"], "completed")
+    assert said(server, session, "assistant") == ["one", "two"], "the second turn of one and the same session"
+    (loaded,) = told(root, "session/load")
+    assert [prompt["sessionId"] for prompt in told(root, "session/prompt")] == [loaded["sessionId"]] * 2
+    assert [prompt["prompt"][0]["text"] for prompt in told(root, "session/prompt")] == ["first\n", "second\n"]
+
+
+def test_a_conversation_waits_for_a_decision_and_goes_on_in_order(serve: Start, tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    root.mkdir()
+    call = {"toolCallId": "c1", "title": "make", "kind": "execute", "rawInput": {"command": "make"}}
+    server = serve(
+        {}, root=root, config=asker(root, [["permission", call]], [["say", "built"]], [["say", "next"]])
+    )
+    session = made(server, config={"backend": "asker", "approval_policy": "ask_all"})
+    run = post(server, session, "build it")["run"]["id"]
+    server.until(run, "blocked")
+    assert server.http.get(f"{API}/{session}").json()["phase"] == "review"
+    post(server, session, "what now?")
+    server.kill()
+    for left in server.descendants():
+        kill_quietly(left)
+    server.start()
+    server.until(run, "waiting")
+    (approval,) = server.http.get("/api/v1/approvals", params={"session_id": session}).json()["items"]
+    body = {"option": "allow_once", "digest": approval["digest"]}
+    assert server.http.post(f"/api/v1/approvals/{approval['id']}/resolve", json=body).status_code == 200
+    server.until(run, "completed")
+    again, last = told(root, "session/prompt")[1:]
+    assert "build it" in again["prompt"][0]["text"], "the turn is done again with its own words"
+    assert "the decision is" in again["prompt"][0]["text"]
+    assert last["prompt"][0]["text"] == "what now?\n"
+    assert [text for text in said(server, session, "user") if "decision" not in text] == [
+        "build it",
+        "what now?",
+    ]
+    assert said(server, session, "assistant")[-2:] == ["built", "next"]
