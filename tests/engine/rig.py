@@ -93,12 +93,8 @@ class Rig:
             rules=rules, storage=Storage(data_dir=data), host_id=HOST,
             free_bytes=lambda: 1 << 40,
         )  # fmt: skip
-        self.sessions = SessionService(
-            uow=self.store, clock=self.clock, policy=self.policy, folders=folders
-        )
-        self.chat = Chat(
-            uow=self.store, clock=self.clock, runs=self.service, policy=self.policy, rules=rules
-        )
+        self.sessions = SessionService(uow=self.store, clock=self.clock, policy=self.policy, folders=folders)
+        self.chat = Chat(uow=self.store, clock=self.clock, runs=self.service, policy=self.policy, rules=rules)
         self.approvals = ApprovalService(
             uow=self.store, clock=self.clock, workspaces=self.workspaces, policy=self.policy, host_id=HOST
         )

@@ -1,20 +1,19 @@
 """A run that needs a person waits for one: asked once, decided once, for exactly what was shown."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.engine.asking import ASKING, asks, command, edit, said, started
 from tests.engine.conftest import Make, fake
-from tests.engine.fake_backend import FULL, FakeAgent
-from tests.engine.rig import ME, Rig
+from tests.engine.fake_backend import FakeAgent
+from tests.engine.rig import ME
 
-from overnight.domain.action import Action, Edit
+from overnight.domain.action import Action
 from overnight.domain.request import Principal
 from overnight.domain.rule import Rule
 from overnight.domain.states import State
-from overnight.domain.update import Answer, TurnOutcome
+from overnight.domain.update import Answer
 from overnight.engine.approvals import Resolve
 from overnight.engine.maintenance.expirer import Expirer
 from overnight.engine.policy import RunPolicy
@@ -22,7 +21,6 @@ from overnight.errors import (
     ActionChanged,
     AlreadyDecided,
     ApprovalOver,
-    ApprovalPending,
     Forbidden,
     InvalidInput,
     InvalidTransition,
@@ -32,41 +30,6 @@ from overnight.errors import (
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
-ASKING = replace(FULL, approvals=True)
-
-
-def command(line: str = "make test") -> Action:
-    return Action(kind="execute", tool="shell", title=line, command=line, arguments={"command": line})
-
-
-def edit(path: str, text: str = "new\n") -> Action:
-    return Action(
-        kind="edit", tool="write", title=f"Write {path}", paths=(path,),
-        edits=(Edit(path=path, before=None, after=text),),
-    )  # fmt: skip
-
-
-def asks(*actions: Action) -> Any:
-    """An agent that asks for each in turn and says what it was told."""
-
-    async def script(agent: FakeAgent) -> TurnOutcome | None:
-        for number, action in enumerate(actions):
-            verdict = await agent.ask(f"p{number}", action)
-            agent.say(f"{action.title}: {verdict.allow} {verdict.feedback}".strip())
-        return None
-
-    return script
-
-
-async def started(rig: Make, script: Any, *, policy: str = "ask_all", **more: Any) -> tuple[Rig, Any, Any]:
-    backend = fake(script, capabilities=ASKING)
-    server = await rig(backend, **more)
-    run = await server.submit(mode="oneshot", approval_policy=policy)
-    return server, run, backend
-
-
-async def said(server: Rig, run: Any) -> list[str]:
-    return [data["text"] for data in await server.data(run, "message.completed")]
 
 
 async def test_the_run_is_blocked_until_somebody_allows(rig: Make) -> None:
@@ -183,131 +146,6 @@ async def test_other_content_since_it_was_shown_is_noticed_too(rig: Make) -> Non
     await server.control(run, "cancel")
 
 
-async def test_the_action_is_looked_at_again_when_the_decision_is_released(rig: Make, tmp_path: Path) -> None:
-    """It was decided while nobody could pass it on; until somebody can, the file was swapped."""
-    server, run, backend = await started(rig, asks(edit("notes.txt")))
-    [approval] = await server.pending(run)
-    await server.crash()
-    second = await rig(backend, root=server.root, supervise=False)
-    await second.decide(approval, "allow_once")
-    (second.workspace() / "notes.txt").symlink_to(tmp_path / "elsewhere")
-    await second.supervisor.start()
-    await second.until(run, State.COMPLETED)
-    [text] = await said(second, run)
-    assert text.startswith("Write notes.txt: False")
-    assert "action_changed" in [data["code"] for data in await second.data(run, "error.recorded")]
-
-
-async def test_a_blocked_run_uses_no_slot(rig: Make) -> None:
-    server, run, _ = await started(rig, asks(command()), slots=1)
-    await server.until(run, State.BLOCKED)
-    other = await server.submit(mode="oneshot", workspace=None)
-    await server.until(other, State.COMPLETED)
-    [approval] = await server.pending(run)
-    await server.decide(approval, "allow_once")
-    await server.until(run, State.COMPLETED)
-
-
-async def test_the_agent_lives_and_another_server_adopts_it(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
-    [approval] = await server.pending(run)
-    await server.crash()
-    second = await rig(backend, root=server.root)
-    await eventually(lambda: backend.agents[0].token > 1)
-    assert (await second.run(run)).state is State.BLOCKED
-    await second.decide(approval, "allow_once")
-    await second.until(run, State.COMPLETED)
-    assert (len(backend.agents), await said(second, run)) == (1, ["make test: True"])
-    assert (await second.types(run)).count("approval.requested") == 1
-
-
-async def test_a_decision_taken_while_no_server_holds_the_run_is_passed_on(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
-    [approval] = await server.pending(run)
-    await server.crash()
-    second = await rig(backend, root=server.root, supervise=False)
-    await second.decide(approval, "allow_once")
-    await second.supervisor.start()
-    await second.until(run, State.COMPLETED)
-    assert (len(backend.agents), await said(second, run)) == (1, ["make test: True"])
-
-
-async def test_the_agent_died_meanwhile_so_the_decision_starts_the_turn_again(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
-    [approval] = await server.pending(run)
-    await server.crash()
-    backend.kill()
-    second = await rig(backend, root=server.root)
-    waiting = await second.until(run, State.WAITING)
-    assert waiting.waiting_for is not None
-    assert waiting.waiting_for.approval_id == approval.id
-    with pytest.raises(ApprovalPending, match=approval.id):
-        await second.control(run, "resume")
-    await second.decide(approval, "allow_once")
-    await second.until(run, State.COMPLETED)
-    prompt = backend.agents[1].start.prompt
-    assert 'You had asked: "make test"' in prompt
-    assert "Allow once" in prompt
-    assert await said(second, run) == ["make test: True"]
-    assert len(await second.data(run, "approval.requested")) == 1
-
-
-async def test_an_allowance_covers_an_equal_action_once(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command(), command()))
-    [approval] = await server.pending(run)
-    await server.crash()
-    backend.kill()
-    second = await rig(backend, root=server.root)
-    await second.until(run, State.WAITING)
-    await second.decide(approval, "allow_once")
-    [again] = await second.pending(run)
-    assert (again.request, again.digest) == ("p1", approval.digest)
-    await second.decide(again, "reject_once")
-    await second.until(run, State.COMPLETED)
-    assert await said(second, run) == ["make test: True", "make test: False"]
-
-
-async def test_a_long_wait_parks_the_agent(rig: Make) -> None:
-    policy = RunPolicy(default_backend="fake", park_after_s=0.05)
-    backend = fake(asks(command()), capabilities=ASKING)
-    server = await rig(backend, policy=policy)
-    run = await server.submit(mode="oneshot", approval_policy="ask_all")
-    waiting = await server.until(run, State.WAITING)
-    assert (waiting.pid, waiting.worker, waiting.attempt) == (None, None, 1)
-    assert not backend.agents[0].alive
-    [approval] = await server.pending(run)
-    await server.decide(approval, "allow_once")
-    ended = await server.until(run, State.COMPLETED)
-    assert (ended.turn, ended.stats.turns) == (2, 1)
-    assert "cut off" in backend.agents[1].start.prompt
-
-
-async def test_the_clock_of_the_turn_stands_still_meanwhile(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
-    [approval] = await server.pending(run)
-    [until] = await eventually(lambda: backend.agents[0].deadlines)
-    boot = server.clock.boot()
-    assert until > boot + 3600 + 800
-    await backend.agents[0].work(0.3)
-    await server.decide(approval, "allow_once")
-    ended = await server.until(run, State.COMPLETED)
-    assert boot + 3590 < backend.agents[0].deadlines[1] < server.clock.boot() + 3600
-    [turn] = await server.turns(run)
-    assert turn.blocked_ms >= 300
-    assert ended.stats.wall_ms < (ended.ended_at or 0) - ended.created_at - 250
-
-
-async def test_an_orderly_shutdown_leaves_the_question_open(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
-    [approval] = await server.pending(run)
-    await server.supervisor.shutdown()
-    await server.close()
-    second = await rig(backend, root=server.root)
-    assert (await second.run(run)).state is State.WAITING
-    await second.decide(approval, "allow_once")
-    await second.until(run, State.COMPLETED)
-
-
 async def test_cancel_drops_what_is_open(rig: Make) -> None:
     server, run, _ = await started(rig, asks(command()))
     [approval] = await server.pending(run)
@@ -326,24 +164,6 @@ async def test_a_pause_waits_for_the_decision_and_pausing_a_blocked_run_is_refus
         await server.control(run, "pause")
     await server.decide(approval, "allow_once")
     await server.until(run, State.COMPLETED)
-
-
-async def test_a_waiting_run_can_be_paused_and_goes_back_to_its_question(rig: Make) -> None:
-    server, run, backend = await started(rig, asks(command()))
-    [approval] = await server.pending(run)
-    await server.crash()
-    backend.kill()
-    second = await rig(backend, root=server.root)
-    await second.until(run, State.WAITING)
-    await second.control(run, "pause")
-    await second.until(run, State.PAUSED)
-    await second.control(run, "resume")
-    assert (await second.run(run)).state is State.WAITING
-    await second.control(run, "pause")
-    await second.decide(approval, "allow_once")
-    assert (await second.run(run)).state is State.PAUSED
-    await second.control(run, "resume")
-    await second.until(run, State.COMPLETED)
 
 
 async def test_several_questions_of_one_agent_are_all_answered(rig: Make) -> None:

@@ -152,7 +152,9 @@ async def test_a_spent_budget_asks_and_goes_on_when_raised(rig: Make) -> None:
 async def test_a_spent_budget_that_nobody_raises_is_finished(rig: Make) -> None:
     from overnight.engine.policy import RunPolicy
 
-    server = await rig(fake(spending(600)), policy=RunPolicy(default_backend="fake", approval_expires={"budget": 0.05}))
+    server = await rig(
+        fake(spending(600)), policy=RunPolicy(default_backend="fake", approval_expires={"budget": 0.05})
+    )
     run = await server.submit(limits={"tokens": 500})
     await server.until(run, State.WAITING)
     expirer = Expirer(server.store, server.clock)

@@ -62,9 +62,7 @@ def run(*, turns: int = 1, tokens: int = 0, **changes: Any) -> Run:
 
 
 def step(found: Run, **result: Any) -> Any:
-    return next_step(
-        found, TurnResult(**result), now_ms=NOW, timing=Timing()
-    )
+    return next_step(found, TurnResult(**result), now_ms=NOW, timing=Timing())
 
 
 SPENT: dict[str, Any] = {"spec": {"limits": {"tokens": 5}}, "tokens": 5}

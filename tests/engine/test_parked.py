@@ -1,0 +1,157 @@
+"""Where the decision comes late: the server was killed, the agent died, or it has waited too long."""
+
+from pathlib import Path
+
+import pytest
+from tests.engine.asking import ASKING, asks, command, edit, said, started
+from tests.engine.conftest import Make, fake
+
+from overnight.domain.states import State
+from overnight.engine.policy import RunPolicy
+from overnight.errors import ApprovalPending
+from overnight.testing.signals import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_action_is_looked_at_again_when_the_decision_is_released(rig: Make, tmp_path: Path) -> None:
+    """It was decided while nobody could pass it on; until somebody can, the file was swapped."""
+    server, run, backend = await started(rig, asks(edit("notes.txt")))
+    [approval] = await server.pending(run)
+    await server.crash()
+    second = await rig(backend, root=server.root, supervise=False)
+    await second.decide(approval, "allow_once")
+    (second.workspace() / "notes.txt").symlink_to(tmp_path / "elsewhere")
+    await second.supervisor.start()
+    await second.until(run, State.COMPLETED)
+    [text] = await said(second, run)
+    assert text.startswith("Write notes.txt: False")
+    assert "action_changed" in [data["code"] for data in await second.data(run, "error.recorded")]
+
+
+async def test_a_blocked_run_uses_no_slot(rig: Make) -> None:
+    server, run, _ = await started(rig, asks(command()), slots=1)
+    await server.until(run, State.BLOCKED)
+    other = await server.submit(mode="oneshot", workspace=None)
+    await server.until(other, State.COMPLETED)
+    [approval] = await server.pending(run)
+    await server.decide(approval, "allow_once")
+    await server.until(run, State.COMPLETED)
+
+
+async def test_the_agent_lives_and_another_server_adopts_it(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    await server.crash()
+    second = await rig(backend, root=server.root)
+    await eventually(lambda: backend.agents[0].token > 1)
+    assert (await second.run(run)).state is State.BLOCKED
+    await second.decide(approval, "allow_once")
+    await second.until(run, State.COMPLETED)
+    assert (len(backend.agents), await said(second, run)) == (1, ["make test: True"])
+    assert (await second.types(run)).count("approval.requested") == 1
+
+
+async def test_a_decision_taken_while_no_server_holds_the_run_is_passed_on(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    await server.crash()
+    second = await rig(backend, root=server.root, supervise=False)
+    await second.decide(approval, "allow_once")
+    await second.supervisor.start()
+    await second.until(run, State.COMPLETED)
+    assert (len(backend.agents), await said(second, run)) == (1, ["make test: True"])
+
+
+async def test_the_agent_died_meanwhile_so_the_decision_starts_the_turn_again(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    await server.crash()
+    backend.kill()
+    second = await rig(backend, root=server.root)
+    waiting = await second.until(run, State.WAITING)
+    assert waiting.waiting_for is not None
+    assert waiting.waiting_for.approval_id == approval.id
+    with pytest.raises(ApprovalPending, match=approval.id):
+        await second.control(run, "resume")
+    await second.decide(approval, "allow_once")
+    await second.until(run, State.COMPLETED)
+    prompt = backend.agents[1].start.prompt
+    assert 'You had asked: "make test"' in prompt
+    assert "Allow once" in prompt
+    assert await said(second, run) == ["make test: True"]
+    assert len(await second.data(run, "approval.requested")) == 1
+
+
+async def test_an_allowance_covers_an_equal_action_once(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command(), command()))
+    [approval] = await server.pending(run)
+    await server.crash()
+    backend.kill()
+    second = await rig(backend, root=server.root)
+    await second.until(run, State.WAITING)
+    await second.decide(approval, "allow_once")
+    [again] = await second.pending(run)
+    assert (again.request, again.digest) == ("p1", approval.digest)
+    await second.decide(again, "reject_once")
+    await second.until(run, State.COMPLETED)
+    assert await said(second, run) == ["make test: True", "make test: False"]
+
+
+async def test_a_long_wait_parks_the_agent(rig: Make) -> None:
+    policy = RunPolicy(default_backend="fake", park_after_s=0.05)
+    backend = fake(asks(command()), capabilities=ASKING)
+    server = await rig(backend, policy=policy)
+    run = await server.submit(mode="oneshot", approval_policy="ask_all")
+    waiting = await server.until(run, State.WAITING)
+    assert (waiting.pid, waiting.worker, waiting.attempt) == (None, None, 1)
+    assert not backend.agents[0].alive
+    [approval] = await server.pending(run)
+    await server.decide(approval, "allow_once")
+    ended = await server.until(run, State.COMPLETED)
+    assert (ended.turn, ended.stats.turns) == (2, 1)
+    assert "cut off" in backend.agents[1].start.prompt
+
+
+async def test_the_clock_of_the_turn_stands_still_meanwhile(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    [until] = await eventually(lambda: backend.agents[0].deadlines)
+    boot = server.clock.boot()
+    assert until > boot + 3600 + 800
+    await backend.agents[0].work(0.3)
+    await server.decide(approval, "allow_once")
+    ended = await server.until(run, State.COMPLETED)
+    assert boot + 3590 < backend.agents[0].deadlines[1] < server.clock.boot() + 3600
+    [turn] = await server.turns(run)
+    assert turn.blocked_ms >= 300
+    assert ended.stats.wall_ms < (ended.ended_at or 0) - ended.created_at - 250
+
+
+async def test_an_orderly_shutdown_leaves_the_question_open(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    await server.supervisor.shutdown()
+    await server.close()
+    second = await rig(backend, root=server.root)
+    assert (await second.run(run)).state is State.WAITING
+    await second.decide(approval, "allow_once")
+    await second.until(run, State.COMPLETED)
+
+
+async def test_a_waiting_run_can_be_paused_and_goes_back_to_its_question(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    await server.crash()
+    backend.kill()
+    second = await rig(backend, root=server.root)
+    await second.until(run, State.WAITING)
+    await second.control(run, "pause")
+    await second.until(run, State.PAUSED)
+    await second.control(run, "resume")
+    assert (await second.run(run)).state is State.WAITING
+    await second.control(run, "pause")
+    await second.decide(approval, "allow_once")
+    assert (await second.run(run)).state is State.PAUSED
+    await second.control(run, "resume")
+    await second.until(run, State.COMPLETED)
