@@ -93,9 +93,10 @@ async def test_neither_agents_nor_workers_nor_strangers_decide(rig: Make) -> Non
     server, run, _ = await started(rig, asks(command()))
     [approval] = await server.pending(run)
     asked = Resolve(option="allow_once", digest=approval.digest)
-    for kind in ("agent", "worker"):
+    kinds: tuple[Any, ...] = ("agent", "worker")
+    for kind in kinds:
         with pytest.raises(Forbidden):
-            await server.approvals.resolve(approval.id, asked, Principal(owner=ME.owner, name="x", kind=kind))  # type: ignore[arg-type]
+            await server.approvals.resolve(approval.id, asked, replace(ME, name="x", kind=kind))
     with pytest.raises(NotFound):
         await server.approvals.resolve(approval.id, asked, Principal(owner="usr_other", name="other"))
     assert (await server.run(run)).state is State.BLOCKED
@@ -125,7 +126,8 @@ async def test_a_file_swapped_for_a_link_is_not_what_was_shown(rig: Make, tmp_pa
         await server.decide(approval, "allow_once")
     [shown] = await server.pending(run)
     assert shown.digest == refused.value.extra["digest"] != approval.digest
-    [place] = shown.context["places"]  # type: ignore[misc]
+    places: Any = shown.context["places"]
+    place = places[0]
     assert (place["resolved"], place["inside"], place["kind"]) == (str(secret), False, "file")
     requested = await server.data(run, "approval.requested")
     assert [data.get("changed", False) for data in requested] == [False, True]
