@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lock agents docs clean
+.PHONY: help setup run test test-agents check bench lock agents docs clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -17,7 +17,7 @@ AGENT  ?=
 ONCE   ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## make .venv with the overnight command from the hash-locked requirements
 
@@ -36,8 +36,12 @@ run: setup ## run a sample job to its end, live, then keep the server up (AGENT=
 	@$(PY) -m overnight.testing.demo $(if $(AGENT),--agent '$(AGENT)') $(if $(filter-out 0 no false,$(ONCE)),--once)
 
 test: setup ## run every test, those with the real agent programs among them (ARGS=…)
-	@$(PY) -m overnight.testing.agents install all || echo "test: without them, the tests marked real_agents are skipped" >&2
+	@$(PY) -m overnight.testing.agents install usual || echo "test: without them, the tests marked real_agents are skipped" >&2
 	@$(PY) -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+test-agents: setup ## fetch every pinned agent program (about 2 GB) and drive each one (ARGS=…)
+	@$(PY) -m overnight.testing.agents install all
+	@OVERNIGHT_TEST_AGENTS=1 $(PY) -m pytest -m real_agents tests/backends $(ARGS)
 
 check: setup ## lint, formatting, types, import law, and reference pages that match the code
 	@failed=""; step() { echo "check: $$1"; "$${@:2}" || failed+="; $$1"; }; \
@@ -55,8 +59,8 @@ docs: setup ## write docs/reference from the code
 bench: setup ## print the benchmarks with the limit of this machine beside each (ARGS=…)
 	@$(PY) -m bench $(ARGS)
 
-agents: setup ## fetch the pinned Codex and Claude Code programs into a cached folder (about 400 MB)
-	@$(PY) -m overnight.testing.agents install all
+agents: setup ## fetch the pinned agent programs that the tests drive into a cached folder (about 1 GB)
+	@$(PY) -m overnight.testing.agents install usual
 
 lock: ## resolve the requirements anew and write both hash-locked files (needs uv)
 	@uv="$$(command -v uv || echo $(VENV)/bin/uv)"; \

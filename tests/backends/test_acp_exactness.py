@@ -222,23 +222,19 @@ def test_the_same_lines_make_the_same_codec(plain: World) -> None:
 
 
 KEYS = [
-    "jsonrpc",
-    "id",
-    "method",
-    "params",
-    "result",
-    "error",
-    "update",
-    "sessionUpdate",
-    "toolCall",
-    "content",
-    "toolCallId",
-    "options",
-    "path",
-    "command",
-    "rawInput",
-    "locations",
-    "usage",
+    *(
+        "jsonrpc",
+        "id",
+        "method",
+        "params",
+        "result",
+        "error",
+        "update",
+        "sessionUpdate",
+        "toolCall",
+        "content",
+    ),
+    *("toolCallId", "options", "path", "command", "rawInput", "locations", "usage"),
 ]
 METHODS = ["session/update", "session/request_permission", "fs/read_text_file", "terminal/create"]
 ANYTHING = st.recursive(

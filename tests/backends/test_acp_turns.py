@@ -448,7 +448,6 @@ async def test_a_message_that_is_too_long_is_refused_and_a_long_one_is_not(stage
         ([["refuse", -32603, "Internal error", {"message": "status 500: mock"}]], {}, "model_unavailable"),
         ([["refuse", 429, "slow down"]], {}, "rate_limited"),
         ([["refuse", -32000, "please log in"]], {}, "unauthorized"),
-        ([["say", "words\n[API Error: 500 mock]"]], {}, "model_unavailable"),
         ([], {"agent": {"protocolVersion": 2}}, "protocol_version"),
         ([], {"session": {"sessionId": None}}, "protocol_error"),
     ],

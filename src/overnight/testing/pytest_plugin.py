@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from overnight.testing.agents import AgentsUnavailable, agents_folder, install
-from overnight.testing.agents.install import Name
+from overnight.testing.agents.install import USUAL, Name
 from overnight.testing.clocks import ManualClock
 from overnight.testing.model_server import ModelServer, Script
 from overnight.testing.signals import Signals
@@ -53,6 +54,23 @@ def codex_program() -> Path:
 def claude_program() -> Path:
     """The real Claude Code program, installed from npm when it is missing."""
     return _real("claude")
+
+
+@pytest.fixture(scope="session")
+def agent_program() -> Callable[[Name], Path]:
+    """Gives the real program of a name, installed when missing; the unusual ones only where `make test-agents` asks."""
+
+    def give(name: Name) -> Path:
+        if name in USUAL:
+            return _real(name)
+        found = program(name)
+        if found is None:
+            pytest.skip(
+                f"the real {name} program is not installed here; `make test-agents` fetches and runs it"
+            )
+        return found
+
+    return give
 
 
 @pytest.fixture

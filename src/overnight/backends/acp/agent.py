@@ -85,6 +85,8 @@ class Agent:
     writes: bool = True
     auth: Callable[[Mapping[str, str]], str | None] = lambda _: None
     """The authentication method for the environment of a turn."""
+    error_prefix: str | None = None
+    """See `Script.error_prefix`."""
     history_ends_with: str | None = None
     patience_s: float = 5.0
     prepare: Callable[[TurnStart], None] = lambda _: None

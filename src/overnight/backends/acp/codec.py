@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from overnight.backends.acp.results import result_of
 from overnight.backends.acp.script import Script
 from overnight.backends.acp.shapes import as_object
 from overnight.backends.acp.updates import Telling
-from overnight.backends.process.failures import by_words, shortened
+from overnight.backends.process.failures import by_status, by_words, shortened
 from overnight.backends.process.lines import StandardError, silent_exit
 from overnight.backends.process.program import Exit
 from overnight.backends.process.program import Verdict as Closing
@@ -47,6 +48,7 @@ from overnight.ports.backend import Verdict
 
 LONGEST_LINE: Final = 16 << 20
 """Bytes of a message: agents write whole files in one."""
+_STATUS: Final = re.compile(r"\bHTTP ([45]\d\d)\b")
 _CANCELLED: Final = {"outcome": {"outcome": "cancelled"}}
 _REQUEST_CANCELLED: Final = -32800
 
@@ -242,13 +244,19 @@ class AcpCodec:
 
     def _true(self, outcome: TurnOutcome) -> TurnOutcome:
         """Some answer a failed turn like a good one."""
-        said = self._telling.speech.last.strip()
+        speech, prefix = self._telling.speech, self._script.error_prefix
         if outcome.failure is not None or outcome.stop_reason == "cancelled":
             return outcome
         if self._telling.broken:
-            return TurnOutcome(failure=by_words(said or "the agent reports an error"))
-        if said.rsplit("\n", 1)[-1].startswith("[API Error:") and said.endswith("]"):
-            return TurnOutcome(failure=by_words(said[said.rindex("[API Error:") :]))
+            return TurnOutcome(failure=by_words(speech.last.strip() or "the agent reports an error"))
+        if (
+            prefix is not None
+            and speech.last_piece.strip().startswith(prefix)
+            and not self._notes.result.get("usage")
+        ):
+            said = speech.last_piece.strip()
+            status = _STATUS.search(said)
+            return TurnOutcome(failure=by_status(int(status[1]), said) if status else by_words(said))
         return outcome
 
     # what the agent asks

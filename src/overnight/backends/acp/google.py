@@ -60,6 +60,7 @@ def qwen(node: str | None) -> Agent:
         ),
         versions=((0, 15, 10), (0, 16, 0)),
         usage="chunks",
+        error_prefix="[API Error:",
     )
 
 

@@ -73,6 +73,7 @@ def copilot() -> Agent:
             logins=(".copilot/config.json",),
         ),
         versions=((1, 0, 102), (1, 1, 0)),
+        error_prefix="Error: ",
     )
 
 

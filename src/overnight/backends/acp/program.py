@@ -77,6 +77,7 @@ class AcpProgram:
                 reads=agent.reads,
                 writes=agent.writes,
                 usage=agent.usage,
+                error_prefix=agent.error_prefix,
                 history_ends_with=agent.history_ends_with,
             )
         )

@@ -35,5 +35,7 @@ class Script:
     session: Mapping[str, object] = field(default_factory=dict)
     """Further members of the request for a session."""
     usage: UsageStyle = "result"
+    error_prefix: str | None = None
+    """With this a program begins its last words when it answers a failed turn like a good one."""
     history_ends_with: str | None = None
     """The update after which a program that goes on telling a loaded session's history has come to its end."""

@@ -15,6 +15,8 @@ class Speech:
     def __init__(self) -> None:
         self.last = ""
         """The text of the last whole message."""
+        self.last_piece = ""
+        """The last piece of a message."""
         self._kind: Kind = "message"
         self._id: object = None
         self._pieces: list[str] = []
@@ -30,6 +32,7 @@ class Speech:
         if not self._pieces:
             self._kind, self._id = kind, id
             self._count += 1
+        self.last_piece = text if kind == "message" else self.last_piece
         delta = Delta(kind=kind, item_id=self._item, offset=self._length, text=text)
         self._pieces.append(text)
         self._length += len(text)

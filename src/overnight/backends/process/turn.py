@@ -289,9 +289,12 @@ class ProcessTurn:
         return replace(last, updates=(*last.updates, *verdict.updates))
 
     def _has_answered(self, outcome: TurnOutcome) -> bool:
-        """Whether its work was done before it was ended, whoever ended it."""
-        answered = self._talk is not None and self._talk.over and outcome.stop_reason != "cancelled"
-        return answered and not self._cut_short
+        """Whether its work was done before it was ended. One that calls itself cancelled was ended by somebody, unless
+        we know better.
+        """
+        if self._talk is None or not self._talk.over or self._cut_short:
+            return False
+        return self._dismissal is not None or outcome.stop_reason != "cancelled"
 
     def _record(self) -> ExitRecord | None:
         if self._dead is not None:

@@ -99,7 +99,8 @@ class Walls:
             return None
         if not said.startswith(_SAID_BY_SANDBOX):
             return None
-        return Failure(code="sandbox_failed", message=said.decode("utf-8", "replace").strip())
+        # Something may just have been changed or removed that was to be mounted: another attempt looks anew.
+        return Failure(code="sandbox_failed", message=said.decode("utf-8", "replace").strip(), retryable=True)
 
     def _bare(self) -> Place:
         start = self.start

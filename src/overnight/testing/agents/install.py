@@ -14,9 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-Name = Literal["codex", "claude"]
+Name = Literal["codex", "claude", "gemini", "codex-acp", "copilot", "claude-acp", "opencode", "qwen"]
 NAMES: tuple[Name, ...] = get_args(Name)
+USUAL: tuple[Name, ...] = ("codex", "claude", "gemini", "codex-acp", "copilot")
+"""Those that every test run drives; the others are slow or large."""
 
+_LAUNCHERS: dict[Name, str] = {
+    "gemini": "gemini",
+    "codex-acp": "codex-acp",
+    "copilot": "copilot",
+    "claude-acp": "claude-agent-acp",
+    "qwen": "qwen",
+}
 _LOCKS = Path(__file__).resolve().parents[4] / "dev" / "agents"
 _CPUS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 _TRIPLES = {
@@ -47,7 +56,9 @@ def agents_folder() -> Path:
 
 
 def program(name: Name) -> Path | None:
-    """The native program of that name (not its launcher), when the pinned version is installed."""
+    """The program of that name, when the pinned version is installed: what npm would put on PATH for adapters that
+    find the native program themselves, else the native program.
+    """
     if not (_LOCKS / name).is_dir():
         return None
     found = _installed_folder(name) / _native(name)
@@ -113,6 +124,10 @@ def _npm_ci(npm: str, name: Name, folder: Path) -> None:
 
 def _native(name: Name) -> Path:
     system, cpu = _platform()
+    if name in _LAUNCHERS:
+        return Path("node_modules", ".bin", _LAUNCHERS[name])
+    if name == "opencode":
+        return Path("node_modules", "opencode-linux-x64", "bin", "opencode")
     if name == "codex":
         triple = _TRIPLES.get((system, cpu), "unknown")
         return Path("node_modules", "@openai", f"codex-{system}-{cpu}", "vendor", triple, "bin", "codex")
