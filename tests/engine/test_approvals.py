@@ -1,7 +1,9 @@
 """A run that needs a person waits for one: asked once, decided once, for exactly what was shown."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.engine.asking import ASKING, asks, command, edit, said, started
