@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.engine.conftest import Make, fake
@@ -11,6 +13,7 @@ from tests.engine.rig import ME
 from tests.engine.talking import answering, history, made, post, waiting
 
 from overnight.domain.states import State
+from overnight.engine import prompt
 from overnight.engine.chat import Posted
 from overnight.errors import Draining, MessageTaken
 from overnight.ports.tables import Idempotency
@@ -174,3 +177,36 @@ async def test_a_live_run_of_another_mode_is_steered_and_then_waited_for(rig: Ma
     (await server.agent(backend, 2)).go.set()
     await server.until(later.run)
     assert backend.agents[1].start.prompt == "later\n"
+
+
+async def test_what_is_taken_back_at_the_last_moment_is_not_said(rig: Make) -> None:
+    """Between the putting together of a turn and its beginning, the message goes."""
+    backend = fake(answering)
+    server = await rig(backend)
+    session = await made(server)
+    posted = await post(server, session, "one")
+    agent = await server.agent(backend)
+    second = await post(server, session, "two")
+    await post(server, session, "three")
+    assembled = 0
+    gather = prompt.gather
+
+    def slow(*given: Any) -> prompt.Material:
+        nonlocal assembled
+        assembled += 1
+        if assembled == 1:
+            asyncio.run_coroutine_threadsafe(
+                server.chat.remove(session.id, second.message.id, ME), loop
+            ).result(5)
+        return gather(*given)
+
+    loop = asyncio.get_running_loop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("overnight.engine.prompt.gather", slow)
+        agent.go.set()
+        (await server.agent(backend, 2)).go.set()
+        assert posted.run is not None
+        await server.until(posted.run)
+    assert assembled == 2
+    assert [one.start.prompt for one in backend.agents] == ["one\n", "three\n"]
+    assert [text for role, text in await history(server, session) if role == "user"] == ["one", "three"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -344,12 +346,24 @@ async def test_histories_come_in_pages(rig: Make, monkeypatch: pytest.MonkeyPatc
 async def test_a_hundred_sessions_made_and_deleted_leave_nothing(rig: Make) -> None:
     server = await rig(fake(), supervise=False)
     before = await server.store.read(lambda tx: tx.installation.size_bytes())
-    for n in range(100):
-        session = await made(server, name=f"s{n}", variables={"x": "y" * 10_000})
-        await server.sessions.delete(session.id, ME)
+    await _made_and_deleted(server, 5)
+    tracemalloc.start()
+    try:
+        held, _ = tracemalloc.get_traced_memory()
+        await _made_and_deleted(server, 100)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - held < 1_000_000
+    finally:
+        tracemalloc.stop()
     after = await server.store.read(lambda tx: tx.installation.size_bytes())
     assert after - before < 10_000_000
     assert (await server.sessions.page(_all(), limit=9, after=None))[0] == ()
+
+
+async def _made_and_deleted(server: Rig, count: int) -> None:
+    for n in range(count):
+        session = await made(server, name=f"s{n}", variables={"x": "y" * 10_000})
+        await server.sessions.delete(session.id, ME)
 
 
 async def test_a_links_code_is_good_until_it_is_revoked_or_expires(rig: Make) -> None:

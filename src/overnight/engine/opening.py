@@ -16,10 +16,11 @@ from overnight.engine import moves
 from overnight.engine.boundary import let_go
 from overnight.engine.conversation import Outdated, Words
 from overnight.engine.folders import Folders
-from overnight.engine.follow_requests import said
+from overnight.engine.follow_requests import drop_requests, said
 from overnight.engine.hold import Wish
 from overnight.engine.policy import Timing
 from overnight.engine.preparation import Prepared
+from overnight.engine.waiting_messages import taken_back
 from overnight.ports.backend import TurnLimits, TurnStart
 from overnight.ports.unit_of_work import Transaction
 
@@ -60,14 +61,17 @@ class Opening:
     def open(self, tx: Transaction, run: Run, now_ms: int, wish: Wish | None) -> tuple[Run, Turn] | None:
         """Store the turn, unless the run is to be let go first: then None.
 
-        Raises Outdated when what a chat turn would say has changed since it was put together.
+        Raises Outdated when what the turn would say has changed since it was put together.
         """
         if let_go(tx, run, wish, now_ms):
             return None
+        if any(taken_back(tx, run, request) for request in self.steers):
+            raise Outdated
         if run.spec.mode == "chat":
             if not self.words.still_wait(tx, run):
                 raise Outdated
             if not self.words.texts:
+                drop_requests(tx, run, now_ms)
                 moves.complete(tx, run, Completion(by="one_turn"), now_ms)
                 return None
         turn = Turn(

@@ -26,13 +26,26 @@ def taken(tx: Transaction, run: Run, message: QueuedMessage, now_ms: int) -> Non
 
 
 def carried_in(tx: Transaction, run: Run, request: Request, now_ms: int) -> None:
-    """A steer has reached the agent: where it was a message that waited, that one waits no longer."""
+    """A steer has reached the agent: where it was a message that waited, that one waits no longer.
+
+    One that was taken back while it was on its way has been said all the same, and is shown so.
+    """
+    message = _carried(tx, run, request)
+    if message is not None and message.state != "sent":
+        taken(tx, run, message, now_ms)
+
+
+def taken_back(tx: Transaction, run: Run, request: Request) -> bool:
+    """Whether a steer carries a message that its sender wants back: then it must not be said any more."""
+    message = _carried(tx, run, request)
+    return message is not None and message.state == "removed"
+
+
+def _carried(tx: Transaction, run: Run, request: Request) -> QueuedMessage | None:
     message_id = request.body.get(MESSAGE)
     if not isinstance(message_id, str):
-        return
+        return None
     try:
-        message = tx.queue.get(run.session_pk, MessageId(message_id))
+        return tx.queue.get(run.session_pk, MessageId(message_id))
     except NotFound:
-        return
-    if message.state == "queued":
-        taken(tx, run, message, now_ms)
+        return None
