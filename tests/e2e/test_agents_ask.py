@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Server, gap_free, kill_quietly, let_pass, written
-from tests.e2e.test_approvals import overnight, pending
+from tests.e2e.harness import Server, gap_free, kill_quietly, written
+from tests.e2e.test_approvals import let_expire, overnight, pending
 
 from overnight.testing.agents import ACP_AGENT
 from overnight.testing.signals import wait_until
@@ -115,11 +115,12 @@ def test_a_server_that_is_told_to_stop_leaves_the_question_open(serve: Start, tm
 def test_the_default_reaches_an_agent_whose_question_expired_without_a_server(
     serve: Start, tmp_path: Path
 ) -> None:
-    more = "[approvals.expires]\ncommand = 3\n"
+    more = "[approvals.expires]\ncommand = 4\n"
     server, run, pid = asking(serve, tmp_path / "s", ["permission", call("make test")], more=more)
     server.until(run, "blocked")
+    (approval,) = pending(server)
     server.kill()
-    let_pass(3.2)  # wall-clock time is what is tested
+    let_expire(approval)
     assert Path(f"/proc/{pid}").exists()
     server.start()
     server.until(run, "completed")

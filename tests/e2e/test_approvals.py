@@ -8,6 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def pending(server: Server, count: int = 1, **query: str) -> list[dict[str, Any]
     return wait_until(look, within=30, every=0.02, what=f"{count} open approvals")
 
 
+def let_expire(approval: dict[str, Any]) -> None:
+    """Wait until its time has passed: the wall clock is what is tested."""
+    left = datetime.fromisoformat(approval["expires_at"]) - datetime.now(UTC)
+    assert left.total_seconds() > 0, "it has expired before the server was gone"
+    let_pass(left.total_seconds() + 0.1)
+
+
 def spend(server: Server, **body: Any) -> str:
     """A run whose budget one turn spends."""
     return str(server.submit("spender", completion={"stop_file": None}, limits={"tokens": 900}, **body)["id"])
@@ -65,11 +73,11 @@ def test_a_budget_is_asked_about_over_a_kill_and_raised_by_the_command(serve: St
 
 
 def test_what_expired_while_no_server_was_there_takes_its_default_at_the_start(serve: Start) -> None:
-    server = serve({"spender": SPENDER}, config="[approvals.expires]\nbudget = 3\n")
+    server = serve({"spender": SPENDER}, config="[approvals.expires]\nbudget = 4\n")
     run = spend(server)
     (approval,) = pending(server)
     server.kill()
-    let_pass(3.2)  # wall-clock time is what is tested
+    let_expire(approval)
     begun = time.time()
     server.start()
     ended = server.until(run, "completed")
