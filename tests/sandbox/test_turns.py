@@ -410,3 +410,42 @@ def test_what_the_host_mounts_later_does_not_come_in() -> None:
     assert lines == ["ready", "0"]
     assert "Read-only file system" in errors
     assert (note, found) == ("network on", ["new"])
+
+
+@pytest.mark.parametrize(
+    "name, target, does",
+    [
+        (".vscode", "public", "echo mine > {root}/public/notes.txt; echo mine > .vscode/notes.txt"),
+        (".mcp.json", "data/overnight.db", "cat .mcp.json {root}/data/overnight.db"),
+        (".claude", "data", "cat .claude/overnight.db {root}/data/overnight.db"),
+        (".git/modules", "public", "echo mine > {root}/public/notes.txt; echo mine > .git/modules/notes.txt"),
+        ("my-hooks", "user/.ssh", "cat my-hooks/id_ed25519 {root}/user/.ssh/id_ed25519"),
+    ],
+)
+async def test_a_guard_that_becomes_a_link_opens_nothing(
+    place: Estate, name: str, target: str, does: str
+) -> None:
+    """Another process of the same agent swaps it for a link between the look at it and the mount."""
+    start = place.start_of(f"run_late_{name.strip('.').replace('/', '-')}")
+    work = start.workspace
+    swap = f"mv {work}/{name} {work}/kept && ln -sr {place.root}/{target} {work}/{name}"
+    late = put(place.root / "bwrap-late", f'#!/bin/sh\n[ $# -gt 60 ] && {{ {swap}; }}\nexec bwrap "$@"\n')
+    late.chmod(0o755)
+    sandbox = Bubblewrap(surroundings(place.root), program=late, network=Network())
+    assert sandbox.try_out().works
+    told = await place.tell(Script(argv=("/bin/sh", "-c", does.format(root=place.root))), start, sandbox)
+    assert SECRET not in told.lines
+    assert (place.root / "public/notes.txt").read_text() == "known to all"
+    assert failure(told) == "sandbox_failed"
+
+
+async def test_the_agents_environment_steers_nothing_but_the_agent(place: Estate) -> None:
+    """Not the sandbox that is made around it, nor the last look: what an agent asks to be run has variables too."""
+    asked = {
+        "LD_DEBUG": "files", "LD_DEBUG_OUTPUT": f"{place.root}/public/loader", "BASH_ENV": f"{place.root}/public/x",
+        "BASH_FUNC_stat%%": "() { echo mine; }", "PATH": "/nonexistent:/usr/bin:/bin", "PLAIN": "a b",
+    }  # fmt: skip
+    script = Script(argv=("/bin/sh", "-c", 'echo "$LD_DEBUG $PLAIN $PATH"'), env=asked)
+    told = await place.tell(script, place.start_of())
+    assert sorted(path.name for path in (place.root / "public").iterdir()) == ["notes.txt"]
+    assert told.last == "files a b /nonexistent:/usr/bin:/bin"

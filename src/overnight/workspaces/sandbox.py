@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 from overnight.errors import BackendFailure
 from overnight.ports.sandbox import Confined, Place, Trial
 from overnight.workspaces.sandbox_guards import guard
+from overnight.workspaces.sandbox_last_look import look
 from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import PRIVATE, Surroundings, allow, base_view
 from overnight.workspaces.sandbox_trial import MISSING, Way, seek
@@ -25,12 +27,11 @@ _PROC: Final = ("sys", "fs", "acpi", "scsi", "mtrr", "dynamic_debug")
 """Of /proc, read-only: to a server that runs as root, files such as sys/kernel/core_pattern are open by its number."""
 _PROC_HIDDEN: Final = ("kcore", "keys", "sched_debug", "timer_list", "vmallocinfo")
 
-# The last look before the agent begins: is the folder that was mounted the one that was checked? Nothing can change
-# that any more, whatever has been done to the path meanwhile.
-_SAME_FOLDER: Final = (
-    'w=$1 n=$2; shift 2; [ "$(stat -Lc %d:%i -- "$w")" = "$n" ] && exec "$@"; '
-    'echo "bwrap: another folder is in the place of the workspace" >&2; exit 1'
-)
+_STEERING: Final = (
+    "LD_*", "DYLD_*", "GLIBC_*", "MALLOC_*", "GCONV_PATH", "LOCPATH", "NLSPATH", "TZDIR", "HOSTALIASES", "RES_OPTIONS",
+    "LOCALDOMAIN", "GETCONF_DIR", "BASH*", "ENV", "SHELLOPTS", "PS4", "IFS", "PROMPT_COMMAND", "CDPATH", "PYTHON*",
+)  # fmt: skip
+"""Variables that change what a program does before it begins."""
 
 
 class NoSandbox:
@@ -85,13 +86,14 @@ class Bubblewrap:
             raise _failure(reason)
         try:
             view = self._view(place)
+            own, steering = _sorted_out(env)
+            command = (*look(place.workspace, place.workspace_id, view.kept()), *steering, *argv)
         except (OSError, RuntimeError) as error:
             raise _failure(f"the sandbox could not be prepared: {error}") from error
-        command = argv if place.workspace_id is None else (*_same_folder(place), *argv)
         walls = (*self._way.argv, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", *_proc())
         confined = Confined(
             argv=(*walls, *view.arguments(), "--chdir", str(cwd), "--", *self._network.inside(command)),
-            env=_environment(env),
+            env=own,
             wrappers=2,
         )
         return self._network.outside(confined)
@@ -102,20 +104,17 @@ class Bubblewrap:
 
     def _view(self, place: Place) -> View:
         view = base_view(self._around)
-        allow(view, self._around, (*place.programs, *self._network.programs), place.path)
         writable = place.level == "workspace_write"
+        # First, so that nothing in it is shown for its own sake: what lies there can be replaced at any moment.
+        view.set(place.workspace, "writable" if writable else "readable")
+        allow(view, self._around, (*place.programs, *self._network.programs), place.path)
         for path in place.readable:
             view.set(path, "readable")
-        view.set(place.workspace, "writable" if writable else "readable")
         for path in (place.home, *place.writable):
             view.set(path, "writable")
         if writable:
             guard(view, place.workspace)
         return view
-
-
-def _same_folder(place: Place) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", _SAME_FOLDER, "sh", str(place.workspace), str(place.workspace_id))
 
 
 def _proc() -> Iterable[str]:
@@ -129,9 +128,18 @@ def _proc() -> Iterable[str]:
             yield from ("--ro-bind", "/dev/null", f"/proc/{name}")
 
 
-def _environment(env: Mapping[str, str]) -> Mapping[str, str]:
-    """Temporary files go where the sandbox has a place for them."""
-    return {**env, "TMPDIR": str(PRIVATE[0])} if "TMPDIR" in env else env
+def _sorted_out(env: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """The variables that everything may have, and a command that sets the rest for the agent alone.
+
+    The rest would steer loaders and shells that make the sandbox, and these are not confined yet. Temporary files go
+    where the sandbox has a place for them.
+    """
+    steering = [f"{name}={env[name]}" for name in env if any(fnmatchcase(name, each) for each in _STEERING)]
+    plain = {name: value for name, value in env.items() if f"{name}={value}" not in steering}
+    if "TMPDIR" in plain:
+        plain["TMPDIR"] = str(PRIVATE[0])
+    program = shutil.which("env", path=os.defpath) or "env"
+    return plain, (program, *steering) if steering else ()
 
 
 def _unsuitable(place: Place) -> str | None:

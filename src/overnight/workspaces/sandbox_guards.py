@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from overnight.workspaces import beneath
 from overnight.workspaces.sandbox_view import View
 
 SETTINGS: Final = (
@@ -58,6 +59,7 @@ def _repositories(view: View, workspace: Path) -> Iterator[Path]:
     elif entry.is_file():
         view.keep(entry, "readable")
         if (target := _pointed(entry, workspace)) is not None:
+            _keep_way(view, target.parent, workspace)
             yield target
     elif _is_repository(workspace):
         yield workspace
@@ -91,13 +93,21 @@ def _folders(path: Path, most: int) -> Iterator[Path]:
 def _keep_repository(view: View, repository: Path, workspace: Path) -> None:
     if repository != workspace:
         view.keep(repository, "writable")
-    hooks = repository / "hooks"
-    with contextlib.suppress(OSError):
-        hooks.mkdir(exist_ok=True)  # an empty one is what git makes itself; a missing one could be filled
+    with contextlib.suppress(OSError), beneath.folder(repository) as descriptor:
+        # An empty one is what git makes itself; a missing one could be filled.
+        os.mkdir("hooks", 0o755, dir_fd=descriptor)
     for name in ("hooks", "config", "config.worktree"):
         view.keep(repository / name, "readable")
     for path in _hook_folders(repository, workspace):
+        _keep_way(view, path.parent, workspace)
         view.keep(path, "readable")
+
+
+def _keep_way(view: View, path: Path, workspace: Path) -> None:
+    """Hold fast every folder between the workspace and `path`: who could rename one could replace all beneath it."""
+    for folder in (path, *path.parents):
+        if folder != workspace and folder.is_relative_to(workspace):
+            view.keep(folder, "writable")
 
 
 def _hook_folders(repository: Path, workspace: Path) -> Iterator[Path]:

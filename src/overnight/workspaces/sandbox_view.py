@@ -40,6 +40,10 @@ class View:
             self._rules[path] = access
             self._pinned.add(path)
 
+    def kept(self) -> list[Path]:
+        """What was given to `keep`."""
+        return sorted(self._pinned)
+
     def link(self, path: Path, target: str) -> None:
         """Show a link where everything around it is hidden."""
         self._links[path] = target
