@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import acp
 import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Server
-from tests.editor.driver import editor
+from tests.editor.driver import Link, editor, inside
 
 from overnight.testing.agents import ACP_AGENT
 from overnight.testing.signals import eventually
@@ -36,19 +37,52 @@ DONE = [
 ]
 
 
-def asking(serve: Start, *moves: Sequence[Any]) -> Server:
-    """A server whose agent does that, and can ask."""
-    argv = [sys.executable, str(ACP_AGENT), json.dumps({"turns": [list(moves)]})]
-    return serve({}, config=f'[backends.asker]\nkind = "acp"\ncommand = {json.dumps(argv)}\n')
+EDIT = {
+    "toolCallId": "call-2",
+    "title": "Edit notes.txt",
+    "kind": "edit",
+    "locations": [{"path": "notes.txt"}],
+    "content": [{"type": "diff", "path": "notes.txt", "oldText": "old\n", "newText": "new\n"}],
+}
+CHANGING = {
+    "toolCallId": "call-3",
+    "title": "Edit notes.txt",
+    "kind": "edit",
+    "locations": [{"path": "notes.txt"}],
+}
+AGENTS: dict[str, Sequence[Any]] = {
+    "polite": [["say", "May I? "], STARTED, ["permission", COMMAND], DONE, ["say", " thanks"]],
+    "asker": [["permission", COMMAND], ["say", " and on"]],
+    "writer": [["permission", EDIT]],
+    "changing": [["permission", CHANGING]],
+}
 
 
-ARGUMENTS = ("--backend", "asker", "--policy", "ask_all")
+def config() -> str:
+    """Agents that can ask."""
+    tables = []
+    for name, moves in AGENTS.items():
+        command = json.dumps([sys.executable, str(ACP_AGENT), json.dumps({"turns": [list(moves)]})])
+        tables.append(f'[backends.{name}]\nkind = "acp"\ncommand = {command}\n')
+    return "\n".join(tables)
 
 
-async def test_a_command_is_asked_shown_and_allowed(serve: Start) -> None:
-    server = asking(serve, ["say", "May I? "], STARTED, ["permission", COMMAND], DONE, ["say", " thanks"])
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
-        session = await link.session(server.workspace())
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all but those that kill it."""
+    server = Server(root=tmp_path_factory.mktemp("server"), config=config()).start()
+    yield server
+    server.stop()
+
+
+def asking(server: Server, backend: str) -> AbstractAsyncContextManager[Link]:
+    """An editor with that agent, which asks for everything."""
+    return inside(server, backend=backend, approval_policy="ask_all")
+
+
+async def test_a_command_is_asked_shown_and_allowed(server: Server) -> None:
+    async with asking(server, "polite") as link:
+        session = await link.session(server.workspace("p0"))
         assert session.modes.current_mode_id == "ask_all"
         prompt = link.prompt(session.session_id, "go")
         question = await link.window.asked()
@@ -69,10 +103,9 @@ async def test_a_command_is_asked_shown_and_allowed(serve: Start) -> None:
         assert len(link.window.questions) == 1
 
 
-async def test_a_rejection_reaches_the_agent(serve: Start) -> None:
-    server = asking(serve, ["permission", COMMAND])
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
-        session = await link.session(server.workspace())
+async def test_a_rejection_reaches_the_agent(server: Server) -> None:
+    async with asking(server, "asker") as link:
+        session = await link.session(server.workspace("p1"))
         prompt = link.prompt(session.session_id, "go")
         question = await link.window.asked()
         question.answer("reject_once")
@@ -82,18 +115,10 @@ async def test_a_rejection_reaches_the_agent(serve: Start) -> None:
         assert call["status"] == "failed"
 
 
-async def test_a_change_of_a_file_is_shown_side_by_side(serve: Start) -> None:
-    edit = {
-        "toolCallId": "call-2",
-        "title": "Edit notes.txt",
-        "kind": "edit",
-        "locations": [{"path": "notes.txt"}],
-        "content": [{"type": "diff", "path": "notes.txt", "oldText": "old\n", "newText": "new\n"}],
-    }
-    server = asking(serve, ["permission", edit])
-    work = server.workspace()
+async def test_a_change_of_a_file_is_shown_side_by_side(server: Server) -> None:
+    work = server.workspace("p2")
     (work / "notes.txt").write_text("old\n")
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
+    async with asking(server, "writer") as link:
         session = await link.session(work)
         prompt = link.prompt(session.session_id, "go")
         question = await link.window.asked()
@@ -105,17 +130,10 @@ async def test_a_change_of_a_file_is_shown_side_by_side(serve: Start) -> None:
         assert (await prompt).stop_reason == "end_turn"
 
 
-async def test_an_action_that_changed_while_it_was_shown_is_asked_again(serve: Start) -> None:
-    edit = {
-        "toolCallId": "call-3",
-        "title": "Edit notes.txt",
-        "kind": "edit",
-        "locations": [{"path": "notes.txt"}],
-    }
-    server = asking(serve, ["permission", edit])
-    work = server.workspace()
+async def test_an_action_that_changed_while_it_was_shown_is_asked_again(server: Server) -> None:
+    work = server.workspace("p3")
     (work / "notes.txt").write_text("old\n")
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
+    async with asking(server, "changing") as link:
         session = await link.session(work)
         prompt = link.prompt(session.session_id, "go")
         question = await link.window.asked()
@@ -129,10 +147,9 @@ async def test_an_action_that_changed_while_it_was_shown_is_asked_again(serve: S
         assert "[reject_once]" in link.window.text()
 
 
-async def test_a_question_that_the_editor_gives_up_stays_open(serve: Start) -> None:
-    server = asking(serve, ["permission", COMMAND])
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
-        session = await link.session(server.workspace())
+async def test_a_question_that_the_editor_gives_up_stays_open(server: Server) -> None:
+    async with asking(server, "asker") as link:
+        session = await link.session(server.workspace("p4"))
         prompt = link.prompt(session.session_id, "go")
         (await link.window.asked()).answer(None)
         await link.window.until(
@@ -147,10 +164,9 @@ async def test_a_question_that_the_editor_gives_up_stays_open(serve: Start) -> N
         assert "[allow_once]" in link.window.text()
 
 
-async def test_cancel_while_a_question_is_open(serve: Start) -> None:
-    server = asking(serve, ["permission", COMMAND])
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
-        session = await link.session(server.workspace())
+async def test_cancel_while_a_question_is_open(server: Server) -> None:
+    async with asking(server, "asker") as link:
+        session = await link.session(server.workspace("p5"))
         prompt = link.prompt(session.session_id, "go")
         question = await link.window.asked()
         await link.agent.cancel(session_id=session.session_id)
@@ -160,8 +176,8 @@ async def test_cancel_while_a_question_is_open(serve: Start) -> None:
 
 
 async def test_a_question_outlives_the_server_and_the_editor(serve: Start) -> None:
-    server = asking(serve, ["permission", COMMAND], ["say", " and on"])
-    async with editor(server.env(), server.root, *ARGUMENTS) as link:
+    server = serve({}, config=config())
+    async with editor(server.env(), server.root, "--backend", "asker", "--policy", "ask_all") as link:
         session = await link.session(server.workspace())
         prompt = link.prompt(session.session_id, "go")
         await link.window.asked()

@@ -9,7 +9,7 @@ from typing import Any
 import acp
 import pytest
 from tests.e2e.harness import Server
-from tests.editor.driver import editor
+from tests.editor.driver import editor, inside
 
 from overnight.testing.signals import eventually
 
@@ -58,7 +58,7 @@ async def test_a_prompt_is_answered_with_what_the_agent_says_and_does(server: Se
 
 
 async def test_a_failed_run_is_an_error_that_says_why(server: Server) -> None:
-    async with editor(server.env(), server.root, "--backend", "bad") as link:
+    async with inside(server, backend="bad") as link:
         session = await link.session(server.workspace("bad_ws"))
         with pytest.raises(acp.RequestError) as caught:
             await link.prompt(session.session_id, "try")
@@ -69,7 +69,7 @@ async def test_a_failed_run_is_an_error_that_says_why(server: Server) -> None:
 
 
 async def test_a_second_prompt_waits_for_its_turn(server: Server, gates: Path) -> None:
-    async with editor(server.env(), server.root, "--backend", "slow") as link:
+    async with inside(server, backend="slow") as link:
         session = await link.session(server.workspace("slow_ws"))
         first = link.prompt(session.session_id, "one")
         await link.window.until(lambda: "turn 1" in link.window.text(), "the first turn")
@@ -84,7 +84,7 @@ async def test_a_second_prompt_waits_for_its_turn(server: Server, gates: Path) -
 
 
 async def test_cancel_stops_the_agent_and_keeps_what_waits(server: Server) -> None:
-    async with editor(server.env(), server.root, "--backend", "long") as link:
+    async with inside(server, backend="long") as link:
         session = await link.session(server.workspace("long_ws"))
         first = link.prompt(session.session_id, "one")
         await link.window.until(lambda: "at it" in link.window.text(), "the first turn")
@@ -106,7 +106,7 @@ async def test_cancel_stops_the_agent_and_keeps_what_waits(server: Server) -> No
 
 
 async def test_prompts_of_many_sessions_run_at_the_same_time(server: Server, gates: Path) -> None:
-    async with editor(server.env(), server.root, "--backend", "meet") as link:
+    async with inside(server, backend="meet") as link:
         sessions = [await link.session(server.workspace(f"meet{number}")) for number in range(4)]
         prompts = [link.prompt(one.session_id, f"marker-{number}") for number, one in enumerate(sessions)]
         for number, one in enumerate(sessions):
@@ -122,7 +122,7 @@ async def test_prompts_of_many_sessions_run_at_the_same_time(server: Server, gat
 
 
 async def test_a_folder_outside_the_roots_and_what_cannot_be_taken_are_refused(server: Server) -> None:
-    async with editor(server.env(), server.root, "--backend", "demo") as link:
+    async with inside(server, backend="demo") as link:
         with pytest.raises(acp.RequestError) as outside:
             await link.session(Path("/usr"))
         assert outside.value.code == -32602
@@ -142,7 +142,7 @@ async def test_a_folder_outside_the_roots_and_what_cannot_be_taken_are_refused(s
 
 
 async def test_what_is_not_passed_on_is_said(server: Server) -> None:
-    async with editor(server.env(), server.root, "--backend", "demo") as link:
+    async with inside(server, backend="demo") as link:
         mcp = [acp.schema.McpServerStdio(name="notes", command="/bin/true", args=[], env=[])]
         session = await link.agent.new_session(cwd=str(server.workspace("mcp")), mcp_servers=mcp)
         await link.prompt(session.session_id, "hi")
@@ -151,7 +151,7 @@ async def test_what_is_not_passed_on_is_said(server: Server) -> None:
 
 
 async def test_modes_are_approval_policies(server: Server) -> None:
-    async with editor(server.env(), server.root, "--backend", "demo", "--sandbox", "read_only") as link:
+    async with inside(server, backend="demo", sandbox="read_only") as link:
         session = await link.session(server.workspace("modes"))
         assert session.modes.current_mode_id == "autonomous"
         assert {mode.id for mode in session.modes.available_modes} == {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import acp
 import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Server
-from tests.editor.driver import Link, editor
+from tests.editor.driver import Link, editor, inside
 
 from overnight.testing.signals import eventually
 
@@ -22,7 +21,7 @@ SPENDER = [["print", "I spend."], {"sentinel": {"type": "usage.recorded", "input
 
 async def session_with_budget(link: Link, server: Server, tokens: int) -> str:
     """A session whose runs have a budget, which only its configuration can say."""
-    session = await link.session(server.workspace())
+    session = await link.session(server.workspace("budget"))
     path = f"/api/v1/sessions/{session.session_id}"
     config = server.http.get(path).json()["config"]
     changed = server.http.patch(path, json={"config": {**config, "limits": {"tokens": tokens}}})
@@ -36,6 +35,20 @@ async def spend(link: Link, server: Server, tokens: int = 50) -> tuple[str, Any,
     first = link.prompt(session_id, "spend")
     second = link.prompt(session_id, "spend more")
     return session_id, first, second
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all but those that kill it."""
+    root = tmp_path_factory.mktemp("server")
+    scripts = {
+        "spender": SPENDER,
+        "works": [["print", "before"], {"wait_for": [str(root / "gate")]}, ["print", "after"]],
+        "demo": [["print", "answer $TURN"], {"append": ["made.txt", "x"]}],
+    }
+    server = Server(root=root, scripts=scripts).start()
+    yield server
+    server.stop()
 
 
 def pending(server: Server, session_id: str) -> list[dict[str, Any]]:
@@ -62,9 +75,8 @@ async def test_a_server_killed_during_a_prompt_comes_back_and_nothing_is_told_tw
         assert "connection lost" in link.words()
 
 
-async def test_a_spent_budget_is_put_to_the_user_who_raises_it(serve: Start) -> None:
-    server = serve({"spender": SPENDER})
-    async with editor(server.env(), server.root, "--backend", "spender") as link:
+async def test_a_spent_budget_is_put_to_the_user_who_raises_it(server: Server) -> None:
+    async with inside(server, backend="spender") as link:
         session_id, first, second = await spend(link, server)
         question = await link.window.asked()
         names = {option.option_id: (option.kind, option.name) for option in question.options}
@@ -81,9 +93,8 @@ async def test_a_spent_budget_is_put_to_the_user_who_raises_it(serve: Start) -> 
         assert pending(server, session_id) == []
 
 
-async def test_what_is_decided_elsewhere_is_withdrawn_from_the_editor(serve: Start) -> None:
-    server = serve({"spender": SPENDER})
-    async with editor(server.env(), server.root, "--backend", "spender") as link:
+async def test_what_is_decided_elsewhere_is_withdrawn_from_the_editor(server: Server) -> None:
+    async with inside(server, backend="spender") as link:
         session_id, first, second = await spend(link, server)
         question = await link.window.asked()
         approval = pending(server, session_id)[0]
@@ -109,7 +120,8 @@ async def test_an_editor_killed_while_it_asks_is_asked_again_when_it_comes_back(
     async with editor(server.env(), server.root, "--backend", "spender") as link:
         session_id, first, second = await spend(link, server)
         await link.window.asked()
-        os.kill(link.process.pid, signal.SIGKILL)
+        assert link.process is not None
+        link.process.kill()
         for prompt in (first, second):
             with pytest.raises((ConnectionError, acp.RequestError)):
                 await prompt
@@ -126,38 +138,33 @@ async def test_an_editor_killed_while_it_asks_is_asked_again_when_it_comes_back(
         await eventually(lambda: server.run(run_id)["state"] == "completed", what="the run is finished")
 
 
-async def test_a_run_goes_on_when_its_editor_ends_and_the_next_one_sees_the_rest(
-    serve: Start, tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
-    server = serve({"works": [["print", "before"], {"wait_for": [str(gate)]}, ["print", "after"]]})
+async def test_a_run_goes_on_when_its_editor_ends_and_the_next_one_sees_the_rest(server: Server) -> None:
     async with editor(server.env(), server.root, "--backend", "works") as link:
-        session = await link.session(server.workspace())
+        session = await link.session(server.workspace("goes_on"))
         prompt = link.prompt(session.session_id, "go")
         await link.window.until(lambda: "before" in link.window.text(), "work")
     with pytest.raises((ConnectionError, acp.RequestError)):
         await prompt
-    async with editor(server.env(), server.root) as link:
-        listed = await link.agent.list_sessions(cwd=str(server.workspace()))
+    async with inside(server) as link:
+        listed = await link.agent.list_sessions(cwd=str(server.workspace("goes_on")))
         assert [one.session_id for one in listed.sessions] == [session.session_id]
         await link.agent.load_session(
-            session_id=session.session_id, cwd=str(server.workspace()), mcp_servers=[]
+            session_id=session.session_id, cwd=str(server.workspace("goes_on")), mcp_servers=[]
         )
         assert link.window.text("user_message_chunk") == "go"
-        gate.touch()
+        (server.root / "gate").touch()
         await link.window.until(lambda: "after" in link.window.text(), "the rest")
         second = link.prompt(session.session_id, "more")
         assert (await second).stop_reason == "end_turn"
 
 
-async def test_a_loaded_session_shows_its_past_in_order_and_once(serve: Start) -> None:
-    server = serve({"demo": [["print", "answer $TURN"], {"append": ["made.txt", "x"]}]})
-    work = server.workspace()
-    async with editor(server.env(), server.root, "--backend", "demo") as link:
+async def test_a_loaded_session_shows_its_past_in_order_and_once(server: Server) -> None:
+    work = server.workspace("a_loaded_session_sho")
+    async with inside(server, backend="demo") as link:
         session = await link.session(work)
         for text in ("one", "two"):
             await link.prompt(session.session_id, text)
-    async with editor(server.env(), server.root) as link:
+    async with inside(server) as link:
         loaded = await link.agent.load_session(session_id=session.session_id, cwd=str(work), mcp_servers=[])
         assert loaded.modes.current_mode_id == "autonomous"
         told = [

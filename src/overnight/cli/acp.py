@@ -71,7 +71,7 @@ def _check_streams() -> None:
 async def _serve(sources: Sources, defaults: dict[str, str]) -> None:
     from importlib.metadata import version
 
-    from acp import AgentSideConnection
+    from acp import run_agent
     from acp.stdio import stdio_streams
 
     from overnight.client.editor.agent import EditorAgent
@@ -83,12 +83,10 @@ async def _serve(sources: Sources, defaults: dict[str, str]) -> None:
     agent = EditorAgent(
         server.client, transport, version=version("overnight"), defaults=defaults, say=_tell, lost=server.lost
     )
-    connection = AgentSideConnection(agent, transport, listening=False, use_unstable_protocol=True)
     try:
-        await connection.listen()
+        await run_agent(agent, transport, use_unstable_protocol=True)
     finally:
         await agent.close()
-        await connection.close()
         await server.close()
 
 
