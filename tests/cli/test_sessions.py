@@ -102,3 +102,16 @@ async def _answered(shell: Shell, session: str, text: str) -> None:
     run = await stage.store.read(lambda tx: tx.runs.get(RunId(run_id), None))
     await stage.append(run, f"answer to {text}")
     await stage.finish(run)
+
+
+async def test_a_run_in_a_session_takes_what_the_session_says(shell: Shell) -> None:
+    made = await shell(
+        "sessions", "new", "--mode", "oneshot", "--config", "model=m", "--config", "priority=7"
+    )
+    run = (await shell("run", "do it", "--session", "last", "--detach", "--json")).rows[0]
+    assert (run["session_id"], run["mode"], run["config"]["model"], run["config"]["priority"]) == (
+        made.out.strip(), "oneshot", "m", 7,
+    )  # fmt: skip
+    assert (await shell("run", "do it", "--detach", "--json")).rows[0]["mode"] == "continuous"
+    modes = await shell("sessions", "modes")
+    assert [line.split()[0] for line in modes.out.splitlines()] == ["MODE", "oneshot", "continuous", "chat"]

@@ -285,3 +285,21 @@ async def test_shares_that_make_no_sense_are_refused(stage: Stage) -> None:
     ]  # fmt: skip
     for body in bodies:
         assert (await owner.post(f"{API}/{session}/share", json=body)).status_code == 422, body
+
+
+async def test_a_decider_decides_under_their_own_name(stage: Stage) -> None:
+    owner = stage.client()
+    session, code = await shared_session(owner)
+    posted = (await owner.post(f"{API}/{session}/messages", json={"text": "one"})).json()
+    run = await stage.store.read(lambda tx: tx.runs.get(RunId(posted["run"]["id"]), None))
+    approval = await asks(stage, run)
+    people = {"link": await entered(stage, code)}
+    for role in ROLES:
+        people[role] = stage.client(await stage.token(owner=f"usr_{role}", name="laptop"))
+        await owner.post(f"{API}/{session}/share", json={"user": f"usr_{role}", "role": role})
+    body = {"option": "allow_once", "digest": approval.digest}
+    for who in ("link", "viewer", "operator"):
+        refused = await people[who].post(f"/api/v1/approvals/{approval.id}/resolve", json=body)
+        assert refused.status_code == 403, who
+    decided = await people["decider"].post(f"/api/v1/approvals/{approval.id}/resolve", json=body)
+    assert (decided.status_code, decided.json()["decision"]["by"]) == (200, "usr_decider")

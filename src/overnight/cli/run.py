@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from overnight.cli.options import JsonFlag, NoInputFlag, budgets, pairs
 from overnight.cli.output import emit, say, show
+
+if TYPE_CHECKING:
+    from overnight.client import Client
 
 
 def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
@@ -28,8 +31,11 @@ def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option("--mode", "-m", help="continuous (turn after turn) or oneshot.")
-    ] = "continuous",
+        str | None,
+        typer.Option(
+            "--mode", "-m", help="oneshot, chat, a profile, or (the default) continuous: turn after turn."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model for the agent program.")] = None,
     effort: Annotated[str | None, typer.Option("--effort", help="low, medium or high.")] = None,
     sandbox: Annotated[
@@ -72,8 +78,11 @@ def run(  # noqa: PLR0913, PLR0917  each is an option of the command line
         list[str] | None,
         typer.Option("--label", metavar="NAME=VALUE", help="Label for finding it; may be repeated."),
     ] = None,
-    session: Annotated[str | None, typer.Option("--session", help="Session to go on with.")] = None,
-    priority: Annotated[int, typer.Option("--priority", help="Higher ones go first.")] = 0,
+    session: Annotated[
+        str | None,
+        typer.Option("--session", help="Session to go on with: an id, or part of one, or `last`."),
+    ] = None,
+    priority: Annotated[int | None, typer.Option("--priority", help="Higher ones go first.")] = None,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Print the run's id and return at once.")
     ] = False,
@@ -121,7 +130,7 @@ async def _preview(spec: dict[str, Any], *, as_json: bool) -> None:
     from overnight.cli.connect import connected
 
     async with connected(start=True) as client:
-        preview = await client.preview(spec)
+        preview = await client.preview(await _in_session(client, spec))
     if as_json:
         emit(preview)
     else:
@@ -133,7 +142,7 @@ async def _submit(spec: dict[str, Any], *, detach: bool, no_input: bool, as_json
     from overnight.cli.connect import connected
 
     async with connected(start=True) as client:
-        run = await client.submit(spec)
+        run = await client.submit(await _in_session(client, spec))
         if detach:
             if as_json:
                 emit(run)
@@ -144,6 +153,15 @@ async def _submit(spec: dict[str, Any], *, detach: bool, no_input: bool, as_json
         leave = " · Ctrl-C leaves it working" if sys.stdout.isatty() else ""
         say(f"{run['id']} · {run['backend']} · {client.url} · in {where}{leave}")
         return await attach(client, run, as_json=as_json, no_input=no_input)
+
+
+async def _in_session(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
+    """`spec` with the whole id of the session that is meant, where one is named."""
+    from overnight.cli.ids import resolve_session
+
+    if "session_id" not in spec:
+        return spec
+    return spec | {"session_id": await resolve_session(client, spec["session_id"])}
 
 
 def _goal(text: str) -> str:

@@ -246,7 +246,9 @@ def share(
         else:
             show(f"{client.url}{made['path']}" if made["path"] else made["id"])
             if made["path"]:
-                say(f"it cannot be shown again; end it with: overnight sessions unshare {session_id} {made['id']}")
+                say(
+                    f"it cannot be shown again; end it with: overnight sessions unshare {session_id} {made['id']}"
+                )
 
     _with(session, ask)
 
@@ -265,6 +267,19 @@ def unshare(
         emit({"done": words}) if as_json else say(words)
 
     _with(session, ask)
+
+
+@app.command("modes")
+def modes(as_json: JsonFlag = False) -> None:
+    """List how runs may proceed: the built-in modes, and the operator's profiles."""
+    from overnight.cli.connect import call
+
+    found = call(lambda client: client.modes())
+    if as_json:
+        for mode in found:
+            emit(mode)
+        return
+    columns(("MODE", "NAME", "WHAT IT IS"), ((m["id"], m["label"], m["description"]) for m in found))
 
 
 async def _list_shares(client: Client, session_id: str, *, as_json: bool) -> None:
