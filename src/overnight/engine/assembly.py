@@ -16,6 +16,7 @@ from overnight.engine.conversation import Words, words
 from overnight.engine.follow_requests import steering, text_of
 from overnight.engine.opening import Opening, Place, next_place
 from overnight.engine.preparation import Prepared
+from overnight.engine.waiting_messages import taken_back
 from overnight.engine.workshop import Workshop
 from overnight.ports.unit_of_work import Transaction
 
@@ -81,7 +82,8 @@ def read_prompt(folder: Path) -> str:
 
 
 def _known(tx: Transaction, run: Run) -> _Known:
-    last, steers = tx.turns.last(run.pk), steering(tx, run)
+    last = tx.turns.last(run.pk)
+    steers = [request for request in steering(tx, run) if not taken_back(tx, run, request)]
     place = next_place(run, last)
     history = tx.sessions.messages(run.session_pk, prompt.MESSAGES)
     if run.spec.mode == "chat":
