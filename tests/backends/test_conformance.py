@@ -6,9 +6,11 @@ import itertools
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.backends.acp_stage import Stage
 from tests.backends.conftest import HOST, codex_settings
 from tests.keeper.harness import Place
 
@@ -63,6 +65,24 @@ class TestCommand(BackendSuite):
         command = (sys.executable, str(SCRIPTED_AGENT), '[["read_prompt"], ["echo_prompt"]]')
         program = CommandProgram(ProgramSettings(name="mine", command=command, host=HOST), SystemClock())
         return stage(under_keeper(program, place), place)
+
+
+class TestAcp(BackendSuite):
+    @pytest.fixture
+    def stage(self, place: Place) -> BackendStage:
+        acp = Stage(place=place)
+        rows: list[tuple[int, bytes]] = []
+
+        async def store(number: int, data: bytes) -> None:
+            if number == 1:
+                rows.clear()  # the next turn begins; the suite takes up none but the last
+            rows.append((number, data))
+
+        def taken_up(start: TurnStart) -> TurnStart:
+            return replace(start, inputs=tuple(rows), inputs_sent=len(rows))
+
+        made = stage(acp.backend(["say", "I heard $PROMPT"]), place)
+        return replace(made, store=store, taken_up=taken_up)
 
 
 @pytest.mark.real_agents

@@ -10,24 +10,34 @@ import pytest
 
 from overnight.domain.run import Position
 from overnight.domain.update import Message, Output, Update
-from overnight.ports.backend import Backend, BackendTurn, TurnStart
+from overnight.ports.backend import Backend, BackendTurn, StoreInput, TurnStart
 
 ALPHA, BETA = "alpha", "beta"
 """Prompts of the suite; the agent behind the backend answers with a message that contains the prompt's word."""
 
 
+async def no_input(number: int, data: bytes) -> None:
+    """The store of a backend that sends nothing but the prompt."""
+    raise AssertionError(f"message {number} was to be stored: {data!r}")
+
+
 @dataclass(slots=True, kw_only=True)
 class BackendStage:
-    """A backend that is ready. `begin` makes the start of a fresh turn, in folders of its own, with that prompt."""
+    """A backend that is ready. `begin` makes the start of a fresh turn, in folders of its own, with that prompt.
+
+    `taken_up` completes the start of an adoption with what `store` has kept, for a backend that talks to its agent.
+    """
 
     backend: Backend
     begin: Callable[[str], TurnStart]
+    store: StoreInput = no_input
+    taken_up: Callable[[TurnStart], TurnStart] = lambda start: start
     turns: list[BackendTurn] = field(default_factory=list)
 
     async def start(self, prompt: str = ALPHA) -> tuple[TurnStart, BackendTurn]:
         """Begin a turn."""
         start = self.begin(prompt)
-        turn = await self.backend.start(start, _no_input)
+        turn = await self.backend.start(start, self.store)
         self.turns.append(turn)
         return start, turn
 
@@ -86,25 +96,27 @@ class BackendSuite:
         start, turn = await stage.start()
         await turn.leave()
         assert (await _read(turn))[0] == []
-        again = await stage.backend.adopt(replace(start, token=start.token + 1), _no_input)
+        again = await stage.backend.adopt(stage.taken_up(replace(start, token=start.token + 1)), stage.store)
         if again is not None:
             assert ALPHA in _last_message((await _read(again))[0])
             await again.release()
 
     async def test_where_nothing_was_started_nothing_is_adopted(self, stage: BackendStage) -> None:
-        assert await stage.backend.adopt(stage.begin(ALPHA), _no_input) is None
+        assert await stage.backend.adopt(stage.begin(ALPHA), stage.store) is None
 
     async def test_what_was_recorded_is_not_told_again(self, stage: BackendStage) -> None:
         start, turn = await stage.start()
         _, positions = await _read(turn)
         await turn.leave()
         again = await stage.backend.adopt(
-            replace(
-                start,
-                token=start.token + 1,
-                position=Position(stdout=positions[-1][0], stderr=positions[-1][1]),
+            stage.taken_up(
+                replace(
+                    start,
+                    token=start.token + 1,
+                    position=Position(stdout=positions[-1][0], stderr=positions[-1][1]),
+                )
             ),
-            _no_input,
+            stage.store,
         )
         if again is not None:
             updates, _ = await _read(again)
@@ -126,7 +138,3 @@ def _last_message(updates: list[Update]) -> str:
     messages = [update.text for update in updates if isinstance(update, Message)]
     assert messages, f"no message among {updates}"
     return messages[-1]
-
-
-async def _no_input(number: int, data: bytes) -> None:
-    raise AssertionError(f"message {number} was to be stored: {data!r}")
