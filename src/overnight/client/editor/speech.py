@@ -11,25 +11,38 @@ KEPT: Final = 131_072
 
 
 class Speech:
-    """The messages of one attempt at a turn. Pieces are for display and may be lost; the whole text never is."""
+    """The messages of one attempt at a turn. Pieces are for display and may be lost; the whole text never is.
+
+    Pieces overtake what is recorded meanwhile. So only one message at a time is told piece by piece, and another one
+    not before that is whole: whatever lies between the two has its place between them.
+    """
 
     def __init__(self) -> None:
-        self._told: dict[str, str] = {}
+        self._live: str | None = None
+        self._told = ""
+        """What of the live message was told."""
+        self._passed: set[str] = set()
+        """Messages whose beginning was not told when it came, so that their pieces are not told either."""
         self._printed = ""
 
     def piece(self, item: str, offset: int, text: str) -> str:
-        """What of a piece is new. One that does not follow on what was told waits for the whole."""
-        told = self._told.get(item, "")
-        if offset > len(told):
+        """What of a piece is new; one that cannot be told now waits for the whole message."""
+        if self._live is None and offset == 0 and item not in self._passed:
+            self._live = item
+        if item != self._live:
+            self._passed.add(item)
             return ""
-        new = plain(text[len(told) - offset :])
-        self._told[item] = told + new
+        if offset > len(self._told):
+            return ""
+        new = plain(text[len(self._told) - offset :])
+        self._told += new
         return new
 
     def whole(self, item: str, text: str) -> str:
         """What of a finished message has not been told, piece by piece or as the output that it is made of."""
-        told = self._told.pop(item, None)
-        if told is None:
+        live, told = self._live, self._told
+        self._live, self._told = None, ""
+        if item != live:
             return "" if self._was_printed(text) else text
         return text.removeprefix(told) if text.startswith(told) else text[len(told) :]
 

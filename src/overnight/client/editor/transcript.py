@@ -47,6 +47,8 @@ class Transcript:
         self._speech = Speech()
         self._message = ""
         """The message that the last update belongs to."""
+        self._thinks = False
+        """Whether that is a thought."""
         self._tellers: dict[str, Callable[[str, Data], list[Update]]] = {
             "message.delta": self._piece,
             "reasoning.delta": self._piece,
@@ -115,12 +117,12 @@ class Transcript:
     def _chunk(self, item: str, text: str) -> list[Update]:
         if not text:
             return []
-        message = f"{self._run}:{self._place}:{item}"
+        message, thinks = f"{self._run}:{self._place}:{item}", item.startswith("reasoning:")
         # Two messages in a row would run together where the editor does not look at their ids.
-        gap = "\n\n" if self._message not in {"", message} else ""
-        self._message = message
+        gap = "\n\n" if self._message not in {"", message} and self._thinks == thinks else ""
+        self._message, self._thinks = message, thinks
         content = text_block(gap + text)
-        if item.startswith("reasoning:"):
+        if thinks:
             return [
                 AgentThoughtChunk(session_update="agent_thought_chunk", content=content, message_id=message)
             ]
