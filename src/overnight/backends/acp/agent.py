@@ -126,7 +126,7 @@ def native_beside(*patterns: str) -> Callable[[Path], Executable]:
         real = program.resolve()
         modules = _modules(real)
         for pattern in patterns if modules is not None else ():
-            for native in sorted(modules.glob(pattern.format(platform=_platform()))) if modules else ():
+            for native in sorted(modules.glob(pattern.format(platform=npm_platform()))) if modules else ():
                 if native.is_file():
                     package = next(
                         up / "package.json" for up in native.parents if (up / "package.json").is_file()
@@ -142,6 +142,7 @@ def _modules(script: Path) -> Path | None:
     return next((up for up in reversed(script.parents) if up.name == "node_modules"), None)
 
 
-def _platform() -> str:
+def npm_platform() -> str:
+    """System and processor as npm names them."""
     machine = platform.machine().lower()
     return f"{platform.system().lower()}-{_CPUS.get(machine, machine)}"

@@ -11,6 +11,7 @@ from overnight.backends.process.settings import ProgramSettings
 from overnight.ports.backend import TurnStart
 
 _KEYS = ("CODEX_API_KEY", "OPENAI_API_KEY")
+_METHODS = (("CODEX_API_KEY", "codex-api-key"), ("OPENAI_API_KEY", "openai-api-key"))
 _TRUSTING = "@agentclientprotocol"
 
 
@@ -26,7 +27,7 @@ def codex() -> Agent:
         version_from_package=True,
         capabilities=replace(CAPABILITIES, usage=False),
         usage="none",
-        auth=lambda env: "codex-api-key" if "CODEX_API_KEY" in env else None,
+        auth=lambda env: next((method for name, method in _METHODS if name in env), None),
         # Once its stdin is closed it stays for as long as a shell that it keeps for the model.
         patience_s=0.3,
         unfit=_unfit,
