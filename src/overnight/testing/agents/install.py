@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-Name = Literal["codex", "claude", "gemini", "codex-acp", "copilot", "claude-acp", "opencode", "qwen"]
+Name = Literal["codex", "claude", "gemini", "codex-acp", "copilot", "acpx", "claude-acp", "opencode", "qwen"]
 NAMES: tuple[Name, ...] = get_args(Name)
-USUAL: tuple[Name, ...] = ("codex", "claude", "gemini", "codex-acp", "copilot")
-"""Those that every test run drives; the others are slow or large."""
+USUAL: tuple[Name, ...] = ("codex", "claude", "gemini", "codex-acp", "copilot", "acpx")
+"""Those that every test run drives; the others are slow or large. `acpx` is a client: it drives ours."""
 
 _LAUNCHERS: dict[Name, str] = {
     "gemini": "gemini",
     "codex-acp": "codex-acp",
     "copilot": "copilot",
+    "acpx": "acpx",
     "claude-acp": "claude-agent-acp",
     "qwen": "qwen",
 }
