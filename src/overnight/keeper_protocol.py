@@ -154,6 +154,8 @@ class Identity(NamedTuple):
     out_path: str = ""
     err_path: str = ""
     abilities: Mapping[str, bool] = {}
+    wrappers: tuple[tuple[int, int], ...] = ()
+    """Pid and start time of each process above the agent, added once they are there."""
 
 
 class SpawnerIdentity(NamedTuple):
@@ -260,7 +262,8 @@ def interrupt_from(data: Mapping[str, Any] | None) -> Interrupt | None:
 def identity_from(data: Mapping[str, Any]) -> Identity:
     """The inverse of `to_json` for an `Identity`. Raises ValueError when it is not one."""
     found = _read(Identity, data)
-    return found._replace(pipes=tuple(found.pipes))
+    wrappers = tuple((int(pid), int(started)) for pid, started in found.wrappers)
+    return found._replace(pipes=tuple(found.pipes), wrappers=wrappers)
 
 
 def record_from(data: Mapping[str, Any]) -> ExitRecord:

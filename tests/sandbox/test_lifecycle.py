@@ -175,6 +175,22 @@ async def test_the_sandbox_counts_for_no_limit(place: Estate) -> None:
     assert storm.ended.cause == "children_limit"
 
 
+async def test_the_keeper_names_what_stands_above_the_agent(place: Estate) -> None:
+    """For a sweep without keeper and spawner: these processes need not show which pipes they hold."""
+    start = place.start_of("run_named")
+    turn = await place.begin(sh("echo ready; sleep 300"), start)
+    await ready(turn, start.folder)
+    assert turn.pid is not None
+
+    def named() -> tuple[tuple[int, int], ...]:
+        identity = read_identity(str(start.folder))
+        return identity.wrappers if identity is not None else ()
+
+    known = await eventually(named, within=10)
+    assert {pid for pid, _ in known} == {turn.pid, children(turn.pid)[0]}
+    assert (await stop(turn, interrupt=False)).survivors == 0
+
+
 async def test_another_server_takes_the_turn_up(place: Estate) -> None:
     start = place.start_of("run_adopted")
     script = sh("echo one; until [ -e gate ]; do sleep 0.02; done; echo two")

@@ -33,7 +33,8 @@ class Desk:
         self._loop = loop
         self._listener = listener
         self._turn = turn
-        self._identity = identity
+        self.identity = identity
+        """Who this keeper is, as it was when the agent had been started."""
         self._secret = secret.encode()
         self._connections: list[Connection] = []
         self._announce_due = 0.0
@@ -54,7 +55,7 @@ class Desk:
                 "type": "welcome",
                 "id": id,
                 "version": VERSIONS[-1],
-                "identity": to_json(self._identity),
+                "identity": to_json(self.identity),
                 "state": to_json(state),
             }
         )

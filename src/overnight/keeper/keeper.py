@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -89,6 +90,8 @@ class Keeper:
         listener = listen(self._socket)
         identity = self._identity(launch, group.path if group else None, surroundings)
         self._folder.write_identity(identity)
+        self._named = launch.spec.wrappers == 0
+        """Whether keeper.json names everything that stands above the agent."""
         self._desk = Desk(self._loop, listener, self._turn, identity, launch.secret)
         self._desk.welcome(connection, launch.token)
 
@@ -105,6 +108,7 @@ class Keeper:
                 )
             self._turn.reap()
             self._turn.step(now)
+            self._name_wrappers()
             self._end_once(now)
         self._desk.close(RETIRE_S)
         self._folder.clear()
@@ -132,6 +136,16 @@ class Keeper:
 
     def _read(self, stream: Stream, _: int) -> None:
         self._turn.pump.read(stream, boot_now())
+
+    def _name_wrappers(self) -> None:
+        """Leave their numbers for whoever has to sweep after us: they need not hold a pipe that can be seen."""
+        wrappers = self._turn.wrappers
+        if self._named or wrappers.agent is None:
+            return
+        self._named = True
+        pairs = tuple((pid, starttime(pid)) for pid in sorted(wrappers.pids))
+        with contextlib.suppress(OSError):  # on a full disk what can be seen has to do
+            self._folder.write_identity(self._desk.identity._replace(wrappers=pairs))
 
     def _end_once(self, now: float) -> None:
         if self._turn.record is None or self._linger_due is not None:

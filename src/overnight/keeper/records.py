@@ -40,11 +40,12 @@ class TurnFolder:
                 raise TurnTaken(f"{path} has been launched before")
 
     def write_identity(self, identity: Identity) -> None:
-        """Leave keeper.json and the link to the socket."""
+        """Leave keeper.json and the link to the socket; again, when more is known."""
         link = f"{self.path}/{SOCKET_LINK}"
-        if os.path.lexists(link):
-            os.unlink(link)
-        os.symlink(identity.socket, link)
+        if not os.path.islink(link) or os.readlink(link) != identity.socket:
+            if os.path.lexists(link):
+                os.unlink(link)
+            os.symlink(identity.socket, link)
         write_object(f"{self.path}/{KEEPER_FILE}", to_json(identity))
 
     def clear(self) -> None:

@@ -36,10 +36,14 @@ def sweep(identity: Identity, *, patience_s: float = PATIENCE_S) -> int:
 
 
 def _marked(identity: Identity) -> Iterator[int]:
-    """Living processes of the turn: in its cgroup, holding its pipes, the agent itself, and all of their children."""
+    """Living processes of the turn: in its cgroup, holding its pipes, the agent itself, and all of their children.
+
+    What stands above a confined agent may not show its descriptors; the last of it takes everything with it.
+    """
     roots = {*_group_members(identity.cgroup), *_holders(identity.pipes)}
-    if is_same_process(identity.agent_pid, identity.agent_starttime, identity.boot_id, identity.pid_ns):
-        roots.add(identity.agent_pid)
+    for pid, started in ((identity.agent_pid, identity.agent_starttime), *identity.wrappers):
+        if is_same_process(pid, started, identity.boot_id, identity.pid_ns):
+            roots.add(pid)
     yield from roots
     if roots:
         yield from _below(roots)
