@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import acp
 from acp.schema import AllowedOutcome, DeniedOutcome, RequestPermissionResponse
@@ -142,7 +142,9 @@ async def editor(
             *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
             env=dict(environment), cwd=root, limit=1 << 26,
         )  # fmt: skip
-    connection = acp.connect_to_agent(window, process.stdin, process.stdout, observers=[window.observe])
+    connection = acp.connect_to_agent(
+        cast("acp.Client", window), process.stdin, process.stdout, observers=[window.observe]
+    )
     try:
         if initialize:
             await connection.initialize(protocol_version=acp.PROTOCOL_VERSION)
@@ -167,9 +169,11 @@ async def inside(server: Server, **defaults: str) -> AsyncIterator[Link]:
     agent = EditorAgent(
         connect, transport, version="0", defaults=defaults, say=words.append, lost=words.append
     )
-    serving = asyncio.create_task(acp.run_agent(agent, transport, use_unstable_protocol=True))
+    serving = asyncio.create_task(
+        acp.run_agent(cast("acp.Agent", agent), transport, use_unstable_protocol=True)
+    )
     reader, theirs_writer = await asyncio.open_connection(sock=theirs, limit=MAX_LINE)
-    near = acp.connect_to_agent(window, theirs_writer, reader, observers=[window.observe])
+    near = acp.connect_to_agent(cast("acp.Client", window), theirs_writer, reader, observers=[window.observe])
     try:
         await near.initialize(protocol_version=acp.PROTOCOL_VERSION)
         yield Link(window, near, lambda: "\n".join(words))

@@ -181,6 +181,7 @@ async def test_a_question_outlives_the_server_and_the_editor(serve: Start) -> No
         session = await link.session(server.workspace())
         prompt = link.prompt(session.session_id, "go")
         await link.window.asked()
+        assert link.process is not None
         link.process.kill()
         with pytest.raises((ConnectionError, acp.RequestError)):
             await prompt

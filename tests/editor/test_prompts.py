@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import acp
 import pytest
 from tests.e2e.harness import Server
-from tests.editor.driver import editor, inside
+from tests.editor.driver import Window, editor, inside
 
 from overnight.testing.signals import eventually
 
@@ -25,7 +26,7 @@ def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, gates: Path) -> Iterator[Server]:
     """One server for all of these tests; each uses an agent and a workspace of its own."""
-    scripts = {
+    scripts: dict[str, list[Any]] = {
         "demo": [["print", "I look around."], {"write": ["made.txt", "one\ntwo\n"]}, ["print", "Done."]],
         "bad": [["stderr", "no luck today"], ["exit", 3]],
         "slow": [
@@ -64,8 +65,8 @@ async def test_a_failed_run_is_an_error_that_says_why(server: Server) -> None:
             await link.prompt(session.session_id, "try")
         assert caught.value.code == -32603
         assert "exit status 3: no luck today" in str(caught.value)
-        assert caught.value.data["code"] == "agent_exit"
-        assert caught.value.data["run_id"].startswith("run_")
+        assert _data(caught)["code"] == "agent_exit"
+        assert _data(caught)["run_id"].startswith("run_")
 
 
 async def test_a_second_prompt_waits_for_its_turn(server: Server, gates: Path) -> None:
@@ -110,10 +111,8 @@ async def test_prompts_of_many_sessions_run_at_the_same_time(server: Server, gat
         sessions = [await link.session(server.workspace(f"meet{number}")) for number in range(4)]
         prompts = [link.prompt(one.session_id, f"marker-{number}") for number, one in enumerate(sessions)]
         for number, one in enumerate(sessions):
-            await link.window.until(
-                lambda one=one, number=number: f"marker-{number}" in link.window.text(session_id=one.session_id),
-                f"session {number} works",
-            )  # fmt: skip
+            marked = partial(_said, link.window, one.session_id, f"marker-{number}")
+            await link.window.until(marked, f"session {number} works")
         (gates / "meet").touch()
         assert {(await prompt).stop_reason for prompt in prompts} == {"end_turn"}
         for number, one in enumerate(sessions):
@@ -126,7 +125,7 @@ async def test_a_folder_outside_the_roots_and_what_cannot_be_taken_are_refused(s
         with pytest.raises(acp.RequestError) as outside:
             await link.session(Path("/usr"))
         assert outside.value.code == -32602
-        assert outside.value.data["code"] == "workspace_refused"
+        assert _data(outside)["code"] == "workspace_refused"
         assert [one for one in _sessions(server) if one["config"].get("workspace") == "/usr"] == []
         session = await link.session(server.workspace("refuse"))
         with pytest.raises(acp.RequestError) as image:
@@ -159,7 +158,7 @@ async def test_modes_are_approval_policies(server: Server) -> None:
         }  # fmt: skip
         with pytest.raises(acp.RequestError) as unable:
             await link.agent.set_session_mode(session_id=session.session_id, mode_id="ask_all")
-        assert unable.value.data["code"] == "policy_unsupported"
+        assert _data(unable)["code"] == "policy_unsupported"
         with pytest.raises(acp.RequestError):
             await link.agent.set_session_mode(session_id=session.session_id, mode_id="plan_review")
         changed = await link.agent.set_config_option(
@@ -174,6 +173,15 @@ async def test_modes_are_approval_policies(server: Server) -> None:
             "backend": "demo",
             "sandbox": "workspace_write",
         }
+
+
+def _said(window: Window, session_id: str, text: str) -> bool:
+    return text in window.text(session_id=session_id)
+
+
+def _data(caught: pytest.ExceptionInfo[acp.RequestError]) -> dict[str, Any]:
+    assert isinstance(caught.value.data, dict)
+    return caught.value.data
 
 
 def _sessions(server: Server) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import Server
 from tests.editor.driver import Link, editor, inside
 
+from overnight.config import server_file
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
@@ -188,3 +191,30 @@ async def test_a_loaded_session_shows_its_past_in_order_and_once(server: Server)
             for _, one in link.window.updates[before:]
             if one.session_update == "agent_message_chunk"
         )
+
+
+async def test_without_a_server_one_is_started_and_started_again(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    script = [["print", "before"], {"wait_for": [str(gate)]}, ["print", "after"]]
+    server = Server(root=tmp_path, scripts={"works": script})
+    environment = server.env()
+    del environment["OVERNIGHT_TOKEN"]
+    try:
+        async with editor(environment, tmp_path, "--backend", "works") as link:
+            session = await link.session(server.workspace())
+            first = server_file.read(server.data, environment)
+            assert first is not None
+            prompt = link.prompt(session.session_id, "go")
+            await link.window.until(lambda: "before" in link.window.text(), "work")
+            os.kill(first.pid, signal.SIGKILL)
+            await link.window.until(
+                lambda: "worked on meanwhile" in link.window.text("agent_thought_chunk"), "the next server"
+            )
+            gate.touch()
+            assert (await prompt).stop_reason == "end_turn"
+            assert link.window.text().split() == ["before", "after"]
+            second = server_file.read(server.data, environment)
+            assert second is not None
+            assert second.pid != first.pid
+    finally:
+        server.stop()

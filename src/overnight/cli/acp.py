@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
@@ -16,6 +16,8 @@ from overnight.cli.output import say
 from overnight.errors import ConfigInvalid
 
 if TYPE_CHECKING:
+    from acp import Agent
+
     from overnight.client import Client
     from overnight.config.sources import Sources
 
@@ -84,7 +86,8 @@ async def _serve(sources: Sources, defaults: dict[str, str]) -> None:
         server.client, transport, version=version("overnight"), defaults=defaults, say=_tell, lost=server.lost
     )
     try:
-        await run_agent(agent, transport, use_unstable_protocol=True)
+        # What the library's type wants besides is optional: it answers `method not found` itself.
+        await run_agent(cast("Agent", agent), transport, use_unstable_protocol=True)
     finally:
         await agent.close()
         await server.close()
