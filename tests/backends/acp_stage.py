@@ -19,7 +19,7 @@ from overnight.backends.process.settings import ProgramSettings
 from overnight.backends.process.turn import ProcessTurn
 from overnight.clock import SystemClock
 from overnight.domain.run import Position
-from overnight.domain.update import Asked, Update
+from overnight.domain.update import Asked, Message, Update
 from overnight.ports.backend import Ended, TurnStart, Verdict
 from overnight.testing.agents import ACP_AGENT
 from overnight.testing.bare_turn import turn_start
@@ -51,6 +51,11 @@ class Record:
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [update for update in self.updates if isinstance(update, kind)]
+
+
+def text(record: Record) -> str:
+    """Everything that the agent has said."""
+    return "".join(message.text for message in record.of(Message))
 
 
 def allow(_: Asked) -> Verdict | None:

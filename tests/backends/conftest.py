@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.backends.acp_stage import Stage
+from tests.keeper.harness import Place
 
 from overnight.backends.claude.backend import ClaudeProgram
 from overnight.backends.codex.backend import CodexProgram
@@ -60,3 +63,12 @@ def stand_in(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A place for turns of the stand-in that speaks the protocol."""
+    place = Place.make(tmp_path)
+    yield Stage(place=place)
+    place.clear()
+    shutil.rmtree(place.runtime_dir, ignore_errors=True)
