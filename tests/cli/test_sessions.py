@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.cli.shell import Shell
@@ -115,3 +116,14 @@ async def test_a_run_in_a_session_takes_what_the_session_says(shell: Shell) -> N
     assert (await shell("run", "do it", "--detach", "--json")).rows[0]["mode"] == "continuous"
     modes = await shell("sessions", "modes")
     assert [line.split()[0] for line in modes.out.splitlines()] == ["MODE", "oneshot", "continuous", "chat"]
+
+
+async def test_somebody_with_whom_it_is_shared_comes_with_a_token_of_their_own(shell: Shell) -> None:
+    session = (await shell("sessions", "new")).out.strip()
+    secret = (await shell("token", "new", "laptop", "--owner", "usr_ada")).out.strip()
+    await shell("sessions", "share", session, "--user", "usr_ada", "--role", "operator")
+    ada = Shell(replace(shell.stage, secret=secret), shell.home)
+    assert (await ada("sessions", "ls", "--json")).rows[0]["id"] == session
+    assert (await ada("sessions", "send", "last", "hello", "--json")).rows[0]["message"]["by"] == "usr_ada"
+    assert (await ada("sessions", "rm", "last")).status == 1
+    assert (await ada("token", "new", "x", "--owner", "usr_eve")).status == 1

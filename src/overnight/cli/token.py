@@ -17,6 +17,10 @@ app = new_app(help="Make, list and revoke access tokens.", no_args_is_help=True)
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it.")],
     kind: Annotated[str, typer.Option("--kind", help="user, worker or agent.")] = "user",
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", metavar="USER", help="For another user, such as usr_ada. Default: yourself."),
+    ] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="DURATION", help="For example 30d.")
     ] = None,
@@ -25,7 +29,7 @@ def new(
     """Make a token. Its secret is printed now and never again."""
     from overnight.cli.connect import call
 
-    body: dict[str, Any] = {"kind": kind}
+    body: dict[str, Any] = {"kind": kind} | ({"owner": owner} if owner else {})
     if expires is not None:
         body["expires_in_s"] = int(duration(expires))
     made = call(lambda client: client.new_token(name, **body))
