@@ -21,9 +21,7 @@ from overnight.wire import problem
 
 API: Final = "/api/v1"
 RunPath = Annotated[str, Path(description="Id of a run", examples=["run_01k0c3v9h4f6x8r2m5t7w9y1zb"])]
-SessionPath = Annotated[
-    str, Path(description="Id of a session", examples=["ses_01k0c3v9h4f6x8r2m5t7w9y1zb"])
-]
+SessionPath = Annotated[str, Path(description="Id of a session", examples=["ses_01k0c3v9h4f6x8r2m5t7w9y1zb"])]
 NumberPath = Annotated[int, Path(description="Number of a turn, from 1", ge=1, le=1_000_000_000)]
 IdempotencyKey = Annotated[
     str | None,
