@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, gates: Path) -> Iterator[Se
             [["print", "turn $TURN"]],
         ],
         "long": [[["print", "at it"], ["forever"]], [["print", "next"]]],
+        "ever": [["forever"]],
         "meet": [["read_prompt"], ["echo_prompt"], {"wait_for": [str(gates / "meet")]}],
     }
     server = Server(root=tmp_path_factory.mktemp("server"), scripts=scripts).start()
@@ -104,6 +106,41 @@ async def test_cancel_stops_the_agent_and_keeps_what_waits(server: Server) -> No
             if entry["role"] == "user"
         ]
         assert said == ["one", "two", "three"]
+
+
+async def test_a_cancel_that_overtakes_its_prompt_is_meant_for_it(server: Server) -> None:
+    async with inside(server, backend="ever") as link:
+        session = await link.session(server.workspace("overtaken"))
+        prompt = link.prompt(session.session_id, "Tidy up\nthe tests")
+        await asyncio.sleep(0)
+        await link.agent.cancel(session_id=session.session_id)
+        assert (await prompt).stop_reason == "cancelled"
+        path = f"/api/v1/sessions/{session.session_id}"
+        await eventually(lambda: server.http.get(path).json()["name"] == "Tidy up", what="the session's name")
+        await link.window.until(lambda: "session_info_update" in link.window.kinds(), "the title")
+
+
+async def test_what_others_do_in_an_open_session_is_shown_too(server: Server) -> None:
+    async with inside(server, backend="demo") as link:
+        session = await link.session(server.workspace("others"))
+        path = f"/api/v1/sessions/{session.session_id}/messages"
+        assert server.http.post(path, json={"text": "from elsewhere"}).status_code == 202
+        await link.window.until(lambda: "Done." in link.window.text(), "the answer to somebody else")
+        assert link.window.text("user_message_chunk") == "from elsewhere"
+        assert (await link.prompt(session.session_id, "and now me")).stop_reason == "end_turn"
+        assert link.window.text("user_message_chunk") == "from elsewhere"
+        assert link.window.text().count("Done.") == 2
+
+
+async def test_a_deleted_session_is_an_error_and_ends_nothing_else(server: Server) -> None:
+    async with inside(server, backend="demo") as link:
+        gone = await link.session(server.workspace("gone"))
+        stays = await link.session(server.workspace("stays"))
+        assert server.http.delete(f"/api/v1/sessions/{gone.session_id}").status_code == 204
+        with pytest.raises(acp.RequestError) as caught:
+            await link.prompt(gone.session_id, "hello?")
+        assert caught.value.code == -32002
+        assert (await link.prompt(stays.session_id, "hello")).stop_reason == "end_turn"
 
 
 async def test_prompts_of_many_sessions_run_at_the_same_time(server: Server, gates: Path) -> None:

@@ -102,6 +102,7 @@ class EditorAgent:
         session = await client.create_session({"mode": "chat", "config": given})
         conversation = self._conversation(client, str(session["id"]), cwd)
         conversation.notices += self._passed_over(mcp_servers, additional_directories)
+        conversation.untitled = True
         self._open[conversation.session_id] = conversation
         standing, _runs = await Replay(client, conversation.session_id, cwd).standing()
         conversation.open(standing)
@@ -166,9 +167,11 @@ class EditorAgent:
     @refusing
     async def prompt(self, session_id: str, prompt: Sequence[Block], **_: Any) -> PromptResponse:
         """A message to the session; the answer comes when its turn has ended."""
+        known = self._open.get(session_id)
+        cancels = known.cancels if known is not None else 0
         client = await self._connect()
         conversation = await self._known(client, session_id)
-        answer = await conversation.prompt(message_of(prompt, conversation.cwd))
+        answer = await conversation.prompt(message_of(prompt, conversation.cwd), cancels=cancels)
         if answer.ending.trouble is not None:
             raise failure(answer.ending.trouble, answer.run_id)
         return PromptResponse(stop_reason=answer.ending.stop, usage=answer.ending.usage)

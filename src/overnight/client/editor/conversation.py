@@ -8,6 +8,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from acp.schema import SessionInfoUpdate
+
 from overnight.client.client import Client
 from overnight.client.editor.asking import Asking
 from overnight.client.editor.course import Ending
@@ -15,8 +17,13 @@ from overnight.client.editor.editor import Editor
 from overnight.client.editor.reader import RunReader
 from overnight.client.editor.transcript import Transcript
 from overnight.client.shapes import FINAL
+from overnight.domain.text import first_line
 from overnight.errors import ApprovalPending, InvalidTransition, NotFound, OvernightError
 
+TITLE: Final = 80
+"""Characters of a session's name that is made of its first prompt."""
+KEPT: Final = 16
+"""Ended runs that are remembered."""
 UNHEARD: Final = (
     "The run ended before this message had its turn: it waits in the session, and goes first next time."
 )
@@ -34,9 +41,10 @@ class Standing:
 
 @dataclass(slots=True, kw_only=True)
 class _Waiting:
-    """A prompt whose message no turn has taken yet."""
+    """A prompt that has not been answered."""
 
     run_id: str
+    """The run that is to take it, then the one that has."""
     place: asyncio.Future[tuple[str, int] | None]
     """The turn that took it; None when its run ended before."""
 
@@ -57,6 +65,9 @@ class Conversation:
     ) -> None:
         self.session_id = session_id
         self.cwd = cwd
+        self.untitled = False
+        """The first prompt gives the session its name."""
+        self.cancels = 0
         self.notices: list[str] = []
         """What the user is to be told with the next prompt."""
         self._client = client
@@ -65,12 +76,13 @@ class Conversation:
         self._asking = Asking(client, editor, cwd)
         self._standing = Standing()
         self._readers: dict[str, RunReader] = {}
+        self._known: set[str] = set()
+        """Every run that was ever followed: none is followed again."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, _Waiting] = {}
         self._texts: dict[str, str] = {}
         """Messages that others have posted, until a turn takes them."""
         self._posting = asyncio.Lock()
-        self._cancels = 0
         self._closed: NotFound | None = None
 
     def open(self, standing: Standing, transcript: Transcript | None = None) -> None:
@@ -88,16 +100,21 @@ class Conversation:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def prompt(self, text: str) -> Answer:
-        """Say something, and wait until its turn has ended. Raises what posting a message raises."""
+    async def prompt(self, text: str, *, cancels: int) -> Answer:
+        """Say something, and wait until its turn has ended. Raises what posting a message raises.
+
+        `cancels`: how many there had been when the prompt came; one since then was meant for it.
+        """
         if self._closed is not None:
             raise self._closed
         notices, self.notices = self.notices, []
         await self._editor.show([Transcript("", self.cwd).note(words) for words in notices])
-        cancels = self._cancels
+        if self.untitled:
+            self.untitled = False
+            self._start(self._title(first_line(text, TITLE)), f"name of {self.session_id}")
         waiting, message_id = await self._post(text)
         self._start(self._ask_what_is_open(), f"open approvals of {self.session_id}")
-        if self._cancels != cancels:
+        if self.cancels != cancels:
             await self._cancel_run(waiting.run_id)
         try:
             return await self._answer(waiting)
@@ -105,11 +122,15 @@ class Conversation:
             self._waiting.pop(message_id, None)
 
     async def cancel(self) -> None:
-        """Stop the runs of all prompts that have not been answered. Messages that wait for a turn go on waiting."""
-        self._cancels += 1
+        """Stop the runs of the prompts that wait for their answers, or whatever runs when none does.
+
+        Messages that wait for a turn go on waiting.
+        """
+        self.cancels += 1
         await self._asking.close()
-        live = [run_id for run_id, reader in self._readers.items() if not reader.final]
-        for run_id in live:
+        wanted = {waiting.run_id for waiting in self._waiting.values()}
+        live = {run_id for run_id, reader in self._readers.items() if not reader.final}
+        for run_id in sorted((wanted or live) - {""}):
             await self._cancel_run(run_id)
 
     async def _post(self, text: str) -> tuple[_Waiting, str]:
@@ -169,6 +190,7 @@ class Conversation:
         text = self._texts.pop(message_id, "")
         if waiting is not None:
             if not waiting.place.done():
+                waiting.run_id = run_id
                 waiting.place.set_result((run_id, turn))
         elif self._is_new(run_id, turn) and text:
             await self._editor.show([Transcript(run_id, self.cwd).said(text, message_id)])
@@ -191,14 +213,26 @@ class Conversation:
                 waiting.place.set_exception(error)
 
     def _read(self, run_id: str, after: int, transcript: Transcript | None = None) -> None:
-        if run_id in self._readers:
+        if run_id in self._known:
             return
+        self._forget()
+        self._known.add(run_id)
         reader = RunReader(
             self._client, self._editor, self._asking, transcript or Transcript(run_id, self.cwd),
             run_id=run_id, cwd=self.cwd, lost=self._lost,
         )  # fmt: skip
         self._readers[run_id] = reader
         self._start(reader.read(after), f"follow {run_id}")
+
+    async def _title(self, name: str) -> None:
+        await self._client.patch_session(self.session_id, name=name)
+        await self._editor.show([SessionInfoUpdate(session_update="session_info_update", title=name)])
+
+    def _forget(self) -> None:
+        """Let go of what has ended long ago; a prompt that was just answered may still look at the latest ones."""
+        ended = [run_id for run_id, reader in self._readers.items() if reader.final]
+        for run_id in ended[:-KEPT]:
+            del self._readers[run_id]
 
     async def _ask_what_is_open(self) -> None:
         found = await self._client.approvals(session_id=self.session_id, state="pending")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from acp.interfaces import Client as Connection
-from acp.schema import CurrentModeUpdate, DeniedOutcome, PermissionOption, ToolCallUpdate
+from acp.schema import DeniedOutcome, PermissionOption, SessionInfoUpdate, ToolCallUpdate
 
 from overnight.client.editor.transcript import Update
 
@@ -27,7 +27,7 @@ class Editor:
         self._transport = transport
         self._session = session_id
 
-    async def show(self, updates: Iterable[Update | CurrentModeUpdate]) -> None:
+    async def show(self, updates: Iterable[Update | SessionInfoUpdate]) -> None:
         """Send updates of the session, in order."""
         for update in updates:
             await self._connection.session_update(self._session, update)
