@@ -80,9 +80,7 @@ class AskBudget:
 Step = Complete | Fail | NextTurn | Again | Fallback | Pause | AskBudget
 
 
-def next_step(
-    run: Run, result: TurnResult, *, now_ms: int, timing: Timing, more: bool = False
-) -> Step:
+def next_step(run: Run, result: TurnResult, *, now_ms: int, timing: Timing, more: bool = False) -> Step:
     """Decide. `run` has this turn's amounts in its stats and idle turns already; `more`: messages wait in a chat."""
     if result.met is not None and run.spec.mode != "chat":
         return Complete(completion=result.met)
@@ -93,7 +91,9 @@ def next_step(
         return _after_failure(run, result.failure, budget, now_ms, timing)
     if result.interrupted:
         return budget or NextTurn()
-    return _after_message(run, budget, more=more) if run.spec.mode == "chat" else _after_completed(run, budget)
+    return (
+        _after_message(run, budget, more=more) if run.spec.mode == "chat" else _after_completed(run, budget)
+    )
 
 
 def _after_message(run: Run, budget: Step | None, *, more: bool) -> Step:
