@@ -16,6 +16,8 @@ from overnight.ports.backend import TurnStart
 CAPABILITIES = Capabilities(
     resume=True, interrupt=True, approvals=True, deltas=True, usage=True, exit_codes=True, file_events=True
 )
+NODE = ("NODE_*",)
+"""Variables by which a run could have Node.js load something else."""
 _CPUS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from overnight.backends.acp.agent import Agent, Credentials, Equipment, node_script
+from overnight.backends.acp.agent import CAPABILITIES, NODE, Agent, Credentials, Equipment, node_script
 from overnight.backends.process.settings import ProgramSettings
 from overnight.ports.backend import TurnStart
 
@@ -33,6 +34,7 @@ def claude(node: str | None) -> Agent:
             probe=_ask,
         ),
         versions=((0, 100, 0), (0, 101, 0)),
+        capabilities=replace(CAPABILITIES, reserved_environment=("CLAUDE_*", "ANTHROPIC_*", *NODE)),
     )
 
 

@@ -194,6 +194,11 @@ class AcpCodec:
             return self._withdrawn(message.params.get("requestId"))
         if message.method != "session/update":
             return [Custom(name=f"acp.{message.method}"[:200], data=message.params)]
+        if self._notes.session is not None and message.params.get("sessionId") not in {
+            None,
+            self._notes.session,
+        }:
+            return []  # a helper of the agent's own, whose words are for the agent
         told = as_object(message.params.get("update"))
         if told.get("sessionUpdate") == self._script.history_ends_with:
             self._history_over = True

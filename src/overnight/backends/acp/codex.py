@@ -25,7 +25,7 @@ def codex() -> Agent:
         credentials=Credentials(keys=_KEYS, logins=(".codex/auth.json",), probe=_ask, needed=False),
         versions=((0, 16, 0), (0, 17, 0)),
         version_from_package=True,
-        capabilities=replace(CAPABILITIES, usage=False),
+        capabilities=replace(CAPABILITIES, usage=False, reserved_environment=("CODEX_*", "OPENAI_*")),
         usage="none",
         auth=lambda env: next((method for name, method in _METHODS if name in env), None),
         # Once its stdin is closed it stays for as long as a shell that it keeps for the model.

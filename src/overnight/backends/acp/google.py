@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from overnight.backends.acp.agent import CAPABILITIES, Agent, Credentials, Equipment, node_script
+from overnight.backends.acp.agent import CAPABILITIES, NODE, Agent, Credentials, Equipment, node_script
 from overnight.backends.process.settings import ProgramSettings
 from overnight.ports.backend import TurnStart
 
@@ -36,7 +36,9 @@ def gemini(node: str | None) -> Agent:
             probe=_ask_google,
         ),
         versions=((0, 61, 0), (0, 62, 0)),
-        capabilities=replace(CAPABILITIES, exit_codes=False),
+        capabilities=replace(
+            CAPABILITIES, exit_codes=False, reserved_environment=("GEMINI_*", "GOOGLE_*", *NODE)
+        ),
         usage="quota",
         # It takes our answer that a file is missing for a broken disk, and then writes no new file at all.
         reads=False,
@@ -59,6 +61,7 @@ def qwen(node: str | None) -> Agent:
             probe=_ask_openai,
         ),
         versions=((0, 15, 10), (0, 16, 0)),
+        capabilities=replace(CAPABILITIES, reserved_environment=("QWEN_*", "OPENAI_*", *NODE)),
         usage="chunks",
         error_prefix="[API Error:",
     )

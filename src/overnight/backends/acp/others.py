@@ -50,7 +50,7 @@ def opencode() -> Agent:
         ),
         versions=((1, 18, 33), (1, 19, 0)),
         # What it calls the turn's usage is that of its last step.
-        capabilities=replace(CAPABILITIES, usage=False),
+        capabilities=replace(CAPABILITIES, usage=False, reserved_environment=("OPENCODE_*", "XDG_*")),
         usage="none",
     )
 
@@ -73,6 +73,7 @@ def copilot() -> Agent:
             logins=(".copilot/config.json",),
         ),
         versions=((1, 0, 102), (1, 1, 0)),
+        capabilities=replace(CAPABILITIES, reserved_environment=("COPILOT_*", "GH_TOKEN", "GITHUB_TOKEN")),
         error_prefix="Error: ",
     )
 
