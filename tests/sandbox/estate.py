@@ -279,3 +279,14 @@ def hostile(place: Estate, start: TurnStart) -> Script:
     facts = put(start.workspace / "facts.json", json.dumps(place.facts(start)))
     agent = Path(__file__).with_name("hostile.py")
     return Script(argv=(sys.executable, "-I", "-S", str(agent), str(facts)), programs=(agent,))
+
+
+def run(*argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A short command of a test."""
+    return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+
+
+def failure(told: Told) -> str:
+    """The code of a turn's failure; empty when it did not fail."""
+    found = told.ended.outcome.failure
+    return found.code if found is not None else ""

@@ -1,23 +1,18 @@
 """What a confined agent may do, what it is shown, and what becomes of a turn whose sandbox cannot be made."""
 
-import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.sandbox.estate import SECRET, Estate, Script, estate, put, surroundings
+from tests.sandbox.estate import SECRET, Estate, Script, failure, put, surroundings
 
 from overnight.backends.command.backend import CommandProgram
 from overnight.backends.process.backend import ProcessBackend
-from overnight.backends.process.program import Command
 from overnight.backends.process.settings import ProgramSettings, lend
-from overnight.backends.process.walls import Walls
 from overnight.clock import SystemClock
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.errors import BackendFailure
@@ -25,21 +20,6 @@ from overnight.workspaces.sandbox import Bubblewrap, NoSandbox
 from overnight.workspaces.sandbox_network import Network
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Estate]:
-    with estate() as made:
-        yield made
-
-
-def run(*argv: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-
-
-def failure(told: object) -> str:
-    found = told.ended.outcome.failure  # type: ignore[attr-defined]
-    return found.code if found is not None else ""
 
 
 # -- what may be done ------------------------------------------------------------------------------------------------
@@ -222,58 +202,6 @@ async def test_off_is_a_loopback_of_its_own(place: Estate) -> None:
     assert (shared.lines, alone.lines) == (["reached", "own"], ["nobody", "own"])
 
 
-# -- workspaces that are not what they seem --------------------------------------------------------------------------
-
-
-async def test_another_folder_in_the_place_of_the_workspace_is_refused(place: Estate) -> None:
-    """It was checked, and swapped for a link before the sandbox was made."""
-    start = place.start_of("run_swapped")
-    swap = f"mv {start.workspace} {start.workspace}.kept; {{}} {start.workspace}"
-    writing = Script(argv=("/bin/sh", "-c", "echo mine > notes.txt"))
-    for by in (f"ln -s {place.root}/public", "mkdir"):
-        late = put(
-            place.root / "bwrap-late",
-            f'#!/bin/sh\n[ $# -gt 60 ] && {{ {swap.format(by)}; }}\nexec bwrap "$@"\n',
-        )
-        late.chmod(0o755)
-        sandbox = Bubblewrap(surroundings(place.root), program=late, network=Network())
-        assert sandbox.try_out().works
-        told = await place.tell(writing, start, sandbox)
-        assert failure(told) == "sandbox_failed", told
-        start.workspace.unlink() if start.workspace.is_symlink() else start.workspace.rmdir()
-        Path(f"{start.workspace}.kept").rename(start.workspace)
-        start = replace(place.start_of("run_swapped"), workspace_id=start.workspace_id)
-    start.workspace.rename(start.workspace.with_name("kept"))
-    start.workspace.symlink_to(place.root / "public")
-    with pytest.raises(BackendFailure, match="another folder"):
-        await place.begin(writing, start)
-    assert (place.root / "public/notes.txt").read_text() == "known to all"
-
-
-async def test_links_in_git_lead_the_guards_nowhere(place: Estate) -> None:
-    start = place.start_of("run_links")
-    shutil.rmtree(start.workspace / ".git/modules")
-    (start.workspace / ".git/modules").symlink_to(place.root / "public")
-    shutil.rmtree(start.workspace / ".claude")
-    (start.workspace / ".claude").symlink_to(place.root / "public")
-    told = await place.tell(Script(argv=("/bin/sh", "-c", "echo x > .claude/notes.txt; echo lived")), start)
-    assert told.lines == ["lived"]
-    assert (place.root / "public/notes.txt").read_text() == "known to all"
-
-
-async def test_a_git_file_is_kept_and_never_opens_what_lies_outside(place: Estate) -> None:
-    start = place.start_of("run_gitfile")
-    shutil.rmtree(start.workspace / ".git")
-    outside = place.root / "repository"
-    run("git", "init", "-q", "--bare", str(outside))
-    put(start.workspace / ".git", f"gitdir: {outside}\n")
-    line = f"echo 'gitdir: evil' > .git; mv .git x; echo x > {outside}/config; echo lived"
-    told = await place.tell(Script(argv=("/bin/sh", "-c", line)), start)
-    assert told.lines == ["lived"]
-    assert (start.workspace / ".git").read_text() == f"gitdir: {outside}\n"
-    assert (outside / "config").read_text() != "x\n"
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only a server that runs as root meets folders of other users")
 async def test_a_root_that_could_not_write_says_so_before_the_agent_finds_out(place: Estate) -> None:
     start = place.start_of("run_foreign")
@@ -348,104 +276,3 @@ async def test_a_preflight_no_longer_complains_of_the_programs_own_sandbox(place
     check = await place.backend(Complaining(argv=("/bin/true",))).check()
     assert (check.status, check.problems) == ("ok", ())
     assert check.capabilities.sandbox == ("read_only", "workspace_write", "full_access")
-
-
-async def test_what_an_agent_asks_to_be_run_opens_nothing(place: Estate) -> None:
-    """Terminals of agents: the program and PATH that they name are not the operator's."""
-    start = place.start_of("run_asked")
-    ssh = place.root / "user/.ssh"
-    command = Command(
-        argv=("/bin/cat", f"{ssh}/id_ed25519"), env={"PATH": f"{ssh}:/usr/bin:/bin"}, cwd=start.workspace
-    )
-    walls = Walls(sandbox=place.sandbox, start=start)
-    asked = [
-        await walls.around_asked(command, path="/usr/bin:/bin"),
-        await walls.around_asked(replace(command, argv=(f"{ssh}/id_ed25519",)), path="/usr/bin:/bin"),
-    ]
-    for confined in asked:
-        assert str(ssh) not in confined.argv[: confined.argv.index("--")]
-        ran = run(*confined.argv, env=dict(confined.env))
-        assert SECRET not in ran.stdout
-        assert ran.returncode != 0
-
-
-MOUNT_LATER = """
-import anyio, json, subprocess
-from tests.sandbox.estate import Script, estate, finish
-from overnight.testing.signals import eventually
-async def main():
-    with estate() as place:
-        point = place.root / "mount-point"
-        point.mkdir()
-        line = f"echo ready; until [ -e go ]; do sleep 0.02; done; ls {point} | wc -l; touch {point}/planted"
-        start = place.start_of()
-        turn = await place.begin(Script(argv=("/bin/sh", "-c", line)), start)
-        await eventually(lambda: (start.folder / "stdout").stat().st_size)
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(point)], check=True)
-        (point / "new").touch()
-        (start.workspace / "go").touch()
-        told = await finish(turn)
-        print(json.dumps([told.lines, told.errors, place.sandbox.trial.note, sorted(p.name for p in point.iterdir())]))
-        subprocess.run(["umount", str(point)], check=True)
-anyio.run(main)
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something on the host")
-def test_what_the_host_mounts_later_does_not_come_in() -> None:
-    """On hosts whose mounts are shared, as systemd makes them; this one may have others, so it is made so."""
-    line = f"mount --make-rshared / && exec {sys.executable} -c '{MOUNT_LATER}'"
-    ran = run(
-        "unshare",
-        "--mount",
-        "--propagation",
-        "shared",
-        "sh",
-        "-c",
-        line,
-        env={**os.environ, "PYTHONPATH": "."},
-    )
-    assert ran.returncode == 0, ran.stderr
-    lines, errors, note, found = json.loads(ran.stdout.splitlines()[-1])
-    assert lines == ["ready", "0"]
-    assert "Read-only file system" in errors
-    assert (note, found) == ("network on", ["new"])
-
-
-@pytest.mark.parametrize(
-    "name, target, does",
-    [
-        (".vscode", "public", "echo mine > {root}/public/notes.txt; echo mine > .vscode/notes.txt"),
-        (".mcp.json", "data/overnight.db", "cat .mcp.json {root}/data/overnight.db"),
-        (".claude", "data", "cat .claude/overnight.db {root}/data/overnight.db"),
-        (".git/modules", "public", "echo mine > {root}/public/notes.txt; echo mine > .git/modules/notes.txt"),
-        ("my-hooks", "user/.ssh", "cat my-hooks/id_ed25519 {root}/user/.ssh/id_ed25519"),
-    ],
-)
-async def test_a_guard_that_becomes_a_link_opens_nothing(
-    place: Estate, name: str, target: str, does: str
-) -> None:
-    """Another process of the same agent swaps it for a link between the look at it and the mount."""
-    start = place.start_of(f"run_late_{name.strip('.').replace('/', '-')}")
-    work = start.workspace
-    swap = f"mv {work}/{name} {work}/kept && ln -sr {place.root}/{target} {work}/{name}"
-    late = put(place.root / "bwrap-late", f'#!/bin/sh\n[ $# -gt 60 ] && {{ {swap}; }}\nexec bwrap "$@"\n')
-    late.chmod(0o755)
-    sandbox = Bubblewrap(surroundings(place.root), program=late, network=Network())
-    assert sandbox.try_out().works
-    told = await place.tell(Script(argv=("/bin/sh", "-c", does.format(root=place.root))), start, sandbox)
-    assert SECRET not in told.lines
-    assert (place.root / "public/notes.txt").read_text() == "known to all"
-    assert failure(told) == "sandbox_failed"
-
-
-async def test_the_agents_environment_steers_nothing_but_the_agent(place: Estate) -> None:
-    """Not the sandbox that is made around it, nor the last look: what an agent asks to be run has variables too."""
-    asked = {
-        "LD_DEBUG": "files", "LD_DEBUG_OUTPUT": f"{place.root}/public/loader", "BASH_ENV": f"{place.root}/public/x",
-        "BASH_FUNC_stat%%": "() { echo mine; }", "PATH": "/nonexistent:/usr/bin:/bin", "PLAIN": "a b",
-    }  # fmt: skip
-    script = Script(argv=("/bin/sh", "-c", 'echo "$LD_DEBUG $PLAIN $PATH"'), env=asked)
-    told = await place.tell(script, place.start_of())
-    assert sorted(path.name for path in (place.root / "public").iterdir()) == ["notes.txt"]
-    assert told.last == "files a b /nonexistent:/usr/bin:/bin"
