@@ -22,7 +22,7 @@ class Capabilities:
     exit_codes: bool = False
     file_events: bool = False
     sandbox: tuple[str, ...] = ()
-    """The sandbox levels that the program enforces by itself."""
+    """The sandbox levels that hold for it on this host, by itself or by what stands around it."""
     workspace: bool = True
     """Whether it works in the workspace at all: without, there is no watcher and no diff."""
     reserved_environment: tuple[str, ...] = ()
