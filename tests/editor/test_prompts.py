@@ -30,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, gates: Path) -> Iterator[Se
     scripts: dict[str, list[Any]] = {
         "demo": [["print", "I look around."], {"write": ["made.txt", "one\ntwo\n"]}, ["print", "Done."]],
         "bad": [["stderr", "no luck today"], ["exit", 3]],
+        "tired": [[["exit", 75]], [["print", "fine $TURN"]]],
         "slow": [
             [["print", "turn $TURN"], {"wait_for": [str(gates / "slow")]}, ["print", "end $TURN"]],
             [["print", "turn $TURN"]],
@@ -69,6 +70,26 @@ async def test_a_failed_run_is_an_error_that_says_why(server: Server) -> None:
         assert "exit status 3: no luck today" in str(caught.value)
         assert _data(caught)["code"] == "agent_exit"
         assert _data(caught)["run_id"].startswith("run_")
+
+
+async def test_a_run_that_is_paused_since_its_agent_cannot_be_had_goes_on_with_the_next_prompt(
+    server: Server,
+) -> None:
+    async with inside(server, backend="tired") as link:
+        session = await link.session(server.workspace("tired"))
+        path = f"/api/v1/sessions/{session.session_id}"
+        config = server.http.get(path).json()["config"] | {"limits": {"attempts": 1}}
+        assert server.http.patch(path, json={"config": config}).status_code == 200
+        with pytest.raises(acp.RequestError) as caught:
+            await link.prompt(session.session_id, "one")
+        assert _data(caught)["retryable"] is True
+        assert server.run(_data(caught)["run_id"])["state"] == "paused"
+        assert (await link.prompt(session.session_id, "two")).stop_reason == "end_turn"
+        runs = server.http.get(f"{path}/runs").json()["items"]
+        assert [(run["state"], run["turn"]) for run in runs] == [
+            ("completed", 3)
+        ]  # the failed one, the same again, the second
+        assert link.window.text().count("fine") == 2
 
 
 async def test_a_second_prompt_waits_for_its_turn(server: Server, gates: Path) -> None:
