@@ -14,8 +14,8 @@ from overnight.clock import SystemClock
 
 
 def real_program(name: Name, path: Path, url: str) -> AcpProgram:
-    """Talks to the model server at `url`."""
-    environment, args, model = _MAKERS[name](url)
+    """The program, configured for that."""
+    environment, args, model = made_for(name, url)
     settings = ProgramSettings(
         name=name, program=path, args=args, environment=environment, model=model, host=HOST
     )
@@ -23,6 +23,12 @@ def real_program(name: Name, path: Path, url: str) -> AcpProgram:
 
 
 Made = tuple[dict[str, str], tuple[str, ...], str | None]
+"""Environment, arguments and model."""
+
+
+def made_for(name: Name, url: str) -> Made:
+    """What makes the program talk to the model server at `url`."""
+    return _MAKERS[name](url)
 
 
 def _gemini(url: str) -> Made:

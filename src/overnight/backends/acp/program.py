@@ -37,6 +37,11 @@ class AcpProgram:
         """See `Program.capabilities`."""
         return self._agent.capabilities
 
+    @property
+    def patience_s(self) -> float:
+        """See `TalkingProgram.patience_s`."""
+        return self._agent.patience_s
+
     def command(self, start: TurnStart) -> Command:
         """See `Program.command`."""
         found = self._executable()
@@ -52,7 +57,6 @@ class AcpProgram:
             cwd=start.workspace,
             stdin=self.codec(start).opening,
             close_stdin=False,
-            patience_s=self._agent.patience_s,
             programs=found.programs,
             readable=found.readable,
             writable=(*lent, *equipment.writable),

@@ -93,7 +93,7 @@ class ProcessBackend:
                 message = f"no keeper: {str(error) or type(error).__name__}"
                 raise BackendFailure(message, code="keeper_failed", retryable=True) from error
             keeper = found
-        holding = self._holding(start, store_input, 2 if command.stdin else 1, command.patience_s)
+        holding = self._holding(start, store_input, 2 if command.stdin else 1)
         return ProcessTurn(keeper, TurnOutput(start.folder, codec), codec, holding)
 
     async def adopt(self, start: TurnStart, store_input: StoreInput) -> ProcessTurn | None:
@@ -123,9 +123,8 @@ class ProcessBackend:
     async def _attach(self, start: TurnStart) -> KeeperClient | Dead:
         return await attach(start.folder, start.token, self._spawner.secrets, self._data_dir)
 
-    def _holding(
-        self, start: TurnStart, store_input: StoreInput, next_input: int, patience_s: float = 5.0
-    ) -> Holding:
+    def _holding(self, start: TurnStart, store_input: StoreInput, next_input: int) -> Holding:
+        program = self._program
         return Holding(
             attach=partial(self._attach, start),
             store_input=store_input,
@@ -133,7 +132,7 @@ class ProcessBackend:
             renewal=self._renewal,
             refusal=Walls(sandbox=self._sandbox, start=start).refusal,
             hands=self._hands(start),
-            patience_s=patience_s,
+            patience_s=program.patience_s if isinstance(program, TalkingProgram) else 0.0,
         )
 
     def _hands(self, start: TurnStart) -> Hands | None:

@@ -28,8 +28,6 @@ class Command:
     """Whether stdin is closed after it; agents wait for that."""
     interrupt: Interrupt | None = None
     """The program's own way to end a turn early; None goes straight to SIGTERM."""
-    patience_s: float = 5.0
-    """How long it may take to end once its work is done and its stdin is closed; then it is ended."""
     programs: tuple[Path, ...] = ()
     """Programs that it starts besides `argv[0]`: a sandbox shows them, wherever they lie."""
     readable: tuple[Path, ...] = ()

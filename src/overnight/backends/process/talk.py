@@ -150,6 +150,11 @@ class Talking(Codec, Protocol):
 class TalkingProgram(Program, Protocol):
     """A program whose codec talks back."""
 
+    @property
+    def patience_s(self) -> float:
+        """How long it may take to end once its work is done and its stdin is closed; then it is ended."""
+        ...
+
     def tool_environment(self, start: TurnStart) -> Mapping[str, str]:
         """The whole environment of commands that are run for the agent: without what only the agent may know."""
         ...

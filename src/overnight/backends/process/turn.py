@@ -69,7 +69,7 @@ class Holding:
     hands: Hands | None = None
     """For a codec that talks back."""
     patience_s: float = 5.0
-    """See `Command.patience_s`."""
+    """See `TalkingProgram.patience_s`."""
 
 
 class ProcessTurn:
