@@ -303,3 +303,19 @@ async def test_a_decider_decides_under_their_own_name(stage: Stage) -> None:
         assert refused.status_code == 403, who
     decided = await people["decider"].post(f"/api/v1/approvals/{approval.id}/resolve", json=body)
     assert (decided.status_code, decided.json()["decision"]["by"]) == (200, "usr_decider")
+
+
+async def test_keys_of_two_people_are_not_mixed_up(stage: Stage) -> None:
+    owner = stage.client()
+    session, _ = await shared_session(owner)
+    bob = stage.client(await stage.token(owner="usr_bob", name="laptop"))
+    await owner.post(f"{API}/{session}/share", json={"user": "usr_bob", "role": "operator"})
+    key = {"Idempotency-Key": "k1"}
+    said = [
+        (await client.post(f"{API}/{session}/messages", json={"text": "hello"}, headers=key)).json()[
+            "message"
+        ]
+        for client in (owner, bob, bob, owner)
+    ]
+    assert [message["by"] for message in said] == ["usr_local", "usr_bob", "usr_bob", "usr_local"]
+    assert len({message["id"] for message in said}) == 2

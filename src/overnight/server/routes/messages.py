@@ -27,12 +27,14 @@ async def post_message(
     A chat run is started when none is live. With `when: now` the text goes into the run that is live, as a steer
     does; `steer_how` says by which way. Without a live run that is the same as `after_turn`.
     """
+    whose = f" by {here.caller.user}" if here.caller.share else ""
+    route = f"POST /sessions/{session_id}/messages{whose}"
     posted = await here.services.chat.post(
         SessionId(session_id),
         body.text,
         body.when,
         here.caller.principal,
-        idempotency=idempotency_of(f"POST /sessions/{session_id}/messages", idempotency_key, body),
+        idempotency=idempotency_of(route, idempotency_key, body),
     )
     document = {
         "message": message_resource(posted.message),
