@@ -74,7 +74,7 @@ class Server:
             "OVERNIGHT_TOKEN": TOKEN,
             "OVERNIGHT_WORKSPACE_ROOTS": str(self.root / "work"),
             "OVERNIGHT_LOG_FILE": str(self.root / "server.log"),
-            # Scripted agents keep their notes beside the configuration and tell the host's pids: tests/sandbox confines.
+            # Scripted agents keep notes beside the configuration and tell the host's pids: tests/sandbox confines.
             "OVERNIGHT_SANDBOX_MODE": "off",
             **self.environment,
         }
