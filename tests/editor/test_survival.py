@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tests.e2e.harness import Server
 from tests.editor.driver import Link, editor, inside
 
 from overnight.config import server_file
+from overnight.testing.agents import ACP_AGENT
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
@@ -76,6 +79,30 @@ async def test_a_server_killed_during_a_prompt_comes_back_and_nothing_is_told_tw
         assert lines == [*(f"line {number}" for number in range(1, 21)), "the end"]
         assert "worked on meanwhile" in link.window.text("agent_thought_chunk")
         assert "connection lost" in link.words()
+
+
+async def test_a_message_that_is_cut_by_a_kill_is_told_once(serve: Start, tmp_path: Path) -> None:
+    moves = [
+        ["say", "one "],
+        ["say", "two "],
+        ["wait_for", str(tmp_path / "gate")],
+        ["say", "three"],
+        ["think", "so"],
+    ]
+    command = json.dumps([sys.executable, str(ACP_AGENT), json.dumps({"turns": [moves]})])
+    server = serve({}, config=f'[backends.speaker]\nkind = "acp"\ncommand = {command}\n')
+    async with inside(server, backend="speaker") as link:
+        session = await link.session(server.workspace())
+        prompt = link.prompt(session.session_id, "go")
+        await link.window.until(lambda: link.window.text() == "one two ", "the first pieces")
+        server.kill()
+        server.start()
+        (tmp_path / "gate").touch()
+        assert (await prompt).stop_reason == "end_turn"
+        assert link.window.text() == "one two three"
+        assert [text for text in link.window.text("agent_thought_chunk").splitlines() if text[0] != "["] == [
+            "so"
+        ]
 
 
 async def test_a_spent_budget_is_put_to_the_user_who_raises_it(server: Server) -> None:

@@ -25,7 +25,7 @@ def log(name: str) -> list[dict[str, Any]]:
 
 
 def told(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    transcript = Transcript("run_1", "/work")
+    transcript = Transcript("run_1", "/repo")
     updates = [update for item in items for update in transcript.feed(item)]
     return [update.model_dump(mode="json", by_alias=True, exclude_none=True) for update in updates]
 
@@ -128,7 +128,7 @@ def test_a_file_that_a_tool_call_shows_is_not_shown_again() -> None:
     updates = told([started, event("file.written", path="src/a.py", added_lines=1)])
     assert [one["title"] for one in updates] == ["write_file src/a.py"]
     assert updates[0]["kind"] == "edit"
-    assert updates[0]["locations"] == [{"path": "/work/src/a.py"}]
+    assert updates[0]["locations"] == [{"path": "/repo/src/a.py"}]
 
 
 @pytest.mark.parametrize(
@@ -243,4 +243,4 @@ def test_a_budget_is_raised_to_an_amount_that_is_shown() -> None:
     assert raised is not None
     assert raised.changes == {"limits": {"cost_usd": 3.0}}
     assert choice_of(BUDGET, "nonsense") is None
-    assert tool_call_of(BUDGET, "apr_1", "/work").kind == "think"
+    assert tool_call_of(BUDGET, "apr_1", "/repo").kind == "think"
