@@ -41,7 +41,7 @@ test: setup ## run every test, those with the real agent programs among them (AR
 
 test-agents: setup ## fetch every pinned agent program (about 2 GB) and drive each one (ARGS=…)
 	@$(PY) -m overnight.testing.agents install all
-	@OVERNIGHT_TEST_AGENTS=1 $(PY) -m pytest -m real_agents tests/backends tests/sandbox $(ARGS)
+	@OVERNIGHT_TEST_AGENTS=1 $(PY) -m pytest -m real_agents tests/backends tests/sandbox tests/e2e $(ARGS)
 
 check: setup ## lint, formatting, types, import law, and reference pages that match the code
 	@failed=""; step() { echo "check: $$1"; "$${@:2}" || failed+="; $$1"; }; \
