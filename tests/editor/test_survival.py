@@ -105,6 +105,18 @@ async def test_a_message_that_is_cut_by_a_kill_is_told_once(serve: Start, tmp_pa
         ]
 
 
+async def test_a_prompt_while_the_server_is_away_waits_for_it(serve: Start) -> None:
+    server = serve({"demo": [["print", "answer $TURN"]]})
+    async with editor(server.env(), server.root, "--backend", "demo") as link:
+        session = await link.session(server.workspace())
+        server.kill()
+        prompt = link.prompt(session.session_id, "go")
+        await eventually(lambda: "connection lost" in link.words(), what="the loss is noticed")
+        server.start()
+        assert (await prompt).stop_reason == "end_turn"
+        assert link.window.text() == "answer 1\n"
+
+
 async def test_a_spent_budget_is_put_to_the_user_who_raises_it(server: Server) -> None:
     async with inside(server, backend="spender") as link:
         session_id, first, second = await spend(link, server)

@@ -244,3 +244,21 @@ def test_a_budget_is_raised_to_an_amount_that_is_shown() -> None:
     assert raised.changes == {"limits": {"cost_usd": 3.0}}
     assert choice_of(BUDGET, "nonsense") is None
     assert tool_call_of(BUDGET, "apr_1", "/repo").kind == "think"
+
+
+def test_the_answers_to_a_question_are_options_and_a_rule_is_shown_exactly() -> None:
+    answers = [
+        {"id": "blue", "label": "Blue", "kind": "answer"},
+        {
+            "id": "allow_always", "label": "Always", "kind": "allow_always",
+            "rule": {"effect": "allow", "tool": "execute", "command": "make test", "exact": True, "argv": None},
+        },
+    ]  # fmt: skip
+    question = {**BUDGET, "kind": "question", "options": answers, "context": {"action": "other"}}
+    assert [(one.option_id, one.kind, one.name) for one in options_of(question)] == [
+        ("blue", "allow_once", "Blue"),
+        ("allow_always", "allow_always", "Always: tool execute, command make test"),
+    ]
+    chosen = choice_of(question, "blue")
+    assert chosen is not None
+    assert (chosen.option, chosen.digest, chosen.changes) == ("blue", "d", None)

@@ -18,11 +18,15 @@ from overnight.errors import ConfigInvalid
 if TYPE_CHECKING:
     from acp import Agent
 
-    from overnight.client import Client
+    from overnight.client import Client, Endpoint
     from overnight.config.sources import Sources
 
 RESTART_S: Final = 2.0
 """A server that was started for the editor, and is gone for so long while work is followed, is started again."""
+
+GRACE_S: Final = 10.0
+"""A server that somebody else has started gets so long to come back before one is started in its place."""
+LOOK_S: Final = 0.1
 
 
 def acp(
@@ -109,7 +113,7 @@ class _Server:
         from overnight.client import Client
 
         async with self._starting:
-            running = locate(self._sources)
+            running = await self._running()
             endpoint = running or await found(self._sources, start=True)
             self._ours |= running is None
             if self._client is None:
@@ -118,6 +122,18 @@ class _Server:
                     locate=lambda: locate(self._sources),
                 )  # fmt: skip
         return self._client
+
+    async def _running(self) -> Endpoint | None:
+        """The server that runs now. One of somebody else's that is away may just be started again."""
+        from overnight.cli.connect import locate
+
+        theirs = self._client is not None and not self._ours
+        tries = round(GRACE_S / LOOK_S) if theirs else 0
+        for _ in range(tries):
+            if endpoint := locate(self._sources):
+                return endpoint
+            await asyncio.sleep(LOOK_S)
+        return locate(self._sources)
 
     def lost(self, why: str) -> None:
         """A stream was cut."""

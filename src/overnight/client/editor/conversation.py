@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -16,12 +17,23 @@ from overnight.client.editor.course import Ending
 from overnight.client.editor.editor import Editor
 from overnight.client.editor.reader import RunReader
 from overnight.client.editor.transcript import Transcript
-from overnight.client.shapes import FINAL
+from overnight.client.shapes import FINAL, Posted
 from overnight.domain.text import first_line
-from overnight.errors import ApprovalPending, InvalidTransition, NotFound, OvernightError
+from overnight.errors import (
+    ApprovalPending,
+    InvalidTransition,
+    NotFound,
+    OvernightError,
+    StreamTrimmed,
+    Unavailable,
+    Unreachable,
+)
 
 TITLE: Final = 80
 """Characters of a session's name that is made of its first prompt."""
+PATIENCE_S: Final = 30.0
+"""How long a message waits for a server that is away."""
+REST_S: Final = 0.5
 KEPT: Final = 16
 """Ended runs that are remembered."""
 UNHEARD: Final = (
@@ -135,7 +147,7 @@ class Conversation:
 
     async def _post(self, text: str) -> tuple[_Waiting, str]:
         async with self._posting:
-            posted = await self._client.post_message(self.session_id, text)
+            posted = await self._posted(text)
             message_id, run = str(posted["message"]["id"]), cast("Mapping[str, Any]", posted["run"] or {})
             place: asyncio.Future[tuple[str, int] | None] = asyncio.get_running_loop().create_future()
             waiting = self._waiting[message_id] = _Waiting(run_id=str(run.get("id", "")), place=place)
@@ -144,6 +156,18 @@ class Conversation:
         if run.get("state") == "paused":
             await self._go_on(waiting.run_id)
         return waiting, message_id
+
+    async def _posted(self, text: str) -> Posted:
+        """Hand the message over, once, also when the server is just being started again."""
+        key, loop = secrets.token_hex(16), asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_S
+        while True:
+            try:
+                return await self._client.post_message(self.session_id, text, key=key)
+            except (Unreachable, Unavailable):
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(REST_S)
 
     async def _answer(self, waiting: _Waiting) -> Answer:
         place = await waiting.place
@@ -155,13 +179,19 @@ class Conversation:
         self._read(run_id, 0)
         return Answer(ending=await self._readers[run_id].ended(turn), run_id=run_id)
 
-    async def _follow(self) -> None:
+    async def _follow(self, after: int = 0) -> None:
         try:
-            stream = self._client.follow_session(self.session_id, lost=self._lost)
+            stream = self._client.follow_session(self.session_id, after, lost=self._lost)
             async with aclosing(stream) as events:
                 async for event in events:
                     await self._heard(cast("Mapping[str, Any]", event))
             self._end(NotFound(f"{self.session_id} was deleted"))
+        except StreamTrimmed as error:
+            # The beginning of a long log may be gone; nothing in it would be shown.
+            earliest = error.extra.get("earliest")
+            if not isinstance(earliest, int) or earliest <= after + 1:
+                raise
+            await self._follow(earliest - 1)
         except OvernightError as error:
             self._end(
                 NotFound(f"{self.session_id} is not followed any more: {error.detail}", mend=error.mend)
