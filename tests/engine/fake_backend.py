@@ -160,15 +160,18 @@ class FakeTurn:
         self._agent.renewed += 1
 
     def open_asks(self) -> tuple[Asked, ...]:
-        seen = {u.key for u in self._agent.updates[: self._position] if isinstance(u, Asked)}
-        return tuple(
-            ask for key, ask in self._agent.asks.items() if key in seen and key not in self._agent.answers
-        )
+        """By what was read: a codec knows nothing of what stands behind its position."""
+        read = self._agent.updates[: self._position]
+        asked = {update.key: update for update in read if isinstance(update, Asked)}
+        for update in read:
+            if isinstance(update, Withdrawn):
+                asked.pop(update.key, None)
+        return tuple(ask for key, ask in asked.items() if key not in self._agent.answers)
 
     async def answer(self, key: str, verdict: Verdict) -> bool:
         self._fenced()
         agent = self._agent
-        if key not in agent.asks or key in agent.answers or agent.ended is not None:
+        if all(ask.key != key for ask in self.open_asks()) or agent.ended is not None:
             return False
         agent.answers[key] = verdict
         agent.answered.set()

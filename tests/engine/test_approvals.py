@@ -204,6 +204,30 @@ async def test_an_agent_may_withdraw_its_question(rig: Make) -> None:
     await server.control(run, "cancel")
 
 
+async def test_of_two_questions_one_is_withdrawn_and_the_run_names_the_other(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        first = asyncio.ensure_future(agent.ask("a", command("one")))
+        second = asyncio.ensure_future(agent.ask("b", command("two")))
+        await agent.go.wait()
+        first.cancel()
+        agent.withdraw("a")
+        await second
+
+    server, run, backend = await started(rig, script)
+    one, two = await server.pending(run, 2)
+    backend.agents[0].go.set()
+
+    async def is_withdrawn() -> bool:
+        return (await server.approvals.get(one.id, None)).state == "cancelled"
+
+    await eventually(is_withdrawn)
+    still = await server.run(run)
+    assert still.waiting_for is not None
+    assert (still.state, still.waiting_for.approval_id) == (State.BLOCKED, two.id)
+    await server.decide(two, "allow_once")
+    await server.until(run, State.COMPLETED)
+
+
 async def test_an_agent_that_ends_in_order_waits_for_nothing(rig: Make) -> None:
     async def script(agent: FakeAgent) -> None:
         asking = asyncio.ensure_future(agent.ask("a", command()))

@@ -1,14 +1,18 @@
 """Where the decision comes late: the server was killed, the agent died, or it has waited too long."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from tests.engine.asking import ASKING, asks, command, edit, said, started
 from tests.engine.conftest import Make, fake
+from tests.engine.fake_backend import FakeAgent
 
+from overnight.domain.run import Position
 from overnight.domain.states import State
+from overnight.engine import worker
 from overnight.engine.policy import RunPolicy
-from overnight.errors import ApprovalPending
+from overnight.errors import ApprovalOver, ApprovalPending
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
@@ -155,3 +159,41 @@ async def test_a_waiting_run_can_be_paused_and_goes_back_to_its_question(rig: Ma
     assert (await second.run(run)).state is State.PAUSED
     await second.control(run, "resume")
     await second.until(run, State.COMPLETED)
+
+
+async def test_a_withdrawal_that_was_read_but_not_recorded_is_found_by_the_next_server(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        asking = asyncio.ensure_future(agent.ask("p", command()))
+        await agent.go.wait()
+        asking.cancel()
+        agent.withdraw("p")
+        await agent.forever()
+
+    server, run, backend = await started(rig, script)
+    await server.pending(run)
+    await server.crash()
+    backend.agents[0].go.set()
+    await eventually(lambda: len(backend.agents[0].updates) == 2)
+    second = await rig(backend, root=server.root, supervise=False)
+    await second.store.write(lambda tx: tx.turns.advance(run.pk, 1, 1, Position(stdout=2), 0))
+    await second.supervisor.start()
+    going = await second.until(run, State.RUNNING)
+    assert going.waiting_for is None
+    assert await second.store.read(lambda tx: tx.approvals.pending(run.pk)) == ()
+    await second.control(run, "cancel")
+
+
+async def test_what_cannot_be_taken_up_again_ends_the_run_although_it_waits(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its backend is not configured any more; nobody could ever pass the decision on."""
+    monkeypatch.setattr(worker, "LONGEST_REST_S", 0.01)
+    server, run, _ = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    await server.crash()
+    second = await rig(fake(name="other"), root=server.root)
+    failed = await second.until(run, State.FAILED)
+    assert failed.error is not None
+    assert failed.error.code == "internal"
+    with pytest.raises(ApprovalOver):
+        await second.decide(approval, "allow_once")

@@ -70,6 +70,7 @@ class Desk:
         if not asks and self._run.state is not State.BLOCKED:
             return
         await self._see(self._run)
+        await self._forget_all_but({ask.key for ask in asks})
         await self.asked(asks)
         for request in await self._shop.uow.read(lambda tx: tx.requests.pending(self._run.pk)):
             if request.kind == "decide":
@@ -107,9 +108,18 @@ class Desk:
             approval = tx.approvals.of_request(run.pk, self._turn.number, self._turn.attempt, key)
             if approval is None or approval.state != "pending":
                 return run
-            moves.withdraw(tx, run, approval, "the agent withdrew it", now_ms)
-            if run.state is State.BLOCKED and not tx.approvals.pending(run.pk):
-                return questions.unblock(tx, run, now_ms, {"reason": "withdrawn"})
+            return questions.withdrawn(tx, run, approval, now_ms)
+
+        await self._see(await self._recorder.write(unit))
+
+    async def _forget_all_but(self, open_keys: set[str]) -> None:
+        """The former holder may have ended after it had read that a question is withdrawn, and before it said so."""
+
+        def unit(tx: Transaction, run: Run, now_ms: int) -> Run:
+            place = (self._turn.number, self._turn.attempt)
+            for approval in tx.approvals.pending(run.pk):
+                if (approval.turn, approval.attempt) == place and approval.request not in open_keys:
+                    run = questions.withdrawn(tx, run, approval, now_ms)
             return run
 
         await self._see(await self._recorder.write(unit))

@@ -160,6 +160,13 @@ def unblock(tx: Transaction, run: Run, now_ms: int, data: Mapping[str, object]) 
     return moves.move(tx, run, Input.PAUSE, "run.pausing", now_ms, {"reason": run.pause_reason})
 
 
+def withdrawn(tx: Transaction, run: Run, approval: Approval, now_ms: int) -> Run:
+    """The living agent no longer waits for the answer: the run goes on, or waits for what else is open."""
+    moves.withdraw(tx, run, approval, "the agent withdrew it", now_ms)
+    _go_on(tx, run, now_ms, "withdrawn")
+    return tx.runs.lock(run.pk)
+
+
 def park(tx: Transaction, run: Run, why: str, now_ms: int) -> Run:
     """The agent of a blocked run is gone; what it asked stays open, and the decision starts the turn again.
 
@@ -186,8 +193,8 @@ def _count_blocked(tx: Transaction, run: Run, now_ms: int) -> None:
         tx.turns.save(replace(turn, blocked_ms=turn.blocked_ms + blocked_ms(run, now_ms)))
 
 
-def _go_on(tx: Transaction, run: Run, now_ms: int) -> None:
-    """The run's move once a decision is there: nothing, while another approval is still open."""
+def _go_on(tx: Transaction, run: Run, now_ms: int, reason: str = "decided") -> None:
+    """The run's move once a question is closed: it waits for another one, as long as one is open."""
     pending = tx.approvals.pending(run.pk)
     if pending:
         until = min(approval.expires_at for approval in pending)
@@ -195,9 +202,9 @@ def _go_on(tx: Transaction, run: Run, now_ms: int) -> None:
             replace(run, waiting_for=waiting_for(pending[0]), waiting_until=until, updated_at=now_ms)
         )
     elif run.state is State.BLOCKED:
-        unblock(tx, run, now_ms, {"reason": "decided"})
+        unblock(tx, run, now_ms, {"reason": reason})
     elif run.state is State.WAITING:
-        moves.went_on(tx, run, Input.CONTINUE, {"reason": "decided"}, now_ms)
+        moves.went_on(tx, run, Input.CONTINUE, {"reason": reason}, now_ms)
     elif run.state is State.PAUSED:
         # It stays paused; with nothing open any more, `resume` will let it work.
         tx.runs.save(replace(run, waiting_for=None, waiting_until=None, updated_at=now_ms))

@@ -133,9 +133,10 @@ class TurnLoop:
             await self._ask()
 
     async def _ask(self) -> None:
-        """What the agent waits for goes to the desk once what came before it is written, as far as that can be.
+        """What the agent waits for goes to the desk once all that came before it is written, and so is its position.
 
-        It needs no position of its own: read again after a crash, it is known by its key.
+        Whoever adopts the turn then knows the question before anything else is read: a decision that has been taken
+        meanwhile finds it, and what is not open there any more was withdrawn or answered.
         """
         asks, self._asks = self._asks, []
         for withdrawn, group in groupby(asks, key=lambda update: isinstance(update, Withdrawn)):
@@ -180,11 +181,12 @@ class TurnLoop:
         """Whether nothing is held back any more.
 
         A position may only be recorded together with everything that came before it, so events wait for the output
-        that was held back, unless too many of them would gather.
+        that was held back, unless too many of them would gather, or the agent asks.
         """
         now = self._shop.clock.boot()
         due = self._interpreter.due()
-        if due is not None and now < due and len(self._drafts) < MOST_HELD_BACK:
+        can_wait = not self._asks and len(self._drafts) < MOST_HELD_BACK
+        if due is not None and now < due and can_wait:
             return False
         self._drafts += self._interpreter.flush(now)
         return True
@@ -192,8 +194,8 @@ class TurnLoop:
     async def _write(self) -> None:
         boot = self._shop.clock.boot()
         now = self._now_to_show(boot)
-        late = self._inbox.over or boot >= self._recorded_at + POSITION_S
-        moved = late and self._position != self._recorded
+        due = self._inbox.over or bool(self._asks) or boot >= self._recorded_at + POSITION_S
+        moved = due and self._position != self._recorded
         if not (self._drafts or self._state is not None or now is not self._shown or moved):
             return
         progress = _Progress(

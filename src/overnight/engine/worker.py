@@ -17,7 +17,7 @@ from overnight.domain.run import Run
 from overnight.domain.states import HELD, Input, State
 from overnight.domain.values import Cancellation, Failure
 from overnight.domain.worker import Offer
-from overnight.engine import moves
+from overnight.engine import moves, questions
 from overnight.engine.executor import Executor, Outcome
 from overnight.engine.hold import Hold
 from overnight.engine.waiting import end, within
@@ -249,8 +249,10 @@ class Worker:
             locked = tx.leases.take(run.pk, self._shop.worker.pk, run.token)
             if locked.state is State.CANCELLING:
                 moves.cancelled(tx, locked, Cancellation(reason="system", survivors=None), now)
-            else:
-                moves.fail(tx, locked, failure, now)
+                return
+            if locked.state is State.BLOCKED:
+                locked = questions.unblock(tx, locked, now, {"reason": "failed"})
+            moves.fail(tx, locked, failure, now)
 
         await self._shop.uow.write(unit)
 
