@@ -180,7 +180,9 @@ async def test_files_are_read_and_written_beneath_the_workspace_only(stage: Stag
         return ["request", "fs/write_text_file", {"path": path, "content": "new\n"}]
 
     there = str(stage.workspace)
+    (stage.workspace / "long").write_text("x" * 99 + "\n" + "y" * (2 << 20))
     moves = [
+        read(f"{there}/long"), read(f"{there}/long", limit=1),
         read(f"{there}/lines"), read(f"{there}/lines", line=2, limit=2), read(f"{there}/nothing"),
         read(f"{there}/link"), read(f"{there}/out/secret"), read(str(outside)), read(f"{there}/../secret"),
         read(f"{there}/binary"), read(f"{there}/fifo"), read(there),
@@ -192,7 +194,8 @@ async def test_files_are_read_and_written_beneath_the_workspace_only(stage: Stag
     turn = await stage.backend(*moves).start(start, inputs.store)
     record = await drive(turn, Record())
     await turn.release()
-    answers = stage.answers()
+    too_long, its_head, *answers = stage.answers()
+    assert ("ask for fewer lines" in too_long["message"], its_head) == (True, {"content": "x" * 99 + "\n"})
     assert answers[:2] == [{"content": "one\ntwo\nthree\nfour\n"}, {"content": "two\nthree\n"}]
     assert answers[2]["code"] == -32002
     assert "Resource not found" in answers[2]["message"]
@@ -204,7 +207,7 @@ async def test_files_are_read_and_written_beneath_the_workspace_only(stage: Stag
     assert outside.read_text() == "secret"
     assert not (stage.workspace / ".git" / "config").exists()
     asked: list[Asked] = record.of(Asked)
-    assert [ask.action.kind for ask in asked] == ["read"] * 10 + ["edit"] * 8
+    assert [ask.action.kind for ask in asked] == ["read"] * 12 + ["edit"] * 8
     edit = next(
         ask for ask in asked if ask.action.kind == "edit" and ask.action.paths == (str(inside),)
     ).action.edits[0]

@@ -18,8 +18,8 @@ from overnight.domain.update import Answer, Asked
 
 MOST_SHOWN: Final = 256 * 1024
 """Characters of one text in a question; a longer one is cut, and its hash says the rest."""
-MOST_OUTPUT: Final = 1 << 20
-"""Bytes of a command's output that one answer may have."""
+MOST_OUTPUT: Final = 256 * 1024
+"""Bytes of a command's output that one answer may have: every answer is stored before it is sent."""
 _VERBS: Final[Mapping[str, TerminalVerb]] = {
     "terminal/output": "output",
     "terminal/wait_for_exit": "wait",

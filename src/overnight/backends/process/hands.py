@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from overnight.backends.process.talk import (
     Deed,
@@ -20,6 +20,9 @@ from overnight.backends.process.talk import (
 from overnight.backends.process.terminals import Terminals
 from overnight.errors import LeaseLost, OvernightError, WorkspaceRefused
 from overnight.ports.backend import TurnStart
+
+MOST_TOLD: Final = 2 << 20
+"""Characters of a file in one answer: every answer is stored before it is sent."""
 
 
 class Files(Protocol):
@@ -79,11 +82,13 @@ class Hands:
         if self._files is None:
             return Refusal(code="refused", message="files are not read here")
         text = await asyncio.to_thread(self._files.read, self._start.workspace, deed.path)
-        if deed.line is None and deed.limit is None:
-            return Text(text=text)
-        lines = text.splitlines(keepends=True)
-        first = max(0, (deed.line or 1) - 1)
-        return Text(text="".join(lines[first : None if deed.limit is None else first + deed.limit]))
+        if deed.line is not None or deed.limit is not None:
+            lines = text.splitlines(keepends=True)
+            first = max(0, (deed.line or 1) - 1)
+            text = "".join(lines[first : None if deed.limit is None else first + deed.limit])
+        if len(text) > MOST_TOLD:
+            return Refusal(code="refused", message=f"more than {MOST_TOLD} characters: ask for fewer lines")
+        return Text(text=text)
 
     async def _write(self, deed: WriteText) -> Result:
         if self._files is None or self._start.sandbox == "read_only":
