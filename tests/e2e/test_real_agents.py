@@ -50,7 +50,7 @@ def drive(serve: Start, folder: Path) -> Drive:
             {},
             root=folder,
             config=f'[backends.{name}]\nprogram = "{binary}"\n{table}\n',
-            environment={"OVERNIGHT_GRACE_S": "1"},
+            environment={"OVERNIGHT_GRACE_S": "1", "OVERNIGHT_SANDBOX_MODE": "auto"},
         )
 
     return start

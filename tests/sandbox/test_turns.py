@@ -16,6 +16,7 @@ from overnight.backends.process.settings import ProgramSettings, lend
 from overnight.clock import SystemClock
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.errors import BackendFailure
+from overnight.workspaces import sandbox_trial
 from overnight.workspaces.sandbox import Bubblewrap, NoSandbox
 from overnight.workspaces.sandbox_network import Network
 
@@ -251,6 +252,29 @@ def test_a_host_that_forbids_namespaces_is_told_what_to_allow(tmp_path: Path) ->
     assert (trial.works, trial.version) == (False, "0.8.0")
     assert "setting up uid map" in trial.problem
     assert "user namespaces" in trial.mend
+
+
+def test_a_host_whose_later_mounts_would_come_in_is_told_so(
+    place: Estate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_trial, "_mounts_are_shared", lambda: True)
+    cut_off = Bubblewrap(surroundings(place.root), network=Network()).try_out()
+    assert (cut_off.works, cut_off.note, cut_off.mend) == (True, "network on", "")
+    monkeypatch.setattr(sandbox_trial, "_before", lambda: iter([()]))
+    weaker = Bubblewrap(surroundings(place.root), network=Network()).try_out()
+    assert weaker.works
+    assert "mounts during a turn" in weaker.note
+    assert "unshare" in weaker.mend
+
+
+def test_an_older_bubblewrap_is_used_as_it_is(place: Estate) -> None:
+    said = (
+        'for each; do [ "$each" = --disable-userns ] && { echo "bwrap: Unknown option" >&2; exit 1; }; done'
+    )
+    old = put(place.root / "bwrap-old", f'#!/bin/sh\n{said}\nexec bwrap "$@"\n')
+    old.chmod(0o755)
+    sandbox = Bubblewrap(surroundings(place.root), program=old, network=Network())
+    assert sandbox.try_out().works
 
 
 async def test_without_a_sandbox_the_program_is_left_to_confine_itself(place: Estate) -> None:

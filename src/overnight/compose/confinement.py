@@ -9,7 +9,7 @@ from typing import cast
 
 from overnight.config.paths import config_file, runtime_dir
 from overnight.config.settings import Settings
-from overnight.engine.doctor import Finding, Look
+from overnight.engine.doctor import Finding, Look, Status
 from overnight.ports.sandbox import Sandbox
 from overnight.workspaces.sandbox import Bubblewrap, NoSandbox
 from overnight.workspaces.sandbox_network import Network
@@ -35,7 +35,8 @@ def look(sandbox: Sandbox) -> Look:
         trial = await asyncio.to_thread(sandbox.try_out)
         if trial.works:
             words = f"bubblewrap {trial.version} confines every agent; {trial.note}"
-            return Finding(name="sandbox", status="ok", message=words)
+            status: Status = "warn" if trial.mend else "ok"
+            return Finding(name="sandbox", status=status, message=words, mend=trial.mend)
         words = f"{trial.problem}: programs without a sandbox of their own work without any"
         return Finding(name="sandbox", status="warn", message=words, mend=trial.mend)
 

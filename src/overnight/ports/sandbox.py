@@ -24,6 +24,7 @@ class Trial:
     problem: str = ""
     """Why no agent can be confined here; empty when one can."""
     mend: str = ""
+    """What would make it work, or hold better."""
     note: str = ""
     """What the operator has chosen that makes it weaker or stronger, for doctor."""
 

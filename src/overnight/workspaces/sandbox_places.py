@@ -112,7 +112,7 @@ def _hide(view: View, paths: Iterable[Path]) -> None:
 
 
 def expose(view: View, path: Path, home: Path | None) -> None:
-    """Show `path` read-only if it is hidden: of the home's dot-folders as little as a program can live with."""
+    """Show `path` read-only if it is hidden: of somebody's home as little as a program can live with."""
     found = resolved(path)
     if found is None:
         return
@@ -120,8 +120,9 @@ def expose(view: View, path: Path, home: Path | None) -> None:
         _show_links(view, path, _MAX_LINKS)
     if view.access(found) not in _UNSEEN:
         return
-    if home is not None and found != home and found.is_relative_to(home):
-        found = home.joinpath(*_enough(found.relative_to(home).parts))
+    around = _home_around(found, home)
+    if around is not None and found != around:
+        found = around.joinpath(*_enough(found.relative_to(around).parts))
     if found != view.root_of(found):
         view.set(found, "readable")
 
@@ -167,6 +168,16 @@ def _home(around: Surroundings) -> Path | None:
     return home if home != Path("/") else None
 
 
+def _home_around(path: Path, home: Path | None) -> Path | None:
+    """The home that a path lies in: the user's, or another of this machine, where programs may lie as well."""
+    if home is not None and path.is_relative_to(home):
+        return home
+    for place in map(Path, _HOMES):
+        if path != place and path.is_relative_to(place):
+            return place if place == Path("/root") else place / path.relative_to(place).parts[0]
+    return None
+
+
 def _others(home: Path | None) -> Iterator[str]:
     """Homes of the people of this machine that lie elsewhere."""
     try:
@@ -184,9 +195,9 @@ def _others(home: Path | None) -> Iterator[str]:
 
 
 def _with_targets(folder: Path, home: Path | None) -> Iterator[Path]:
-    """A folder of PATH; of one in the home's dot-folders also where its links lead: pipx and uv install so."""
+    """A folder of PATH; of one in a home also where its links lead: pipx and uv install so."""
     yield folder
-    if home is None or not folder.is_relative_to(home):
+    if _home_around(folder, home) is None:
         return
     try:
         links = [entry.name for entry in os.scandir(folder) if entry.is_symlink()]

@@ -28,7 +28,8 @@ _WALLS: Final = (
 )  # fmt: skip
 _NO_MORE_NAMESPACES: Final = "--disable-userns"
 _ALONE: Final = ("--mount", "--propagation", "private")
-_MOUNTS_LATER: Final = "file systems that are mounted during a turn show up in it"
+_MOUNTS_LATER: Final = "file systems that the host mounts during a turn show up in it"
+_UNSHARE: Final = "install unshare (util-linux), and allow it user namespaces as bwrap is allowed them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,10 @@ def seek(program: Path | None, more: tuple[str, ...], note: str) -> Way:
         argv = (*before, str(program), *_WALLS, *last, *more)
         said = _try(argv)
         if not said:
-            notes = (note, _MOUNTS_LATER) if not before and _mounts_are_shared() else (note,)
-            return Way(trial=Trial(version=version, note="; ".join(notes)), argv=argv)
+            if before or not _mounts_are_shared():
+                return Way(trial=Trial(version=version, note=note), argv=argv)
+            weak = Trial(version=version, note=f"{note}; {_MOUNTS_LATER}", mend=_UNSHARE)
+            return Way(trial=weak, argv=argv)
     problem = f"bubblewrap cannot confine a process here: {said}"
     return Way(trial=Trial(version=version, problem=problem, mend=_ALLOW))
 
