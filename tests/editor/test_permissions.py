@@ -187,7 +187,7 @@ async def test_a_question_outlives_the_server_and_the_editor(serve: Start) -> No
             await prompt
     server.kill()
     server.start()
-    async with editor(server.env(), server.root) as link:
+    async with inside(server) as link:
         await link.agent.resume_session(
             session_id=session.session_id, cwd=str(server.workspace()), mcp_servers=[]
         )

