@@ -42,8 +42,10 @@ _FIELDS: Final[Mapping[str, str]] = {
 
 def modes(config: Mapping[str, Any]) -> SessionModeState:
     """The approval policies as modes. `config`: what the session's next run would be given."""
-    available = [SessionMode(id=id, name=name, description=words) for id, (name, words) in POLICIES.items()]
-    return SessionModeState(current_mode_id=policy_of(config), available_modes=available)
+    offered = [
+        SessionMode(id=id, name=name, description=words) for id, (name, words) in _policies(config).items()
+    ]
+    return SessionModeState(current_mode_id=policy_of(config), available_modes=offered)
 
 
 def policy_of(config: Mapping[str, Any]) -> str:
@@ -55,11 +57,10 @@ def options(config: Mapping[str, Any], backends: Iterable[str]) -> Options:
     """The settings with their present values; those with a single choice are left out."""
     names = {name: name for name in sorted({*backends, str(config.get("backend") or "")} - {""})}
     model = str(config.get("model") or _DEFAULT)
+    policies = {id: name for id, (name, _) in _policies(config).items()}
     efforts = {_DEFAULT: "Default", **EFFORTS}
     found = [
-        _select(
-            "mode", "Approvals", {id: name for id, (name, _) in POLICIES.items()}, policy_of(config), "mode"
-        ),
+        _select("mode", "Approvals", policies, policy_of(config), "mode"),
         _select("backend", "Agent", names, str(config.get("backend") or ""), None),
         _select("model", "Model", {_DEFAULT: "Default", model: model}, model, "model"),
         _select("effort", "Effort", efforts, str(config.get("effort") or _DEFAULT), "thought_level"),
@@ -77,6 +78,12 @@ def changed(config: Mapping[str, Any], option: str, value: object) -> dict[str, 
         )
     left = {name: old for name, old in config.items() if name != field}
     return left if value == _DEFAULT and field in {"model", "effort"} else {**left, field: value}
+
+
+def _policies(config: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Those that can be chosen, and the one in force."""
+    current = policy_of(config)
+    return dict(POLICIES) if current in POLICIES else {**POLICIES, current: (current, "Set elsewhere.")}
 
 
 def _select(
