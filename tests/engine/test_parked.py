@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from tests.engine.asking import ASKING, asks, command, edit, said, started
 from tests.engine.conftest import Make, fake
-from tests.engine.fake_backend import FakeAgent
+from tests.engine.fake_backend import FakeAgent, FakeTurn
 
 from overnight.domain.run import Position
 from overnight.domain.states import State
 from overnight.engine import worker
 from overnight.engine.policy import RunPolicy
 from overnight.errors import ApprovalOver, ApprovalPending
+from overnight.ports.backend import Verdict
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +101,35 @@ async def test_an_allowance_covers_an_equal_action_once(rig: Make) -> None:
     await second.decide(again, "reject_once")
     await second.until(run, State.COMPLETED)
     assert await said(second, run) == ["make test: True", "make test: False"]
+
+
+async def test_an_allowance_that_reached_its_agent_covers_nothing_after_a_crash(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine went down after the agent had begun to act, and before that could be recorded."""
+    told = asyncio.Event()
+    answer = FakeTurn.answer
+
+    async def cut_off(turn: FakeTurn, key: str, verdict: Verdict) -> bool:
+        assert await answer(turn, key, verdict)
+        told.set()
+        return bool(await asyncio.Event().wait())
+
+    async def script(agent: FakeAgent) -> None:
+        await agent.ask("p0", command())
+        await agent.forever()
+
+    server, run, backend = await started(rig, script)
+    [approval] = await server.pending(run)
+    monkeypatch.setattr(FakeTurn, "answer", cut_off)
+    await server.decide(approval, "allow_once")
+    await told.wait()
+    await server.crash()
+    backend.kill()
+    second = await rig(backend, root=server.root)
+    [again] = await second.pending(run)
+    assert (again.digest, again.turn, again.attempt) == (approval.digest, 1, 2)
+    await second.control(run, "cancel")
 
 
 async def test_a_long_wait_parks_the_agent(rig: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Never
 
@@ -35,6 +36,8 @@ LOOK_S: Final = 5.0
 """How often a waiting agent is weighed against the machine's memory."""
 PARK_MARGIN_S: Final = 60.0
 """What a keeper adds to the longest wait before it ends its agent by itself."""
+ASKING: Final = frozenset({State.RUNNING, State.PAUSING, State.BLOCKED})
+"""States in which an agent is answered; one that is being cancelled is not."""
 CHANGED: Final = (
     "What was allowed is no longer what would happen, so it was not done. Look again, then ask again."
 )
@@ -61,6 +64,9 @@ class Desk:
         self._tasks: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self._park_at: float | None = None
+        self._releasing = asyncio.Lock()
+        self._done: set[int] = set()
+        """Requests that were carried out."""
 
     async def open(self, tasks: asyncio.TaskGroup) -> None:
         """Begin; answers are given in `tasks`. What an earlier holder has left open is taken up."""
@@ -126,20 +132,27 @@ class Desk:
 
     async def release(self, request: Request) -> bool:
         """Pass a decision on, if it is still what was shown; False when it is not for the agent of this turn."""
-        body, key = request.body, str(request.body.get("request"))
+        body = request.body
         if (body.get("turn"), body.get("attempt")) != (self._turn.number, self._turn.attempt):
             return False
+        async with self._releasing:
+            return request.pk in self._done or await self._release(request)
+
+    async def _release(self, request: Request) -> bool:
         if self._hold.wish is not None:
             return False  # the agent is being stopped: the next turn begins with the decision
+        key, approval_id = str(request.body.get("request")), ApprovalId(str(request.body["approval_id"]))
         verdict = verdict_of(request)
-        if verdict.allow and verdict.option is None and await self._has_changed(str(body["approval_id"])):
+        if verdict.allow and verdict.option is None and await self._has_changed(approval_id):
             verdict = Verdict(allow=False, feedback=CHANGED)
+        if verdict.allow and not await self._recorder.write(partial(_used_up, approval_id)):
+            return False  # the run is being cancelled
         told = await self._tell(key, verdict)
         if not told and any(ask.key == key for ask in self._agent.open_asks()):
+            await self._recorder.write(partial(_not_used, approval_id))
             return False  # the agent is gone: the next turn begins with the decision
-        run = await self._recorder.write(
-            lambda tx, run, now_ms: self._released(tx, run, request, verdict, now_ms)
-        )
+        run = await self._recorder.write(partial(self._released, request, verdict))
+        self._done.add(request.pk)
         await self._see(run)
         return True
 
@@ -164,7 +177,7 @@ class Desk:
         self, tx: Transaction, run: Run, ask: Asked, resolved: Resolved, now_ms: int
     ) -> Verdict | None:
         """The answer, or None when a person has been asked, or nothing can be answered any more."""
-        if self._hold.wish is not None or run.state not in {State.RUNNING, State.PAUSING, State.BLOCKED}:
+        if self._hold.wish is not None or run.state not in ASKING:
             return None
         known = tx.approvals.of_request(run.pk, self._turn.number, self._turn.attempt, ask.key)
         if known is not None:
@@ -231,20 +244,19 @@ class Desk:
         places = self._shop.workspaces.places(self._workspace, action.paths, hashed=hashed)
         return Resolved(action=action, places=places)
 
-    async def _has_changed(self, approval_id: str) -> bool:
-        approval = await self._shop.uow.read(lambda tx: tx.approvals.get(ApprovalId(approval_id), None))
+    async def _has_changed(self, approval_id: ApprovalId) -> bool:
+        approval = await self._shop.uow.read(lambda tx: tx.approvals.get(approval_id, None))
         action = approval.action
         if action is None:
             return False
         now = await asyncio.to_thread(self._resolved, Asked(key="", action=action))
         return now.digest != approval.digest
 
-    def _released(self, tx: Transaction, run: Run, request: Request, verdict: Verdict, now_ms: int) -> Run:
-        approval = tx.approvals.get(ApprovalId(str(request.body["approval_id"])), None)
-        if approval.used_at is None:
-            tx.approvals.save(replace(approval, used_at=now_ms))
+    def _released(self, request: Request, verdict: Verdict, tx: Transaction, run: Run, now_ms: int) -> Run:
         if verdict.feedback == CHANGED:
-            data = {"code": "action_changed", "message": f"{approval.id}: {CHANGED}", "retryable": True}
+            approval_id = ApprovalId(str(request.body["approval_id"]))
+            _used_up(approval_id, tx, run, now_ms)
+            data = {"code": "action_changed", "message": f"{approval_id}: {CHANGED}", "retryable": True}
             moves.note(tx, run, now_ms, Draft(type="error.recorded", data=data))
         tx.requests.settle(request.pk, "answered", now_ms)
         return run
@@ -282,6 +294,23 @@ class Desk:
             await self._agent.extend(deadline)
         except KeeperGone as error:
             log.warning("keeper.gone", run=self._hold.run_id, error=str(error))
+
+
+def _used_up(approval_id: ApprovalId, tx: Transaction, run: Run, now_ms: int) -> bool:
+    """Before the agent is told, so that what it does then is never covered a second time; False if it may not be told.
+
+    Should everything end in between, a person is asked again.
+    """
+    if run.state not in ASKING:
+        return False
+    approval = tx.approvals.get(approval_id, None)
+    if approval.used_at is None:
+        tx.approvals.save(replace(approval, used_at=now_ms))
+    return True
+
+
+def _not_used(approval_id: ApprovalId, tx: Transaction, _run: Run, _now_ms: int) -> None:
+    tx.approvals.save(replace(tx.approvals.get(approval_id, None), used_at=None))
 
 
 def confined(run: Run) -> bool:
