@@ -12,6 +12,7 @@ from tests.sandbox.estate import SECRET, Estate, Script, failure, put, run, surr
 
 from overnight.backends.process.program import Command
 from overnight.backends.process.walls import Walls
+from overnight.domain.update import Warned
 from overnight.errors import BackendFailure
 from overnight.workspaces.sandbox import Bubblewrap
 from overnight.workspaces.sandbox_network import Network
@@ -53,6 +54,25 @@ async def test_links_in_git_lead_the_guards_nowhere(place: Estate) -> None:
     told = await place.tell(Script(argv=("/bin/sh", "-c", "echo x > .claude/notes.txt; echo lived")), start)
     assert told.lines == ["lived"]
     assert (place.root / "public/notes.txt").read_text() == "known to all"
+
+
+async def test_what_would_lead_git_elsewhere_is_taken_back(place: Estate) -> None:
+    """It was not there, so it could not be guarded. What was there before the turn is guarded, and stays."""
+    start = place.start_of("run_redirects")
+    theirs = put(start.workspace / ".git/modules/sub/commondir", ".")
+    line = (
+        "mkdir -p .git/evil/hooks && cp .git/config .git/evil/config && echo evil > .git/commondir && "
+        "ln -s ../a.txt .git/config.worktree; echo evil > .git/modules/sub/commondir; echo made"
+    )
+    turn = await place.begin(Script(argv=("/bin/sh", "-c", line)), start)
+    said = [update async for batch in turn.batches() for update in batch.updates]
+    await turn.release()
+    assert sorted(path.name for path in (start.workspace / ".git").iterdir() if "." in path.name) == []
+    assert not (start.workspace / ".git/commondir").exists()
+    assert (theirs.read_text(), (start.workspace / "a.txt").exists()) == (".", True)
+    warned = [update for update in said if isinstance(update, Warned)]
+    assert {update.code for update in warned} == {"git_redirected"}
+    assert len(warned) == 2
 
 
 async def test_a_git_file_is_kept_and_never_opens_what_lies_outside(place: Estate) -> None:

@@ -88,3 +88,11 @@ class Sandbox(Protocol):
         Raises BackendFailure `sandbox_failed` where that cannot be done.
         """
         ...
+
+    def take_back(self, workspace: Path, since: float) -> tuple[Path, ...]:
+        """Remove what would lead other programs elsewhere and was put into a writable workspace after `since`.
+
+        Only names that could not be guarded because they were not there, and that nobody but git itself ever makes.
+        `since` is in seconds of the wall clock. Returns what was removed; never raises.
+        """
+        ...

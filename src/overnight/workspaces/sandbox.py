@@ -11,7 +11,7 @@ from typing import Final
 
 from overnight.errors import BackendFailure
 from overnight.ports.sandbox import Confined, Place, Trial
-from overnight.workspaces.sandbox_guards import guard
+from overnight.workspaces.sandbox_guards import guard, take_back
 from overnight.workspaces.sandbox_last_look import look
 from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import PRIVATE, Surroundings, allow, base_view
@@ -56,6 +56,10 @@ class NoSandbox:
         """See `Sandbox.wrap`: it cannot."""
         raise _failure(_OFF.problem)
 
+    def take_back(self, workspace: Path, since: float) -> tuple[Path, ...]:  # noqa: ARG002
+        """See `Sandbox.take_back`: what nobody confined is nobody's plant."""
+        return ()
+
 
 class Bubblewrap:
     """See `ports.sandbox.Sandbox`. `program` None: `bwrap` as found on the server's PATH."""
@@ -97,6 +101,10 @@ class Bubblewrap:
             wrappers=2,
         )
         return self._network.outside(confined)
+
+    def take_back(self, workspace: Path, since: float) -> tuple[Path, ...]:
+        """See `Sandbox.take_back`."""
+        return tuple(take_back(workspace, since))
 
     def _program(self) -> Path | None:
         found = shutil.which(str(self._named or PROGRAM))

@@ -24,6 +24,9 @@ SETTINGS: Final = (
 )  # fmt: skip
 """Files and folders of a workspace that other programs take commands from; read-only where they exist."""
 
+_REDIRECTING: Final = ("commondir", "config.worktree")
+"""Files of a repository by which git takes hooks and configuration from elsewhere. Most repositories have neither."""
+
 MAX_MODULES: Final = 64
 """Submodules whose repositories are guarded; a tree of more than that is left to its owner."""
 _MAX_TEXT: Final = 65_536
@@ -36,6 +39,16 @@ def guard(view: View, workspace: Path) -> None:
         _keep_setting(view, workspace, name)
     for repository in _repositories(view, workspace):
         _keep_repository(view, repository, workspace)
+
+
+def take_back(workspace: Path, since: float) -> Iterator[Path]:
+    """Remove the files that redirect git and were made after `since`; see `Sandbox.take_back`. Follows no link."""
+    for repository in _repositories(View(), workspace):
+        for name in _REDIRECTING:
+            with contextlib.suppress(OSError), beneath.folder(repository) as descriptor:
+                if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_ctime > since:
+                    os.unlink(name, dir_fd=descriptor)
+                    yield repository / name
 
 
 def _keep_setting(view: View, workspace: Path, name: str) -> None:
@@ -96,7 +109,7 @@ def _keep_repository(view: View, repository: Path, workspace: Path) -> None:
     with contextlib.suppress(OSError), beneath.folder(repository) as descriptor:
         # An empty one is what git makes itself; a missing one could be filled.
         os.mkdir("hooks", 0o755, dir_fd=descriptor)
-    for name in ("hooks", "config", "config.worktree"):
+    for name in ("hooks", "config", *_REDIRECTING):
         view.keep(repository / name, "readable")
     for path in _hook_folders(repository, workspace):
         _keep_way(view, path.parent, workspace)

@@ -125,12 +125,14 @@ class ProcessBackend:
 
     def _holding(self, start: TurnStart, store_input: StoreInput, next_input: int) -> Holding:
         program = self._program
+        walls = Walls(sandbox=self._sandbox, start=start)
         return Holding(
             attach=partial(self._attach, start),
             store_input=store_input,
             next_input=next_input,
             renewal=self._renewal,
-            refusal=Walls(sandbox=self._sandbox, start=start).refusal,
+            refusal=walls.refusal,
+            after=walls.after,
             hands=self._hands(start),
             patience_s=program.patience_s if isinstance(program, TalkingProgram) else 0.0,
         )

@@ -19,7 +19,7 @@ from overnight.backends.process.keeper_client import KeeperClient, KeeperView
 from overnight.backends.process.output import TurnOutput
 from overnight.backends.process.program import Codec, Exit
 from overnight.backends.process.talk import Talking
-from overnight.domain.update import Asked, TurnOutcome
+from overnight.domain.update import Asked, TurnOutcome, Update
 from overnight.domain.values import Failure
 from overnight.errors import KeeperGone, LeaseLost
 from overnight.keeper_protocol import ExitRecord, Interrupt, Reason
@@ -66,6 +66,8 @@ class Holding:
     """None: nobody else could take the turn over, so the keeper need not fence itself."""
     refusal: Callable[[ExitRecord], Failure | None] = lambda _: None
     """Why the agent was never started although its process was: its sandbox could not be made."""
+    after: Callable[[], tuple[Update, ...]] = tuple
+    """What is left to say when everything has ended. Blocks on the disk."""
     hands: Hands | None = None
     """For a codec that talks back."""
     patience_s: float = 5.0
@@ -116,7 +118,9 @@ class ProcessTurn:
                     await asyncio.sleep(0)
                 await self._dismiss_when_over()
             if not self._left.is_set():
-                yield await self._finish()
+                last = await self._finish()
+                said = await asyncio.to_thread(self._holding.after)
+                yield replace(last, updates=(*last.updates, *said))
         except OutputTruncated as error:
             await self._give_up(Failure(code=error.code, message=error.detail))
         finally:

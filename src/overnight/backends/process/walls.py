@@ -11,8 +11,9 @@ from typing import Final, cast
 from overnight.backends.process.output import STDERR
 from overnight.backends.process.program import Command
 from overnight.domain.backend import BackendCheck, Capabilities
+from overnight.domain.update import Update, Warned
 from overnight.domain.values import Failure
-from overnight.keeper_protocol import ExitRecord
+from overnight.keeper_protocol import ExitRecord, read_identity
 from overnight.ports.backend import TurnStart
 from overnight.ports.sandbox import Confined, Level, Place, Sandbox
 
@@ -22,6 +23,9 @@ TOLD: Final = "OVERNIGHT_SANDBOX"
 _OWN_SANDBOX: Final = frozenset(("sandbox_unavailable", "home_in_temporary_folder"))
 """What preflights say of a program's own sandbox; it is not used where ours stands around it."""
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
+_REDIRECTED: Final = (
+    "{path} was made during the turn; git would have taken hooks from elsewhere, so it was removed"
+)
 _SAID_BY_SANDBOX: Final = (b"bwrap: ", b"unshare: ")
 
 
@@ -101,6 +105,14 @@ class Walls:
             return None
         # Something may just have been changed or removed that was to be mounted: another attempt looks anew.
         return Failure(code="sandbox_failed", message=said.decode("utf-8", "replace").strip(), retryable=True)
+
+    def after(self) -> tuple[Update, ...]:
+        """What there is to say once everything has ended. Blocks on the disk."""
+        identity = read_identity(str(self.start.folder))
+        if self.sandbox is None or not self.stand or identity is None or self.start.sandbox == "read_only":
+            return ()
+        taken = self.sandbox.take_back(self.start.workspace, identity.started_at)
+        return tuple(Warned(code="git_redirected", message=_REDIRECTED.format(path=path)) for path in taken)
 
     def _bare(self) -> Place:
         start = self.start
