@@ -85,6 +85,8 @@ class Agent:
     usage: UsageStyle = "result"
     reads: bool = True
     writes: bool = True
+    forms: bool = False
+    """See `Script.forms`."""
     auth: Callable[[Mapping[str, str]], str | None] = lambda _: None
     """The authentication method for the environment of a turn."""
     error_prefix: str | None = None

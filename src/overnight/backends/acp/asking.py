@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from overnight.backends.acp.forms import Form
 from overnight.backends.acp.rpc import INVALID_PARAMS, Id
 from overnight.backends.acp.shapes import objects, texts, whole
 from overnight.backends.acp.tools import ToolCall
@@ -75,7 +76,7 @@ class Pending:
     copy: int
     asked: Asked | None
     """What people, or the policy, are asked first; None where nobody needs to be."""
-    wanted: Permission | Deed
+    wanted: Permission | Form | Deed
 
 
 def permission(params: Mapping[str, Any], key: str, call: ToolCall) -> tuple[Asked, Permission]:

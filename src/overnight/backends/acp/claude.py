@@ -33,6 +33,7 @@ def claude(node: str | None) -> Agent:
             logins=(_LOGIN,),
             probe=_ask,
         ),
+        forms=True,
         versions=((0, 100, 0), (0, 101, 0)),
         capabilities=replace(CAPABILITIES, reserved_environment=("CLAUDE_*", "ANTHROPIC_*", *NODE)),
     )

@@ -23,7 +23,8 @@ from overnight.backends.acp.asking import (
     writing,
 )
 from overnight.backends.acp.conversation import Call, Notes, Talk, conversation, state_of
-from overnight.backends.acp.results import result_of
+from overnight.backends.acp.forms import DECLINED, Form, form
+from overnight.backends.acp.results import REQUEST_CANCELLED, chosen, copied, given_up, result_of
 from overnight.backends.acp.script import Script
 from overnight.backends.acp.shapes import as_object
 from overnight.backends.acp.updates import Telling
@@ -49,8 +50,6 @@ from overnight.ports.backend import Verdict
 LONGEST_LINE: Final = 16 << 20
 """Bytes of a message: agents write whole files in one."""
 _STATUS: Final = re.compile(r"\bHTTP ([45]\d\d)\b")
-_CANCELLED: Final = {"outcome": {"outcome": "cancelled"}}
-_REQUEST_CANCELLED: Final = -32800
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,22 +166,24 @@ class AcpCodec:
         if pending is None or pending.asked is None:
             return None
         if isinstance(pending.wanted, Permission):
-            return Say(key=key, data=_chosen(pending, pending.wanted, verdict))
+            return Say(key=key, data=chosen(pending, pending.wanted, verdict))
+        if isinstance(pending.wanted, Form):
+            return Say(key=key, data=rpc.reply(pending.id, pending.wanted.filled(verdict)))
         if verdict.allow:
             return pending.wanted
         why = f"not allowed: {verdict.feedback}" if verdict.feedback else "not allowed"
-        return Say(key=key, data=rpc.refusal(pending.id, rpc.REFUSED, why, _copy(pending.copy)))
+        return Say(key=key, data=rpc.refusal(pending.id, rpc.REFUSED, why, copied(pending.copy)))
 
     def reply(self, key: str, result: Result) -> Say | None:
         """See `Talking.reply`."""
         pending = self._pending.get(key)
-        if pending is None or isinstance(pending.wanted, Permission):
+        if pending is None or isinstance(pending.wanted, Permission | Form):
             return None
         return Say(key=key, data=result_of(pending, pending.wanted, result))
 
     def farewell(self) -> bytes:
         """See `Talking.farewell`."""
-        said = b"".join(_given_up(pending) for pending in self._pending.values())
+        said = b"".join(given_up(pending) for pending in self._pending.values())
         if self._notes.session is None:
             return said
         return said + rpc.notification("session/cancel", {"sessionId": self._notes.session})
@@ -271,7 +272,7 @@ class AcpCodec:
         copy = self._seen[message.id] - 1
         key = rpc.key_of_reply(message.id, copy)
         if copy:
-            data = rpc.refusal(message.id, rpc.INVALID_REQUEST, "this id was used before", _copy(copy))
+            data = rpc.refusal(message.id, rpc.INVALID_REQUEST, "this id was used before", copied(copy))
             self._errands.append(Say(key=key, data=data))
             return [
                 Warned(code="id_used_twice", message=f"the agent asks {message.method} under an id of before")
@@ -293,6 +294,17 @@ class AcpCodec:
                 asked, leave = permission(params, key, call)
                 self._asked_for.append(_Granted(key, leave))
                 return [*before, *self._wait(message, key, asked, leave)]
+            case "elicitation/create" if self._script.forms:
+                if (put := form(params, key)) is not None:
+                    return self._wait(message, key, *put)
+                self._errands.append(Say(key=key, data=rpc.reply(message.id, DECLINED)))
+                return [
+                    Warned(
+                        code="form_declined",
+                        message="the agent's form asks more than one thing",
+                        retryable=False,
+                    )
+                ]
             case "fs/read_text_file" if self._script.reads:
                 return self._wait(message, key, *reading(params, key))
             case "fs/write_text_file" if self._script.writes:
@@ -309,14 +321,16 @@ class AcpCodec:
                 self._refuse(message.id, key, rpc.METHOD_NOT_FOUND, "there is no such method here")
                 return [Custom(name=f"acp.{message.method}"[:200], data=params)]
 
-    def _wait(self, message: rpc.Request, key: str, asked: Asked, wanted: Permission | Deed) -> list[Update]:
+    def _wait(
+        self, message: rpc.Request, key: str, asked: Asked, wanted: Permission | Form | Deed
+    ) -> list[Update]:
         """The request waits for an answer, unless leave for it has been given, or it was answered already."""
-        covered = not isinstance(wanted, Permission) and self._is_covered(wanted)
+        covered = not isinstance(wanted, Permission | Form) and self._is_covered(wanted)
         if key in self._replies:
             return []
         question = None if covered else asked
         self._pending[key] = Pending(id=message.id, key=key, copy=0, asked=question, wanted=wanted)
-        if covered and not isinstance(wanted, Permission):
+        if covered and not isinstance(wanted, Permission | Form):
             self._errands.append(wanted)
         return [] if covered else [asked]
 
@@ -337,7 +351,7 @@ class AcpCodec:
         pending = self._pending.pop(key, None)
         if pending is None:
             return []
-        self._refuse(pending.id, key, _REQUEST_CANCELLED, "cancelled")
+        self._refuse(pending.id, key, REQUEST_CANCELLED, "cancelled")
         return [Withdrawn(key=key)] if pending.asked is not None else []
 
     def _refuse(self, id: rpc.Id, key: str, code: int, why: str) -> None:
@@ -370,20 +384,3 @@ class AcpCodec:
             )
             return [output, *self._ended(TurnOutcome(failure=failure))]
         return [output]
-
-
-def _given_up(pending: Pending) -> bytes:
-    if isinstance(pending.wanted, Permission):
-        return rpc.reply(pending.id, _CANCELLED)
-    return rpc.refusal(pending.id, _REQUEST_CANCELLED, "cancelled")
-
-
-def _copy(copy: int) -> object:
-    return {"copy": copy} if copy else None
-
-
-def _chosen(pending: Pending, leave: Permission, verdict: Verdict) -> bytes:
-    option = verdict.option if leave.is_question else leave.option(allow=verdict.allow)
-    if option is None:
-        return rpc.reply(pending.id, _CANCELLED)
-    return rpc.reply(pending.id, {"outcome": {"outcome": "selected", "optionId": option}})

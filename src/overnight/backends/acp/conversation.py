@@ -78,10 +78,10 @@ def conversation(script: Script, notes: Notes) -> Talk:
 
 def _offer(script: Script) -> dict[str, object]:
     files = {"readTextFile": script.reads, "writeTextFile": script.writes}
-    return {
-        "protocolVersion": PROTOCOL,
-        "clientCapabilities": {"fs": files, "terminal": script.terminals},
-    }
+    able: dict[str, object] = {"fs": files, "terminal": script.terminals}
+    if script.forms:
+        able["elicitation"] = {"form": {}}
+    return {"protocolVersion": PROTOCOL, "clientCapabilities": able}
 
 
 def _open(

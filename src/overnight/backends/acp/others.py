@@ -80,7 +80,7 @@ def copilot() -> Agent:
 
 def any_agent() -> Agent:
     """Whatever the operator's `command` starts. It is taken to ask on its own, as the protocol would have it."""
-    return Agent(title="an ACP agent", program="", find=as_it_is, equip=_any)
+    return Agent(title="an ACP agent", program="", find=as_it_is, equip=_any, forms=True)
 
 
 def _opencode(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipment:  # noqa: FBT001  # an agent's hook

@@ -80,6 +80,7 @@ class AcpProgram:
                 session=equipment.session,
                 reads=agent.reads,
                 writes=agent.writes,
+                forms=agent.forms,
                 usage=agent.usage,
                 error_prefix=agent.error_prefix,
                 history_ends_with=agent.history_ends_with,

@@ -1,11 +1,12 @@
-"""What came of a deed, as the protocol says it. Pure."""
+"""What came of a question or a deed, as the protocol says it. Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from overnight.backends.acp import rpc
-from overnight.backends.acp.asking import Pending
+from overnight.backends.acp.asking import Pending, Permission
+from overnight.backends.acp.forms import CANCELLED, Form
 from overnight.backends.process.talk import (
     Deed,
     Done,
@@ -16,7 +17,10 @@ from overnight.backends.process.talk import (
     Text,
     UseTerminal,
 )
+from overnight.ports.backend import Verdict
 
+REQUEST_CANCELLED: Final = -32800
+_CANCELLED: Final = {"outcome": {"outcome": "cancelled"}}
 _CODES: Final = {"not_found": rpc.NOT_FOUND, "refused": rpc.REFUSED, "failed": rpc.INTERNAL_ERROR}
 
 
@@ -42,3 +46,25 @@ def _output(state: TerminalState) -> dict[str, object]:
     if state.ended:
         said["exitStatus"] = {"exitCode": state.exit_code, "signal": state.signal}
     return said
+
+
+def chosen(pending: Pending, leave: Permission, verdict: Verdict) -> bytes:
+    """The agent's option for a verdict; without a fitting one the request is cancelled."""
+    option = verdict.option if leave.is_question else leave.option(allow=verdict.allow)
+    if option is None:
+        return rpc.reply(pending.id, _CANCELLED)
+    return rpc.reply(pending.id, {"outcome": {"outcome": "selected", "optionId": option}})
+
+
+def given_up(pending: Pending) -> bytes:
+    """The answer to a request of a turn that is being cancelled."""
+    if isinstance(pending.wanted, Permission):
+        return rpc.reply(pending.id, _CANCELLED)
+    if isinstance(pending.wanted, Form):
+        return rpc.reply(pending.id, CANCELLED)
+    return rpc.refusal(pending.id, REQUEST_CANCELLED, "cancelled")
+
+
+def copied(copy: int) -> object:
+    """What tells the answer to a request that uses an id again from the first one's; see `rpc.key_of`."""
+    return {"copy": copy} if copy else None

@@ -32,6 +32,8 @@ class Script:
     """Whether the agent may have files read by us."""
     writes: bool = True
     terminals: bool = True
+    forms: bool = False
+    """Whether the agent may put questions as forms."""
     session: Mapping[str, object] = field(default_factory=dict)
     """Further members of the request for a session."""
     usage: UsageStyle = "result"
