@@ -15,10 +15,11 @@ from overnight.domain.states import FINAL, State
 from overnight.engine.admission import Admitted
 from overnight.engine.control import Control, Rules, control
 from overnight.engine.policy import RunPolicy
+from overnight.engine.repeats import check_same
 from overnight.engine.service import RunService
 from overnight.engine.session_moves import receive, reopened
 from overnight.engine.waiting_messages import MESSAGE
-from overnight.errors import IdempotencyKeyReused, MessageTaken
+from overnight.errors import MessageTaken
 from overnight.ids import MessageId, SessionId
 from overnight.ports.tables import Idempotency, RunFilter
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
@@ -148,12 +149,7 @@ def _earlier(tx: Transaction, session: Session, by: Principal, asked: Idempotenc
     found = tx.keys.find(by.owner, asked.route, asked.key)
     if found is None:
         return None
-    if found[0].body_hash != asked.body_hash:
-        raise IdempotencyKeyReused(
-            f"the key {asked.key[:80]!r} came with another body before",
-            mend="use a fresh key for a new message",
-            extra={"message_id": found[1]},
-        )
+    check_same(found[0], asked, message_id=found[1])
     message = tx.queue.get(session.pk, MessageId(found[1]))
     taken = RunFilter(session_id=session.id, ids=(message.run_id,)) if message.run_id else None
     run = next(iter(tx.runs.page(taken, limit=1).runs), None) if taken else _conversing(_live(tx, session))

@@ -21,13 +21,13 @@ from overnight.engine.folders import Folders, remove_folders
 from overnight.engine.inheritance import inherited
 from overnight.engine.policy import Storage
 from overnight.engine.preview import Preview, Previewer
+from overnight.engine.repeats import check_same
 from overnight.engine.session_moves import receive, reopened, session_is_gone
 from overnight.errors import (
     Conflict,
     CountMismatch,
     DiskFull,
     Draining,
-    IdempotencyKeyReused,
     InvalidInput,
     OvernightError,
     RunNotFinal,
@@ -254,11 +254,7 @@ def _with_environment(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, 
 def _matching(found: tuple[Idempotency, Run] | None, asked: Idempotency) -> Run | None:
     if found is None:
         return None
-    if found[0].body_hash != asked.body_hash:
-        raise IdempotencyKeyReused(
-            f"the key {asked.key[:80]!r} came with another body before", mend="use a fresh key for a new request",
-            extra={"run_id": found[1].id},
-        )  # fmt: skip
+    check_same(found[0], asked, run_id=found[1].id)
     return found[1]
 
 

@@ -21,8 +21,9 @@ from overnight.domain.session import (
 from overnight.engine.folders import Folders, remove_folders
 from overnight.engine.inheritance import configuration
 from overnight.engine.policy import RunPolicy
+from overnight.engine.repeats import check_same
 from overnight.engine.session_moves import move
-from overnight.errors import IdempotencyKeyReused, InvalidInput, SessionBusy, StaleVersion
+from overnight.errors import InvalidInput, SessionBusy, StaleVersion
 from overnight.ids import RunId, SessionId, new_session_id
 from overnight.ports.session_tables import SessionFilter
 from overnight.ports.tables import Idempotency, RunFilter
@@ -227,12 +228,7 @@ def _made_by(tx: Transaction, by: Principal, asked: Idempotency) -> SessionId | 
     found = tx.keys.find(by.owner, asked.route, asked.key)
     if found is None:
         return None
-    if found[0].body_hash != asked.body_hash:
-        raise IdempotencyKeyReused(
-            f"the key {asked.key[:80]!r} came with another body before",
-            mend="use a fresh key for a new session",
-            extra={"session_id": found[1]},
-        )
+    check_same(found[0], asked, session_id=found[1])
     return SessionId(found[1])
 
 

@@ -15,20 +15,19 @@ from overnight.domain.event import canonical
 from overnight.domain.session import Session
 from overnight.domain.spec import Document
 from overnight.engine.sessions import Change, Draw
-from overnight.errors import InvalidCursor
 from overnight.ids import SessionId
 from overnight.ports.session_tables import SessionFilter
 from overnight.ports.tables import Idempotency, RunFilter, RunPage, StreamMark
 from overnight.ports.unit_of_work import Transaction
-from overnight.server.connected import Attachment
 from overnight.server.context import Context, Here, listed, reply
 from overnight.server.routes.stream import (
     RENDERINGS,
     LastEventId,
     OvernightClient,
     StreamQuery,
+    attached,
+    beginning,
     streamed,
-    trimmed,
 )
 from overnight.server.routing import API, IdempotencyKey, Operation, SessionPath
 from overnight.server.sse import EventStream
@@ -171,23 +170,10 @@ async def stream_session(
     What happens inside a run is in the run's own stream. This one never ends by itself: a session can always be
     reopened. It ends when the session is deleted.
     """
-    what = Attachment(
-        caller=here.caller,
-        target=session_id,
-        client=query.client or overnight_client,
-        presence=query.presence == "1",
-    )
-    here.parts.connections.check(what)
+    what = attached(here, session_id, query, overnight_client)
     cursor = sse.cursor(last_event_id, query.after)
     session, mark = await here.services.uow.read(lambda tx: _standing(tx, SessionId(session_id), here.owner))
-    after = mark.last if cursor is None else cursor
-    if after > mark.last:
-        raise InvalidCursor(f"the session has {mark.last} events; {after} is not among them")
-    first = sse.OPENED
-    if after < mark.first - 1:
-        if query.on_gap == "error":
-            raise trimmed(after, mark)
-        first, after = sse.gap(mark.first, mark.last), mark.first - 1
+    first, after = beginning(cursor, mark, query)
     return EventStream(
         here.services.follower.events(session.pk, after), RENDERINGS[query.named, query.deltas],
         here.parts.connections, replace(what, session_id=session.id), first=first,

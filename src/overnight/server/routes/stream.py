@@ -81,6 +81,30 @@ RENDERINGS: Final[dict[tuple[Switch, Switch], Rendering[Recorded]]] = {
 }
 
 
+def attached(here: Here, target: str, query: StreamQuery, client: str | None) -> Attachment:
+    """Who will follow `target`. Raises TooManyRequests."""
+    what = Attachment(
+        caller=here.caller, target=target, client=query.client or client, presence=query.presence == "1"
+    )
+    here.parts.connections.check(what)
+    return what
+
+
+def beginning(cursor: int | None, mark: StreamMark, query: StreamQuery) -> tuple[bytes, int]:
+    """The first bytes of a stream, and the position after which its events begin; None: after all that there is.
+
+    Raises InvalidCursor for a position that is not reached yet, StreamTrimmed for one that is no longer there.
+    """
+    after = mark.last if cursor is None else cursor
+    if after > mark.last:
+        raise InvalidCursor(f"there are {mark.last} events; {after} is not among them")
+    if after >= mark.first - 1:
+        return sse.OPENED, after
+    if query.on_gap == "error":
+        raise trimmed(after, mark)
+    return sse.gap(mark.first, mark.last), mark.first - 1
+
+
 async def stream_run(
     here: Here,
     run_id: RunPath,
@@ -94,25 +118,12 @@ async def stream_run(
     client that comes back after that gets 204. Positions that were trimmed are refused with 410 before any byte.
     With `presence=1` an `event: presence` says who follows the run's session, whenever that changes.
     """
-    what = Attachment(
-        caller=here.caller,
-        target=run_id,
-        client=query.client or overnight_client,
-        presence=query.presence == "1",
-    )
-    here.parts.connections.check(what)
+    what = attached(here, run_id, query, overnight_client)
     cursor = sse.cursor(last_event_id, query.after)
     run, mark = await here.services.uow.read(lambda tx: _standing(tx, RunId(run_id), here.owner))
-    after = mark.last if cursor is None else cursor
-    if after > mark.last:
-        raise InvalidCursor(f"the run has {mark.last} events; {after} is not among them")
-    if run.final and after == mark.last:
+    if run.final and cursor in {None, mark.last}:
         return Response(status_code=204)
-    first = sse.OPENED
-    if after < mark.first - 1:
-        if query.on_gap == "error":
-            raise trimmed(after, mark)
-        first, after = sse.gap(mark.first, mark.last), mark.first - 1
+    first, after = beginning(cursor, mark, query)
     return EventStream(
         here.services.follower.events(run.pk, after), RENDERINGS[query.named, query.deltas],
         here.parts.connections, replace(what, session_id=run.session_id), first=first,
