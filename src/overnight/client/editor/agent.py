@@ -35,6 +35,7 @@ from overnight.client.editor.conversation import Conversation
 from overnight.client.editor.editor import Editor, Withdrawing
 from overnight.client.editor.history import Replay
 from overnight.client.editor.refusals import failure, refusing
+from overnight.client.editor.transcript import Transcript
 from overnight.client.editor.words import Block, message_of
 from overnight.errors import InvalidInput, NotFound, OvernightError, StaleVersion
 
@@ -105,7 +106,7 @@ class EditorAgent:
         conversation.untitled = True
         self._open[conversation.session_id] = conversation
         standing, _runs = await Replay(client, conversation.session_id, cwd).standing()
-        conversation.open(standing)
+        conversation.open(standing, {})
         config = preview["config"]
         return NewSessionResponse(
             session_id=conversation.session_id,
@@ -229,11 +230,11 @@ class EditorAgent:
             conversation.notices += notices
             past = Replay(client, session_id, where)
             standing, runs = await past.standing()
-            transcript = None
+            transcripts: Mapping[str, Transcript] = {}
             if replay:
-                updates, transcript = await past.updates(standing, runs)
+                updates, transcripts = await past.updates(runs)
                 await self._editor(session_id).show(updates)
-            conversation.open(standing, transcript)
+            conversation.open(standing, transcripts)
         return await _resolved(client, session)
 
     async def _known(self, client: Client, session_id: str) -> Conversation:

@@ -17,7 +17,7 @@ from overnight.client.editor.course import Ending
 from overnight.client.editor.editor import Editor
 from overnight.client.editor.reader import RunReader
 from overnight.client.editor.transcript import Transcript
-from overnight.client.shapes import FINAL, Posted
+from overnight.client.shapes import Posted
 from overnight.domain.text import first_line
 from overnight.errors import (
     ApprovalPending,
@@ -47,8 +47,8 @@ class Standing:
 
     newest_run: str = ""
     """Ids of runs sort by the time at which they were made."""
-    live: Mapping[str, Any] | None = None
-    """The run that was not final then."""
+    live: tuple[Mapping[str, Any], ...] = ()
+    """The runs that were not final then."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,11 +97,11 @@ class Conversation:
         self._posting = asyncio.Lock()
         self._closed: NotFound | None = None
 
-    def open(self, standing: Standing, transcript: Transcript | None = None) -> None:
-        """Begin to follow. `transcript` has told what the live run did until now."""
+    def open(self, standing: Standing, transcripts: Mapping[str, Transcript]) -> None:
+        """Begin to follow. `transcripts` have told what runs did until now."""
         self._standing = standing
-        if standing.live is not None:
-            self._read(str(standing.live["id"]), int(standing.live["last_seq"]), transcript)
+        for run in standing.live:
+            self._read(str(run["id"]), int(run["last_seq"]), transcripts.get(str(run["id"])))
         self._start(self._follow(), f"follow {self.session_id}")
         self._start(self._ask_what_is_open(), f"open approvals of {self.session_id}")
 
@@ -226,10 +226,9 @@ class Conversation:
             await self._editor.show([Transcript(run_id, self.cwd).said(text, message_id)])
 
     def _is_new(self, run_id: str, turn: int) -> bool:
-        live = self._standing.live
-        if live is not None and run_id == live["id"]:
-            return turn > int(live["turn"])
-        return run_id > self._standing.newest_run
+        standing = self._standing
+        began = next((int(run["turn"]) for run in standing.live if run["id"] == run_id), None)
+        return run_id > standing.newest_run if began is None else turn > began
 
     def _settled(self, run_id: str) -> None:
         for waiting in self._waiting.values():
@@ -291,8 +290,3 @@ async def _until_the_editor_goes(work: Any) -> None:
     # Whoever waits for the work has been told of its end.
     with suppress(OSError, OvernightError):
         await work
-
-
-def live_of(runs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The run among them, newest first, that goes on; the oldest such one, since the others wait for it."""
-    return next((run for run in reversed(runs) if run["state"] not in FINAL), None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from typing import Any, Final, cast
 
 from overnight.client.client import Client
-from overnight.client.editor.conversation import Standing, live_of
+from overnight.client.editor.conversation import Standing
 from overnight.client.editor.transcript import Transcript, Update
 from overnight.client.shapes import FINAL
-from overnight.errors import OvernightError
+from overnight.errors import NotFound, StreamTrimmed
 
 MESSAGES: Final = 1000
 """Messages of the history that are replayed: its end."""
@@ -37,24 +38,20 @@ class Replay:
         page = await self._client.session_runs(self._session, limit=200)
         runs = cast("list[Mapping[str, Any]]", page["items"])
         newest = max((str(run["id"]) for run in runs), default="")
-        return Standing(newest_run=newest, live=live_of(runs)), runs[::-1]
+        live = tuple(run for run in reversed(runs) if run["state"] not in FINAL)
+        return Standing(newest_run=newest, live=live), runs[::-1]
 
-    async def updates(
-        self, standing: Standing, runs: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[Update], Transcript | None]:
-        """Everything to show, and the transcript of the live run for what comes next."""
-        said = await self._said()
-        told: list[Update] = []
-        transcript = None
-        events = await self._events(runs)
-        known = {str(run["id"]) for run in runs if str(run["id"]) in events}
-        told += self._spoken([message for message in said if message["run_id"] not in known])
+    async def updates(self, runs: Sequence[Mapping[str, Any]]) -> tuple[list[Update], dict[str, Transcript]]:
+        """Everything to show, and the transcript of each run for what comes next."""
+        said, events = await self._said(), await self._events(runs)
+        told = self._spoken([message for message in said if message["run_id"] not in events])
+        transcripts: dict[str, Transcript] = {}
         for run in runs:
-            if str(run["id"]) in known:
-                found, transcript = self._run(run, events[str(run["id"])], said)
+            run_id = str(run["id"])
+            if run_id in events:
+                found, transcripts[run_id] = self._run(run, events[run_id], said)
                 told += found
-        live = standing.live is not None and runs and runs[-1]["id"] == standing.live["id"]
-        return told, transcript if live else None
+        return told, transcripts
 
     async def _said(self) -> list[Mapping[str, Any]]:
         page = await self._client.history(self._session, limit=MESSAGES)
@@ -67,8 +64,8 @@ class Replay:
         for run in reversed(runs):
             try:
                 events = await self._events_of(run, left)
-            except OvernightError:
-                continue  # trimmed, or gone: its messages are in the history
+            except (NotFound, StreamTrimmed):
+                continue  # its messages are in the history
             found[str(run["id"])] = events
             left -= len(events)
             if left <= 0:
@@ -93,11 +90,15 @@ class Replay:
         self, run: Mapping[str, Any], events: Sequence[Event], said: Sequence[Mapping[str, Any]]
     ) -> tuple[list[Update], Transcript]:
         transcript = Transcript(str(run["id"]), self._cwd)
+        # A turn whose beginning was left out is told by its messages alone.
+        events = list(dropwhile(lambda event: event["type"] != "turn.started", events))
+        shown = {event.get("turn") for event in events if event["type"] == "turn.started"}
+        mine = [message for message in said if message["run_id"] == run["id"]]
+        told = self._spoken([message for message in mine if message["turn"] not in shown])
         asked: dict[object, list[str]] = defaultdict(list)
-        for message in said:
-            if message["run_id"] == run["id"] and message["role"] == "user":
+        for message in mine:
+            if message["role"] == "user":
                 asked[message["turn"]].append(str(message["text"]))
-        told: list[Update] = []
         for event in events:
             told += transcript.feed(event)
             if event["type"] == "turn.started":
