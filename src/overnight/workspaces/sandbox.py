@@ -29,7 +29,7 @@ _PROC_HIDDEN: Final = ("kcore", "keys", "sched_debug", "timer_list", "vmallocinf
 
 _STEERING: Final = (
     "LD_*", "DYLD_*", "GLIBC_*", "MALLOC_*", "GCONV_PATH", "LOCPATH", "NLSPATH", "TZDIR", "HOSTALIASES", "RES_OPTIONS",
-    "LOCALDOMAIN", "GETCONF_DIR", "BASH*", "ENV", "SHELLOPTS", "PS4", "IFS", "PROMPT_COMMAND", "CDPATH", "PYTHON*",
+    "LOCALDOMAIN", "GETCONF_DIR", "BASH*", "ENV", "SHELLOPTS", "PS4", "IFS", "PROMPT_COMMAND", "CDPATH",
 )  # fmt: skip
 """Variables that change what a program does before it begins."""
 
