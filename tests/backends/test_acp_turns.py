@@ -311,6 +311,21 @@ async def test_a_terminal_tells_its_output_and_how_it_ended(stage: Stage) -> Non
     assert ended.outcome.failure is None
 
 
+async def test_what_a_terminal_prints_stands_with_its_tool_call(stage: Stage) -> None:
+    shown = {
+        "toolCallId": "t",
+        "kind": "execute",
+        "title": "make",
+        "content": [{"type": "terminal", "terminalId": "terminal-1"}],
+    }
+    record, _ = await stage.run(
+        ["terminal", {"command": "echo made; exit 2"}],
+        ["update", {"sessionUpdate": "tool_call", "status": "in_progress", **shown}],
+        ["update", {"sessionUpdate": "tool_call_update", "toolCallId": "t", "status": "completed"}],
+    )
+    assert [(t.output, t.exit_code, t.ok) for t in record.of(ToolCompleted)] == [("made\n", 2, False)]
+
+
 async def test_nothing_of_a_terminal_outlives_the_turn(stage: Stage) -> None:
     pid = stage.workspace / "pid"
     line = f"trap '' TERM; (setsid sleep 600 & echo $! > {pid}.part; mv {pid}.part {pid}); sleep 600"

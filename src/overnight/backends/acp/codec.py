@@ -181,6 +181,11 @@ class AcpCodec:
             return None
         return Say(key=key, data=result_of(pending, pending.wanted, result))
 
+    def terminal_of(self, item_id: str) -> str | None:
+        """See `Talking.terminal_of`."""
+        name = self._telling.terminal_of(item_id)
+        return name if name in self._limits else None
+
     def farewell(self) -> bytes:
         """See `Talking.farewell`."""
         said = b"".join(given_up(pending) for pending in self._pending.values())

@@ -51,6 +51,8 @@ class ToolCall:
     content: list[Mapping[str, Any]] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     diffs: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    terminal: str | None = None
+    """Where its output is shown: a terminal of ours, perhaps."""
     live: str = ""
     exit: int | None = None
     started: bool = False
@@ -69,6 +71,8 @@ class ToolCall:
         if isinstance(told.get("content"), list):
             self.content = objects(told["content"])
         for entry in objects(told.get("content")):
+            if entry.get("type") == "terminal":
+                self.terminal = str(entry.get("terminalId"))
             if entry.get("type") == "diff" and isinstance(entry.get("newText"), str):
                 old = entry.get("oldText")
                 self.diffs.setdefault(

@@ -60,6 +60,10 @@ class Telling:
         call.content = words  # those of the question are no output
         return call, [*self.speech.end(), *call.begin()]
 
+    def terminal_of(self, id: str) -> str | None:
+        """The terminal that shows what a tool call prints."""
+        return self._calls[id].terminal if id in self._calls else None
+
     def end(self) -> list[Update]:
         """The turn is over: what was still being said."""
         return self.speech.end()

@@ -10,14 +10,16 @@ from typing import Final
 import structlog
 
 from overnight.backends.process.hands import Hands
-from overnight.backends.process.talk import Deed, Say, Talking, UseTerminal
+from overnight.backends.process.talk import Deed, Say, Talking, TerminalState, UseTerminal
 from overnight.domain.action import Edit
-from overnight.domain.update import Asked, Update
+from overnight.domain.update import Asked, ToolCompleted, Update
 from overnight.errors import KeeperGone, LeaseLost, OvernightError
 from overnight.ports.backend import Verdict
 
 MOST_SHOWN: Final = 256 * 1024
 """Characters of a file that are shown beside what it shall become."""
+MOST_PRINTED: Final = 64 * 1024
+"""Bytes of a terminal's output that stand with the tool call it belongs to."""
 AGAIN_S: Final = 1.0
 """How long to wait before an answer that could not be stored is tried again."""
 
@@ -56,7 +58,7 @@ class Dialogue:
     async def attend(self, updates: Sequence[Update]) -> tuple[Update, ...]:
         """Do what these updates have brought up; returns them as they are to be recorded."""
         await self.run_errands()
-        return tuple([await self._show(u) if isinstance(u, Asked) else u for u in updates])
+        return tuple([await self._completed(update) for update in updates])
 
     async def run_errands(self) -> None:
         """Say and do what needs nobody's leave."""
@@ -133,6 +135,19 @@ class Dialogue:
         self._codec.said((say.data,))
         self._shown.pop(say.key, None)
         return True
+
+    async def _completed(self, update: Update) -> Update:
+        """With what only we know."""
+        if isinstance(update, Asked):
+            return await self._show(update)
+        name = self._codec.terminal_of(update.item_id) if isinstance(update, ToolCompleted) else None
+        if name is None or not isinstance(update, ToolCompleted) or update.output:
+            return update
+        shown = await self._hands.terminals.output(name, MOST_PRINTED)
+        if not isinstance(shown, TerminalState):
+            return update
+        code = shown.exit_code if update.exit_code is None else update.exit_code
+        return replace(update, output=shown.output, exit_code=code, ok=update.ok and code in {None, 0})
 
     async def _show(self, ask: Asked) -> Asked:
         """With what stands in a file now, where the agent tells only what shall stand there."""

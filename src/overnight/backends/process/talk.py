@@ -141,6 +141,10 @@ class Talking(Codec, Protocol):
         """The message that tells what came of a deed; None when the agent does not wait for it any more."""
         ...
 
+    def terminal_of(self, item_id: str) -> str | None:
+        """The terminal of ours in which the output of a tool call is."""
+        ...
+
     def farewell(self) -> bytes:
         """The agent's own interrupt: everything that it waits for is cancelled, and the turn too."""
         ...
