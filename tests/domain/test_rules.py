@@ -48,6 +48,7 @@ def effect(found: Resolved, policy: Any, *rules: Rule, confined: bool = True) ->
         ("ask_outside_workspace", command("ls"), True, "allow"),
         ("ask_outside_workspace", command("ls"), False, "ask"),
         ("ask_outside_workspace", resolved("fetch", hosts=("x",)), True, "ask"),
+        ("ask_outside_workspace", resolved("edit"), False, "ask"),
     ],
 )
 def test_policies(policy: str, found: Resolved, confined: bool, expected: str) -> None:
@@ -93,6 +94,115 @@ def test_a_link_in_the_workspace_is_judged_by_where_it_leads() -> None:
     assert not Rule(effect="allow", path="src/*").matches(resolved("edit", link), WORKSPACE)
 
 
+NO_PUSH = Rule(effect="reject", argv=("git", "push", "**"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "git push", "git  push", "git\tpush origin", "cd x && git push", "true; git push", "git push|cat", "(git push)",
+        "git 'push'", 'g"it" pu\\sh', "\\git push", "/usr/bin/git push", "git -C . push", "git --no-pager push",
+        "A=1 git push", "env A=1 git push", "sudo -u bob git push", "bash -c 'git push'", 'sh -c "cd x; git push"',
+        "echo $(git push)", "echo `git push`", 'echo "a $(git push) b"', "cat <(git push)", "eval git push",
+        "xargs git push",
+        "git 2>/dev/null push", "git >x push", "git \\\n push", "if true; then git push; fi", "echo 'open\ngit push",
+        "cat <<E\nit's\ngit push\nE", "GIT push", "timeout 5 git push", "find . -exec git push {} +",
+    ],
+)  # fmt: skip
+def test_no_spelling_of_a_command_gets_round_its_rejection(line: str) -> None:
+    assert effect(command(line), "autonomous", NO_PUSH) == "reject"
+    by_line = Rule(effect="reject", command="git push*")
+    assert line.startswith("git -") or effect(command(line), "autonomous", by_line) == "reject"
+
+
+@pytest.mark.parametrize(
+    "line", ["$X push", "g${X}it push", "git $X", "{git,push}", 'bash -c "$X"', "a" * 40_000]
+)
+def test_what_cannot_be_read_is_asked_where_a_rule_could_speak_of_it(line: str) -> None:
+    assert effect(command(line), "autonomous", NO_PUSH) == "ask"
+    assert effect(command(line), "autonomous", Rule(effect="allow", argv=("git", "push"))) == "allow"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "git status", "git commit -m push", "echo git push", "make push", "git log && ls $HOME",
+        "if [ -f x ]; then ls; fi",
+        "find . -name '*.py'", "for f in *.py; do echo $f; done", "A=$B make", "$HOME/bin/make push", "git add *.py",
+    ],
+)  # fmt: skip
+def test_other_commands_are_left_alone(line: str) -> None:
+    assert effect(command(line), "autonomous", NO_PUSH) == "allow"
+
+
+NO_SECRETS = Rule(effect="reject", path="secrets/*")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        resolved("edit", place("a"), place("secrets/b")),
+        resolved("edit", place("SECRETS/b")),
+        resolved("delete", place("secrets")),
+        resolved("move", place("/w")),
+        resolved("delete", Place(given="secrets/link", resolved="/elsewhere", inside=False, kind="file")),
+        resolved("read", Place(given="harmless", resolved="/w/secrets/b", inside=True, kind="file")),
+        resolved("edit", Place(given="x/../secrets/b", resolved="/w/secrets/b", inside=True, kind="missing")),
+    ],
+)
+def test_no_path_gets_round_a_rejection(found: Resolved) -> None:
+    assert effect(found, "autonomous", NO_SECRETS) == "reject"
+    for path in ("./secrets", "secrets/", "/w/secrets/**"):
+        assert effect(found, "autonomous", Rule(effect="reject", path=path)) == "reject"
+
+
+def test_a_workspace_whose_name_looks_like_a_pattern_keeps_its_rules() -> None:
+    there = Place(given="secrets/a", resolved="/w[1]/secrets/a", inside=True, kind="file")
+    judged = judge(
+        resolved("edit", there), policy="autonomous", rules=[NO_SECRETS], workspace="/w[1]", confined=True
+    )
+    assert judged.effect == "reject"
+
+
+def test_other_hosts_do_not_hide_one_that_is_rejected() -> None:
+    found = resolved("fetch", hosts=("good.org", "Evil.org."))
+    assert effect(found, "autonomous", Rule(effect="reject", host="evil.org")) == "reject"
+
+
+@pytest.mark.parametrize(
+    "rule, found",
+    [
+        (Rule(effect="allow", path="src/*"), resolved("execute", place("src/x"), command="rm -rf ~")),
+        (
+            Rule(effect="allow", host="good.org"),
+            resolved("execute", command="curl evil", hosts=("good.org",)),
+        ),
+        (Rule(effect="allow", host="good.org"), resolved("edit", place("/etc/x"), hosts=("good.org",))),
+        (Rule(effect="allow", path="src/*"), resolved("fetch", place("src/x"), hosts=("evil.org",))),
+    ],
+)
+def test_a_permission_covers_nothing_that_it_is_silent_on(rule: Rule, found: Resolved) -> None:
+    assert effect(found, "ask_all", rule) == "ask"
+
+
+@pytest.mark.parametrize(
+    "asked, other",
+    [
+        (command("make"), resolved("execute", place("/tmp/evil", inside=False), command="make")),
+        (resolved("execute", place("sub"), command="make"), command("make")),
+        (command("make"), resolved("execute", command="make", arguments={"env": {"PATH": "/tmp/evil"}})),
+        (resolved("fetch", hosts=("h",)), resolved("fetch", place("/etc/passwd"), hosts=("h",))),
+        (resolved("other", tool="execute"), command("rm -rf ~")),
+        (resolved("other", tool="db"), resolved("edit", place("a"), tool="db")),
+    ],
+)
+def test_always_covers_only_what_it_shows(asked: Resolved, other: Resolved) -> None:
+    rule = exact_rule(asked, "allow")
+    assert rule is not None
+    assert effect(asked, "ask_all", rule) == "allow"
+    assert effect(other, "ask_all", rule) == "ask"
+
+
 EFFECTS = st.lists(st.sampled_from(["allow", "ask", "reject"]), max_size=6)
 
 
@@ -119,6 +229,9 @@ def test_an_exact_rule_covers_its_action_and_no_other(line: str, other: str) -> 
 
 def test_an_exact_rule_needs_one_thing_to_name() -> None:
     assert exact_rule(resolved("move", place("a"), place("b")), "allow") is None
+    assert exact_rule(resolved("fetch", place("a"), place("b"), hosts=("h",)), "allow") is None
+    assert exact_rule(resolved("execute", tool="shell"), "allow") is None
+    assert exact_rule(resolved("execute", command="make", arguments={"env": {"A": "1"}}), "allow") is None
     one = exact_rule(resolved("edit", place("a")), "reject")
     assert one == Rule(effect="reject", tool="edit", path="/w/a", exact=True)
     assert exact_rule(resolved("fetch", hosts=("h",)), "allow") == Rule(

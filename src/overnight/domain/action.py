@@ -53,6 +53,11 @@ class Action:
             return None
         return tuple(shlex.split(self.command)) or None
 
+    @property
+    def whereabouts(self) -> tuple[str, ...]:
+        """Every path that it names, and the one in which its command is run."""
+        return tuple(dict.fromkeys((*self.paths, *((self.cwd,) if self.cwd else ()))))
+
 
 PlaceKind = Literal["file", "folder", "missing", "other"]
 

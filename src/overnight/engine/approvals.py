@@ -100,7 +100,7 @@ class ApprovalService:
         action = approval.action
         if action is None or run.workspace is None or run.host_id != self._host_id:
             return None
-        places = self._workspaces.places(Path(run.workspace), action.paths, hashed=action.kind in CHANGING)
+        places = self._workspaces.places(Path(run.workspace), action.whereabouts, hashed=action.kind in CHANGING)
         return Resolved(action=action, places=places)
 
     def _decide(

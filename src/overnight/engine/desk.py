@@ -241,7 +241,7 @@ class Desk:
         """Blocks on the disk."""
         action = ask.action
         hashed = action.kind in CHANGING
-        places = self._shop.workspaces.places(self._workspace, action.paths, hashed=hashed)
+        places = self._shop.workspaces.places(self._workspace, action.whereabouts, hashed=hashed)
         return Resolved(action=action, places=places)
 
     async def _has_changed(self, approval_id: ApprovalId) -> bool:
