@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,11 +15,19 @@ from overnight.ports.sandbox import Confined, Place, Trial
 from overnight.workspaces.sandbox_guards import guard, take_back
 from overnight.workspaces.sandbox_last_look import look
 from overnight.workspaces.sandbox_network import Network
-from overnight.workspaces.sandbox_places import PRIVATE, Surroundings, allow, base_view
+from overnight.workspaces.sandbox_places import (
+    PRIVATE,
+    Surroundings,
+    base_view,
+    make_exceptions,
+    show_programs,
+)
 from overnight.workspaces.sandbox_trial import MISSING, Way, seek
 from overnight.workspaces.sandbox_view import View, resolved
 
 PROGRAM: Final = "bwrap"
+HOST_FOR_S: Final = 2.0
+"""How long what was found out about the host is relied upon; what has gone meanwhile fails a turn, and is retried."""
 _OFF: Final = Trial(
     problem="the operator has switched the sandbox off", mend='set sandbox.mode = "auto" to confine agents'
 )
@@ -69,6 +78,7 @@ class Bubblewrap:
         self._named = program
         self._network = network
         self._way = _NOT_YET
+        self._hosts: dict[tuple[tuple[Path, ...], str], tuple[float, View]] = {}
 
     @property
     def trial(self) -> Trial:
@@ -110,12 +120,22 @@ class Bubblewrap:
         found = shutil.which(str(self._named or PROGRAM))
         return Path(found).absolute() if found is not None else None
 
+    def _host(self, place: Place) -> View:
+        """What is the same for all turns of a program, looked up anew every other second: turns come in crowds."""
+        key, now = (place.programs, place.path), time.monotonic()
+        made = self._hosts.get(key)
+        if made is None or now - made[0] > HOST_FOR_S:
+            view = base_view(self._around)
+            show_programs(view, self._around, (*place.programs, *self._network.programs), place.path)
+            made = self._hosts[key] = (now, view)
+        return made[1]
+
     def _view(self, place: Place) -> View:
-        view = base_view(self._around)
+        view = self._host(place).copy()
         writable = place.level == "workspace_write"
-        # First, so that nothing in it is shown for its own sake: what lies there can be replaced at any moment.
-        view.set(place.workspace, "writable" if writable else "readable")
-        allow(view, self._around, (*place.programs, *self._network.programs), place.path)
+        # Nothing in it is shown for its own sake: what lies there can be replaced at any moment.
+        view.give(place.workspace, "writable" if writable else "readable")
+        make_exceptions(view, self._around)
         for path in place.readable:
             view.set(path, "readable")
         for path in (place.home, *place.writable):

@@ -76,8 +76,8 @@ def base_view(around: Surroundings) -> View:
     return view
 
 
-def allow(view: View, around: Surroundings, programs: Iterable[Path], path_variable: str) -> None:
-    """Show programs, the folders of PATH and the operator's exceptions, as far as they are hidden; then hide our own.
+def show_programs(view: View, around: Surroundings, programs: Iterable[Path], path_variable: str) -> None:
+    """Hide our own; then show programs and the folders of PATH, as far as they are hidden.
 
     A folder in which a secret of ours lies shows everything but that.
     """
@@ -91,6 +91,10 @@ def allow(view: View, around: Surroundings, programs: Iterable[Path], path_varia
         for place in (path, resolved(path)):
             if place is not None:
                 expose(view, _installation(view, place), home)
+
+
+def make_exceptions(view: View, around: Surroundings) -> None:
+    """Show what the operator opens to every agent, but nothing of our own."""
     own = [found for place in around.secret if (found := resolved(place)) is not None]
     for path in _outside(around.readable, own):
         view.set(path, "readable")

@@ -25,6 +25,24 @@ class View:
         self._links: dict[Path, str] = {}
         self._pinned: set[Path] = set()
 
+    def copy(self) -> View:
+        """Another one with the same rules."""
+        made = View()
+        made._rules, made._links, made._pinned = dict(self._rules), dict(self._links), set(self._pinned)
+        return made
+
+    def give(self, path: Path, access: Access) -> None:
+        """As `set`, and what was shown of it for its own sake is part of it from now on; what is hidden stays so."""
+        found = resolved(path)
+        if found is None:
+            return
+        for place in [place for place in self._rules if found in place.parents]:
+            if self._rules[place] == "readable":
+                del self._rules[place]
+        for place in [place for place in self._links if found in place.parents]:
+            del self._links[place]
+        self.set(found, access)
+
     def set(self, path: Path, access: Access) -> None:
         """Give `path` and everything beneath it that access, unless a rule says otherwise about a part of it."""
         found = resolved(path)
