@@ -131,6 +131,9 @@ async def test_a_file_swapped_for_a_link_is_not_what_was_shown(rig: Make, tmp_pa
     places: Any = shown.context["places"]
     place = places[0]
     assert (place["resolved"], place["inside"], place["kind"]) == (str(secret), False, "file")
+    always = shown.option("allow_always")
+    assert always is not None
+    assert always.rule == Rule(effect="allow", tool="edit", path=str(secret), exact=True)
     requested = await server.data(run, "approval.requested")
     assert [data.get("changed", False) for data in requested] == [False, True]
     await server.decide(shown, "reject_once")

@@ -8,12 +8,15 @@ from tests.engine.asking import ASKING, asks, command, edit, said, started
 from tests.engine.conftest import Make, fake
 from tests.engine.fake_backend import FakeAgent, FakeTurn
 
+from overnight.domain.action import Action
 from overnight.domain.run import Position
 from overnight.domain.states import State
+from overnight.domain.update import Answer, SessionKnown
+from overnight.domain.values import Failure
 from overnight.engine import worker
 from overnight.engine.policy import RunPolicy
 from overnight.errors import ApprovalOver, ApprovalPending
-from overnight.ports.backend import Verdict
+from overnight.ports.backend import TurnStart, Verdict
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
@@ -227,3 +230,49 @@ async def test_what_cannot_be_taken_up_again_ends_the_run_although_it_waits(
     assert failed.error.code == "internal"
     with pytest.raises(ApprovalOver):
         await second.decide(approval, "allow_once")
+
+
+async def test_an_answer_reaches_the_agent_although_its_first_start_fails(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        if agent.start.turn == 1:
+            agent.emit(SessionKnown(state={"session": "s1"}))
+            action = Action(kind="other", tool="ask", title="Which colour?")
+            await agent.ask("q", action, Answer(id="r", label="Red"), Answer(id="g", label="Green"))
+
+    server, run, backend = await started(rig, script)
+    [approval] = await server.pending(run)
+    await server.crash()
+    backend.kill()
+    starts = []
+
+    def refuse_once(start: TurnStart) -> None:
+        starts.append(start)
+        busy = Failure(code="rate_limited", message="too many requests", retryable=True)
+        backend.refuses = busy if len(starts) == 1 else None
+
+    backend.on_start = refuse_once
+    second = await rig(backend, root=server.root)
+    await second.until(run, State.WAITING)
+    await second.decide(approval, "g")
+    await second.until(run, State.COMPLETED)
+    assert [(start.turn, start.attempt, "the decision is: Green" in start.prompt) for start in starts] == [
+        (2, 1, True), (2, 2, True),
+    ]  # fmt: skip
+
+
+async def test_a_pause_that_was_asked_for_holds_although_the_budget_is_spent_too(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        agent.use(600)
+        await agent.go.wait()
+
+    backend = fake(script)
+    server = await rig(backend)
+    run = await server.submit(limits={"tokens": 500})
+    agent = await server.agent(backend)
+    await server.until(run, State.RUNNING)
+    await server.control(run, "pause")
+    agent.go.set()
+    [approval] = await server.pending(run)
+    await server.decide(approval, "raise", changes={"limits": {"tokens": 10_000}})
+    assert (await server.run(run)).state is State.PAUSED
+    await server.control(run, "cancel")

@@ -20,7 +20,7 @@ from overnight.engine import moves, questions
 from overnight.engine.control import raised
 from overnight.engine.desk import confined
 from overnight.engine.policy import RunPolicy
-from overnight.engine.tool_question import context_of
+from overnight.engine.tool_question import context_of, leave
 from overnight.errors import (
     ActionChanged,
     AlreadyDecided,
@@ -100,7 +100,9 @@ class ApprovalService:
         action = approval.action
         if action is None or run.workspace is None or run.host_id != self._host_id:
             return None
-        places = self._workspaces.places(Path(run.workspace), action.whereabouts, hashed=action.kind in CHANGING)
+        places = self._workspaces.places(
+            Path(run.workspace), action.whereabouts, hashed=action.kind in CHANGING
+        )
         return Resolved(action=action, places=places)
 
     def _decide(
@@ -135,7 +137,9 @@ class ApprovalService:
         now = self._clock.wall_ms()
         redactor = self._redactor(tx, run)
         context = context_of(fresh, redactor, sandbox=run.sandbox_effective, binding=confined(run))
-        renewed = replace(approval, digest=fresh.digest, context=context)
+        own = any(option.kind == "answer" for option in approval.options)
+        options = approval.options if own else tuple(leave(fresh, redactor))
+        renewed = replace(approval, digest=fresh.digest, context=context, options=options)
         tx.approvals.save(renewed)
         data = {**questions.shown(renewed), "changed": True}
         moves.note(tx, run, now, Draft(type="approval.requested", data=data))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from overnight.domain.request import Request
 from overnight.domain.run import Run, Turn
+from overnight.domain.session import SessionMessage
 from overnight.domain.states import TurnState
 from overnight.engine import prompt
 from overnight.engine.conversation import Words, words
@@ -89,12 +90,30 @@ def _known(tx: Transaction, run: Run) -> _Known:
     if run.spec.mode == "chat":
         said = words(tx, run, steers, history, redo=place.again or _cut_off(last))
     else:
-        said = Words(texts=tuple(text_of(request) for request in steers), history=history)
+        again, before = _begun_with(run, place, history)
+        said = Words(texts=(*again, *(text_of(request) for request in steers)), history=before)
     return _Known(
         last=last, steers=steers, place=place, words=said,
         resume=tx.sessions.backend_state(run.session_pk, run.backend),
         variables=tx.sessions.get(run.session_id, None).variables,
     )  # fmt: skip
+
+
+def _begun_with(
+    run: Run, place: Place, history: tuple[SessionMessage, ...]
+) -> tuple[tuple[str, ...], tuple[SessionMessage, ...]]:
+    """What people had said for a turn that is done again, for nobody knows how much of it has reached its agent; and
+    the history without that.
+    """
+    if not place.again:
+        return (), history
+    said = [
+        message
+        for message in history
+        if (message.run_id, message.turn, message.role) == (run.id, place.number, "user")
+        and message.text != run.spec.goal
+    ]
+    return tuple(message.text for message in said), tuple(one for one in history if one not in said)
 
 
 def _cut_off(last: Turn | None) -> bool:

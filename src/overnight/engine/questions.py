@@ -173,7 +173,16 @@ def park(tx: Transaction, run: Run, why: str, now_ms: int) -> Run:
     A pause that was asked for before takes effect now.
     """
     _count_blocked(tx, run, now_ms)
-    run = moves.parked(tx, run, why, now_ms)
+    return _paused_if_asked(tx, moves.parked(tx, run, why, now_ms), now_ms)
+
+
+def wait(tx: Transaction, run: Run, approval: Approval, now_ms: int) -> Run:
+    """The run needs a person while no agent lives. A pause that was asked for before takes effect now."""
+    run = moves.waiting(tx, run, waiting_for(approval), approval.expires_at, now_ms)
+    return _paused_if_asked(tx, run, now_ms)
+
+
+def _paused_if_asked(tx: Transaction, run: Run, now_ms: int) -> Run:
     if run.pause_reason is None:
         return run
     return moves.paused(tx, run, run.pause_reason, now_ms, input=Input.PAUSE)

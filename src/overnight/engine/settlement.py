@@ -125,8 +125,7 @@ def apply(
             moves.note(tx, run, now_ms, Draft(type="budget.spent", data=_spent(spending)))
             expires_s = rules.policy.expires_s("budget", run.spec.approvals)
             approval = questions.ask(tx, run, questions.budget_question(spending, expires_s), now_ms)
-            what = questions.waiting_for(approval)
-            moves.waiting(tx, replace(run, attempt=1), what, approval.expires_at, now_ms)
+            questions.wait(tx, replace(run, attempt=1), approval, now_ms)
             return None
         case Pause(failure=failure):
             _pause(tx, replace(run, attempt=1, fallback=0), failure, now_ms)

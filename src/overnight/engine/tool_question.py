@@ -21,7 +21,9 @@ MAX_TEXT: Final = 8_192
 """Bytes of a command, or of one argument list, that are shown."""
 MAX_DIFF: Final = 24_576
 """Bytes of all diffs together."""
-UNBOUND: Final = "Without a sandbox the agent can do as it likes whatever is decided here: that is only advice."
+UNBOUND: Final = (
+    "Without a sandbox the agent can do as it likes whatever is decided here: that is only advice."
+)
 
 _KINDS: Final[Mapping[ActionKind, ApprovalKind]] = {
     "execute": "command",
@@ -40,7 +42,7 @@ def tool_question(
     context = _context(resolved, sandbox=sandbox, binding=binding)
     return Question(
         kind=kind, title=cut_utf8(redactor.text(_title(ask.action)), MAX_TITLE), context=redactor.json(context),
-        digest=resolved.digest, options=_answers(ask) if ask.answers else _leave(resolved, redactor),
+        digest=resolved.digest, options=_answers(ask) if ask.answers else leave(resolved, redactor),
         default_option="reject_once", expires_s=expires_s(kind), action=ask.action, request=ask.key,
     )  # fmt: skip
 
@@ -106,7 +108,7 @@ def _answers(ask: Asked) -> list[Option]:
     return [*(option for option in own.values() if option.id != none.id), none]
 
 
-def _leave(resolved: Resolved, redactor: Redactor) -> list[Option]:
+def leave(resolved: Resolved, redactor: Redactor) -> list[Option]:
     """Once and, where an exact rule can be named and shown, always."""
     options = [Option(id="allow_once", label="Allow once", kind="allow_once")]
     if rule := _rule(resolved, "allow", redactor):
