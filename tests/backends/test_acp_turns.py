@@ -274,6 +274,22 @@ async def test_leave_that_was_given_covers_exactly_what_was_shown(stage: Stage) 
     assert (stage.workspace / "b").exists()
 
 
+async def test_a_second_question_about_a_call_shows_what_it_is_about(stage: Stage) -> None:
+    def edit(text: str) -> dict[str, Any]:
+        diff = {"type": "diff", "path": str(stage.workspace / "a"), "oldText": None, "newText": text}
+        return {"toolCallId": "e", "kind": "edit", "title": "Write", "content": [diff], "rawInput": {text: 1}}
+
+    nameless = {"kind": "execute", "title": "x", "rawInput": {"command": "x"}}
+    record, _ = await stage.run(
+        ["permission", edit("one")], ["permission", edit("two")], ["permission", {"toolCallId": "e", "title": "Write"}],
+        ["permission", nameless], ["permission", {"kind": "other", "title": "nothing else"}],
+    )  # fmt: skip
+    asked: list[Asked] = record.of(Asked)
+    assert [[edit.after for edit in ask.action.edits] for ask in asked] == [["one"], ["two"], ["two"], [], []]
+    assert [ask.action.arguments for ask in asked[:2]] == [{"one": 1}, {"two": 1}]
+    assert [ask.action.command for ask in asked[3:]] == ["x", None]
+
+
 async def test_a_terminal_tells_its_output_and_how_it_ended(stage: Stage) -> None:
     record, ended = await stage.run(
         [

@@ -75,8 +75,9 @@ class ToolCall:
                 self.terminal = str(entry.get("terminalId"))
             if entry.get("type") == "diff" and isinstance(entry.get("newText"), str):
                 old = entry.get("oldText")
-                self.diffs.setdefault(
-                    self.place(str(entry.get("path"))), (None if old is None else str(old), entry["newText"])
+                self.diffs[self.place(str(entry.get("path")))] = (
+                    None if old is None else str(old),
+                    entry["newText"],
                 )
         self.locations = [
             str(at["path"]) for at in objects(told.get("locations")) if "path" in at
@@ -84,6 +85,17 @@ class ToolCall:
         self.live += str(as_object(meta.get("terminal_output_delta")).get("data") or "")
         code = as_object(meta.get("terminal_exit")).get("exit_code")
         self.exit = code if isinstance(code, int) else self.exit
+
+    def shown(self, told: Mapping[str, Any]) -> ToolCall:
+        """The call as `told` shows it by itself; what that leaves out is as known."""
+        alone = ToolCall(
+            id=self.id, workspace=self.workspace, name=self.name, title=self.title, kind=self.kind
+        )
+        alone.merge(told)
+        alone.given = alone.given or dict(self.given)
+        alone.diffs = alone.diffs or dict(self.diffs)
+        alone.locations = alone.locations or list(self.locations)
+        return alone
 
     def place(self, path: str) -> str:
         """Absolute and plain; links are not looked at."""

@@ -53,12 +53,17 @@ class Telling:
             return [_raw(kind, told)]
 
     def call(self, told: Told) -> tuple[ToolCall, list[Update]]:
-        """The tool call that a request for permission is about, brought up to date, and that it began."""
-        call = self._known(str(told.get("toolCallId") or ""))
-        words, call.content = call.content, []
-        call.merge({name: value for name, value in told.items() if name != "status"})
-        call.content = words  # those of the question are no output
-        return call, [*self.speech.end(), *call.begin()]
+        """The tool call as a request for permission shows it, and that it began.
+
+        What the request itself says of input, texts and places is all that counts; only what it leaves out is taken
+        from what was told before, perhaps about another try of the same call.
+        """
+        known = self._known(str(told.get("toolCallId") or ""))
+        shown = known.shown(told)
+        words, known.content = known.content, []
+        known.merge({name: value for name, value in told.items() if name != "status"})
+        known.content = words  # those of the question are no output
+        return shown, [*self.speech.end(), *known.begin()]
 
     def terminal_of(self, id: str) -> str | None:
         """The terminal that shows what a tool call prints."""
@@ -117,7 +122,7 @@ class Telling:
         return [Warned(code="mode_changed", message=message, retryable=False)]
 
     def _known(self, id: str) -> ToolCall:
-        if id not in self._calls:
+        if id not in self._calls or not id:
             self._calls[id] = ToolCall(id=id, workspace=self._workspace)
         return self._calls[id]
 
