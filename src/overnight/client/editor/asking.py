@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from overnight.client.client import Client
 from overnight.client.editor.editor import Editor
+from overnight.client.editor.patience import patiently
 from overnight.client.editor.permissions import Choice, choice_of, options_of, tool_call_of
 from overnight.client.editor.transcript import Transcript
 from overnight.errors import (
@@ -21,14 +22,10 @@ from overnight.errors import (
     Conflict,
     NotFound,
     OvernightError,
-    Unavailable,
-    Unreachable,
 )
 
 TRIES: Final = 3
 """How often a choice that the server refuses is put to the user again."""
-REST_S: Final = 0.5
-"""Between two tries to hand over a decision while the server is away."""
 
 
 class Asking:
@@ -82,7 +79,7 @@ class Asking:
 
     async def _asked_once(self, approval_id: str, transcript: Transcript) -> bool:
         """Whether there is nothing more to ask."""
-        approval = cast("Mapping[str, Any]", await self._patiently(self._client.approval, approval_id))
+        approval = cast("Mapping[str, Any]", await patiently(lambda: self._client.approval(approval_id)))
         if approval["state"] != "pending":
             return True
         self._remember(approval)
@@ -120,7 +117,7 @@ class Asking:
         """Hand the decision over. False: it has to be asked again."""
         body = {"changes": choice.changes} if choice.changes else {}
         try:
-            await self._patiently(self._client.resolve, approval_id, choice.option, choice.digest, **body)
+            await patiently(lambda: self._client.resolve(approval_id, choice.option, choice.digest, **body))
         except ActionChanged:
             await self._say(
                 transcript, "What would happen is not what was shown any more: please look again."
@@ -128,22 +125,12 @@ class Asking:
             return False
         except (AlreadyDecided, ApprovalOver, NotFound):
             return True  # somebody else was faster; the run's events tell what counts
-        except (Unreachable, Unavailable):
-            raise
         except Conflict:
             return True  # the run is being cancelled
         except OvernightError as error:
             await self._say(transcript, f"Not accepted: {error.detail}")
             return False
         return True
-
-    async def _patiently(self, method: Any, *args: Any, **kwargs: Any) -> Any:
-        """Ask the server, again and again while it is away: both questions may be repeated."""
-        while True:
-            try:
-                return await method(*args, **kwargs)
-            except (Unreachable, Unavailable):
-                await asyncio.sleep(REST_S)
 
     async def _say(self, transcript: Transcript, words: str) -> None:
         with contextlib.suppress(OSError):

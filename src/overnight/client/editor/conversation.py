@@ -15,6 +15,7 @@ from overnight.client.client import Client
 from overnight.client.editor.asking import Asking
 from overnight.client.editor.course import Ending
 from overnight.client.editor.editor import Editor
+from overnight.client.editor.patience import patiently
 from overnight.client.editor.reader import RunReader
 from overnight.client.editor.transcript import Transcript
 from overnight.client.shapes import Posted
@@ -25,15 +26,12 @@ from overnight.errors import (
     NotFound,
     OvernightError,
     StreamTrimmed,
-    Unavailable,
-    Unreachable,
 )
 
 TITLE: Final = 80
 """Characters of a session's name that is made of its first prompt."""
 PATIENCE_S: Final = 30.0
 """How long a message waits for a server that is away."""
-REST_S: Final = 0.5
 KEPT: Final = 16
 """Ended runs that are remembered."""
 UNHEARD: Final = (
@@ -159,15 +157,8 @@ class Conversation:
 
     async def _posted(self, text: str) -> Posted:
         """Hand the message over, once, also when the server is just being started again."""
-        key, loop = secrets.token_hex(16), asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE_S
-        while True:
-            try:
-                return await self._client.post_message(self.session_id, text, key=key)
-            except (Unreachable, Unavailable):
-                if loop.time() > deadline:
-                    raise
-                await asyncio.sleep(REST_S)
+        key = secrets.token_hex(16)
+        return await patiently(lambda: self._client.post_message(self.session_id, text, key=key), PATIENCE_S)
 
     async def _answer(self, waiting: _Waiting) -> Answer:
         place = await waiting.place
@@ -264,7 +255,7 @@ class Conversation:
             del self._readers[run_id]
 
     async def _ask_what_is_open(self) -> None:
-        found = await self._client.approvals(session_id=self.session_id, state="pending")
+        found = await patiently(lambda: self._client.approvals(session_id=self.session_id, state="pending"))
         for approval in reversed(found["items"]):
             reader = self._readers.get(approval["run_id"])
             if reader is not None:
@@ -273,12 +264,14 @@ class Conversation:
     async def _cancel_run(self, run_id: str) -> None:
         # It may have ended by itself, or be cancelled already.
         with suppress(InvalidTransition, NotFound):
-            await self._client.control(run_id, "cancel", reason="cancelled in the editor")
+            await patiently(
+                lambda: self._client.control(run_id, "cancel", reason="cancelled in the editor"), PATIENCE_S
+            )
 
     async def _go_on(self, run_id: str) -> None:
         # It may go on already; and what it waits for besides is asked anyway.
         with suppress(InvalidTransition, ApprovalPending):
-            await self._client.control(run_id, "resume")
+            await patiently(lambda: self._client.control(run_id, "resume"), PATIENCE_S)
 
     def _start(self, work: Any, name: str) -> None:
         task = asyncio.create_task(_until_the_editor_goes(work), name=name)
