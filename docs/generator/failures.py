@@ -10,6 +10,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "overnight"
 FAILURES = {
     "agent_exit": "the program ended with a status that is not 0, and said nothing better",
     "agent_killed": "the program was ended by a signal that we did not send",
+    "agent_silent": "the agent was not ready for its prompt within two minutes",
     "attempts_exhausted": "one turn was tried `limits.attempts` times without success",
     "bad_request": "the model service does not accept the request",
     "bad_stream": "the model service sent something that is not what it should be",

@@ -133,6 +133,11 @@ class AcpCodec:
         return LONGEST_LINE
 
     @property
+    def under_way(self) -> bool:
+        """See `Talking.under_way`."""
+        return self._notes.prompted
+
+    @property
     def over(self) -> bool:
         """See `Talking.over`."""
         return self._outcome is not None

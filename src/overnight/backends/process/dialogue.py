@@ -42,6 +42,11 @@ class Dialogue:
         self._closed = False
 
     @property
+    def under_way(self) -> bool:
+        """Whether the agent has been given its prompt, or the turn has ended before that."""
+        return self._codec.under_way or self._codec.over
+
+    @property
     def over(self) -> bool:
         """Whether the agent has nothing more to do."""
         return self._codec.over

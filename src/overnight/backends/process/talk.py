@@ -117,6 +117,11 @@ class Talking(Codec, Protocol):
         ...
 
     @property
+    def under_way(self) -> bool:
+        """Whether the agent has been given its prompt."""
+        ...
+
+    @property
     def over(self) -> bool:
         """Whether the agent has nothing more to do: its stdin may be closed."""
         ...

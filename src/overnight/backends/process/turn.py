@@ -50,6 +50,11 @@ _CAUSES: Final[dict[Reason, Cause]] = {
     "fenced": "fenced",
 }
 
+BEGIN_WITHIN_S: Final = 120.0
+"""How long an agent that talks may take until it can be given its prompt."""
+_SILENT: Final = Failure(
+    code="agent_silent", message="the agent did not get as far as taking its prompt", retryable=True
+)
 _GIVEN_UP: Final = frozenset({"cancel", "event_limit"})
 """Reasons to stop after which nobody waits for the rest of the output."""
 
@@ -95,6 +100,8 @@ class ProcessTurn:
         if isinstance(codec, Talking) and holding.hands is not None:
             self._talk = Dialogue(codec, holding.hands, self._deliver)
         self._dismissal: asyncio.Task[None] | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        self._silent = False
         self._cut_short = False
         """Ended before it had answered: what it says after that is no result."""
 
@@ -124,6 +131,7 @@ class ProcessTurn:
         except OutputTruncated as error:
             await self._give_up(Failure(code=error.code, message=error.detail))
         finally:
+            self._rest()
             self._output.close()
 
     def ended(self) -> Ended:
@@ -190,8 +198,7 @@ class ProcessTurn:
     async def leave(self) -> None:
         """See `BackendTurn.leave`."""
         self._left.set()
-        if self._dismissal is not None:
-            self._dismissal.cancel()
+        self._rest()
         if self._talk is not None:
             await self._talk.leave()
         if self._keeper is not None:
@@ -249,8 +256,11 @@ class ProcessTurn:
 
     async def _go_on(self) -> None:
         """Say what an earlier holder has left unsaid."""
-        if self._talk is not None:
-            await self._talk.run_errands()
+        if self._talk is None:
+            return
+        if self._beginning is None:
+            self._beginning = asyncio.create_task(self._mind_beginning(self._talk), name="mind the beginning")
+        await self._talk.run_errands()
 
     async def _attended(self, batch: Batch) -> Batch:
         if self._talk is None:
@@ -266,6 +276,19 @@ class ProcessTurn:
         with contextlib.suppress(KeeperGone):
             await keeper.close_stdin()
 
+    async def _mind_beginning(self, talk: Dialogue) -> None:
+        await asyncio.sleep(BEGIN_WITHIN_S)
+        if not talk.under_way and self._keeper is not None:
+            self._silent = True
+            with contextlib.suppress(KeeperGone, LeaseLost):
+                await self._keeper.ladder()
+
+    def _rest(self) -> None:
+        """Nobody needs to be minded any more."""
+        for task in (self._dismissal, self._beginning):
+            if task is not None:
+                task.cancel()
+
     async def _dismiss(self, keeper: KeeperClient) -> None:
         await asyncio.sleep(self._holding.patience_s)
         with contextlib.suppress(KeeperGone, LeaseLost):
@@ -274,8 +297,7 @@ class ProcessTurn:
     async def _finish(self) -> Batch:
         """All output has been read: what is left to say, and how it ended."""
         last = await self._attended(self._output.finish())
-        if self._dismissal is not None:
-            self._dismissal.cancel()
+        self._rest()
         if self._talk is not None:
             await self._talk.end()
         record = self._record()
@@ -288,6 +310,8 @@ class ProcessTurn:
         verdict = self._codec.finish(Exit(code=record.exit_code, signal=record.signal))
         if record.reason == "exit" or (record.reason == "stopped" and self._has_answered(verdict.outcome)):
             self._ended = Ended(outcome=verdict.outcome, stopped=_stopped(record))
+        elif self._silent:
+            self._ended = Ended(outcome=TurnOutcome(failure=_SILENT), stopped=_stopped(record))
         else:
             self._ended = _not_by_itself(record, self._dead)
         return replace(last, updates=(*last.updates, *verdict.updates))

@@ -2,10 +2,10 @@
 
 `python acp_agent.py SCRIPT [--log FILE]`, SCRIPT a path or the JSON itself: an object with `turns`, a list of lists of
 moves, one for each prompt of a session (the last one repeated), and, where they shall differ, `agent` (what
-`initialize` answers), `lingers` (it stays when its input ends), `session` (members of the answer to `session/new`) and
-`sessions` (a file that keeps how many prompts each session has had, so that one can be loaded by another process). A
-move is `[name, arguments…]`; the moves are the methods of `Agent` that say `move`. Everything that is read is appended
-to the log. Standard library only.
+`initialize` answers), `lingers` (it stays when its input ends), `mute` (it answers nothing), `session` (members of the
+answer to `session/new`) and `sessions` (a file that keeps how many prompts each session has had, so that one can be
+loaded by another process). A move is `[name, arguments…]`; the moves are the methods of `Agent` that say `move`.
+Everything that is read is appended to the log. Standard library only.
 """
 
 import argparse
@@ -220,6 +220,8 @@ class Agent:
 
     def take(self, message: Message) -> None:
         """One message of the client."""
+        if self.script.get("mute"):
+            return
         if "method" not in message:
             self.replies[message["id"]] = message
             return
