@@ -84,7 +84,7 @@ async def test_an_agent_that_lingers_after_its_answer_is_dismissed(stage: Stage)
 
 
 async def test_an_agent_that_never_answers_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("overnight.backends.process.turn.BEGIN_WITHIN_S", 0.1)
+    monkeypatch.setattr("overnight.backends.process.minder.BEGIN_WITHIN_S", 0.1)
     _, ended = await stage.run(["say", "never"], mute=True)
     assert ended.outcome.failure is not None
     assert (ended.outcome.failure.code, ended.outcome.failure.retryable) == ("agent_silent", True)

@@ -16,6 +16,7 @@ from overnight.backends.process.dialogue import Dialogue
 from overnight.backends.process.framing import OutputTruncated
 from overnight.backends.process.hands import Hands
 from overnight.backends.process.keeper_client import KeeperClient, KeeperView
+from overnight.backends.process.minder import Minder
 from overnight.backends.process.output import TurnOutput
 from overnight.backends.process.program import Codec, Exit
 from overnight.backends.process.talk import Talking
@@ -50,8 +51,6 @@ _CAUSES: Final[dict[Reason, Cause]] = {
     "fenced": "fenced",
 }
 
-BEGIN_WITHIN_S: Final = 120.0
-"""How long an agent that talks may take until it can be given its prompt."""
 _SILENT: Final = Failure(
     code="agent_silent", message="the agent did not get as far as taking its prompt", retryable=True
 )
@@ -99,9 +98,9 @@ class ProcessTurn:
         self._talk: Dialogue | None = None
         if isinstance(codec, Talking) and holding.hands is not None:
             self._talk = Dialogue(codec, holding.hands, self._deliver)
-        self._dismissal: asyncio.Task[None] | None = None
-        self._beginning: asyncio.Task[None] | None = None
-        self._silent = False
+        self._minder: Minder | None = None
+        if self._talk is not None:
+            self._minder = Minder(self._talk, holding.patience_s, self._end)
         self._cut_short = False
         """Ended before it had answered: what it says after that is no result."""
 
@@ -258,8 +257,8 @@ class ProcessTurn:
         """Say what an earlier holder has left unsaid."""
         if self._talk is None:
             return
-        if self._beginning is None:
-            self._beginning = asyncio.create_task(self._mind_beginning(self._talk), name="mind the beginning")
+        if self._minder is not None:
+            self._minder.begin()
         await self._talk.run_errands()
 
     async def _attended(self, batch: Batch) -> Batch:
@@ -269,30 +268,20 @@ class ProcessTurn:
 
     async def _dismiss_when_over(self) -> None:
         """The agent has done its work: let it end, and end it should it not."""
-        keeper = self._keeper
-        if keeper is None or self._dismissal is not None or self._talk is None or not self._talk.over:
+        keeper, minder = self._keeper, self._minder
+        if keeper is None or minder is None or minder.dismissed or self._talk is None or not self._talk.over:
             return
-        self._dismissal = asyncio.create_task(self._dismiss(keeper), name="dismiss the agent")
+        minder.dismiss()
         with contextlib.suppress(KeeperGone):
             await keeper.close_stdin()
 
-    async def _mind_beginning(self, talk: Dialogue) -> None:
-        await asyncio.sleep(BEGIN_WITHIN_S)
-        if not talk.under_way and self._keeper is not None:
-            self._silent = True
-            with contextlib.suppress(KeeperGone, LeaseLost):
-                await self._keeper.ladder()
+    async def _end(self) -> None:
+        if self._keeper is not None:
+            await self._keeper.ladder()
 
     def _rest(self) -> None:
-        """Nobody needs to be minded any more."""
-        for task in (self._dismissal, self._beginning):
-            if task is not None:
-                task.cancel()
-
-    async def _dismiss(self, keeper: KeeperClient) -> None:
-        await asyncio.sleep(self._holding.patience_s)
-        with contextlib.suppress(KeeperGone, LeaseLost):
-            await keeper.ladder()
+        if self._minder is not None:
+            self._minder.rest()
 
     async def _finish(self) -> Batch:
         """All output has been read: what is left to say, and how it ended."""
@@ -310,7 +299,7 @@ class ProcessTurn:
         verdict = self._codec.finish(Exit(code=record.exit_code, signal=record.signal))
         if record.reason == "exit" or (record.reason == "stopped" and self._has_answered(verdict.outcome)):
             self._ended = Ended(outcome=verdict.outcome, stopped=_stopped(record))
-        elif self._silent:
+        elif self._minder is not None and self._minder.silent:
             self._ended = Ended(outcome=TurnOutcome(failure=_SILENT), stopped=_stopped(record))
         else:
             self._ended = _not_by_itself(record, self._dead)
@@ -320,9 +309,9 @@ class ProcessTurn:
         """Whether its work was done before it was ended. One that calls itself cancelled was ended by somebody, unless
         we know better.
         """
-        if self._talk is None or not self._talk.over or self._cut_short:
+        if self._talk is None or self._minder is None or not self._talk.over or self._cut_short:
             return False
-        return self._dismissal is not None or outcome.stop_reason != "cancelled"
+        return self._minder.dismissed or outcome.stop_reason != "cancelled"
 
     def _record(self) -> ExitRecord | None:
         if self._dead is not None:
