@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from acp import schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.backends.acp_stage import ALLOW
@@ -277,8 +278,7 @@ def test_no_line_raises(lines: list[bytes]) -> None:
 
 
 def test_what_is_said_fits_the_protocol(plain: World) -> None:
-    """By the schema of the protocol's own library, where it is installed."""
-    schema = pytest.importorskip("acp.schema", reason="agent-client-protocol is not installed")
+    """By the schema of the protocol's own library."""
     requests = {
         "initialize": schema.InitializeRequest,
         "session/new": schema.NewSessionRequest,
