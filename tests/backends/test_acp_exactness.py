@@ -11,6 +11,7 @@ import pytest
 from acp import schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from tests.backends.acp_stage import ALLOW
 
 from overnight.backends.acp.codec import AcpCodec
@@ -279,7 +280,7 @@ def test_no_line_raises(lines: list[bytes]) -> None:
 
 def test_what_is_said_fits_the_protocol(plain: World) -> None:
     """By the schema of the protocol's own library."""
-    requests = {
+    requests: dict[str, type[BaseModel]] = {
         "initialize": schema.InitializeRequest,
         "session/new": schema.NewSessionRequest,
         "session/prompt": schema.PromptRequest,
