@@ -101,15 +101,12 @@ class EditorAgent:
         # Asked first, so that a folder or an agent that cannot be used leaves no session behind.
         preview = await client.preview({"goal": "-", "mode": "chat", **given})
         session = await client.create_session({"mode": "chat", "config": given})
-        conversation = self._conversation(client, str(session["id"]), cwd)
-        conversation.notices += self._passed_over(mcp_servers, additional_directories)
-        conversation.untitled = True
-        self._open[conversation.session_id] = conversation
-        standing, _runs = await Replay(client, conversation.session_id, cwd).standing()
-        conversation.open(standing, {})
+        session_id, notices = session["id"], self._passed_over(mcp_servers, additional_directories)
+        await self._follow(client, session_id, cwd, notices, replay=False)
+        self._open[session_id].untitled = True
         config = preview["config"]
         return NewSessionResponse(
-            session_id=conversation.session_id,
+            session_id=session_id,
             modes=choices.modes(config),
             config_options=choices.options(config, await _backends(client)),
         )
@@ -152,8 +149,7 @@ class EditorAgent:
                 session_id=session["id"], cwd=folder, title=session["name"], updated_at=session["updated_at"]
             )
             for session in page["items"]
-            if isinstance(folder := (session.get("config") or {}).get("workspace"), str)
-            and cwd in {None, folder}
+            if (folder := _folder(session)) is not None and cwd in {None, folder}
         ]
         return ListSessionsResponse(sessions=found, next_cursor=page["next_cursor"])
 
@@ -218,34 +214,39 @@ class EditorAgent:
     ) -> Mapping[str, Any]:
         """Open a session, again where it is open already; what its next run would be given."""
         session = await client.session(session_id)
-        folder = (session.get("config") or {}).get("workspace")
-        if isinstance(folder, str) and folder != cwd:
+        folder = _folder(session)
+        if folder not in {None, cwd}:
             notices.append(f"This session works in {folder}, not in {cwd}.")
         async with self._opening:
             earlier = self._open.pop(session_id, None)
             if earlier is not None:
                 await earlier.close()
-            where = folder if isinstance(folder, str) else cwd
-            conversation = self._open[session_id] = self._conversation(client, session_id, where)
-            conversation.notices += notices
-            past = Replay(client, session_id, where)
-            standing, runs = await past.standing()
-            transcripts: Mapping[str, Transcript] = {}
-            if replay:
-                updates, transcripts = await past.updates(runs)
-                await self._editor(session_id).show(updates)
-            conversation.open(standing, transcripts)
+            await self._follow(client, session_id, folder or cwd, notices, replay=replay)
         return await _resolved(client, session)
 
     async def _known(self, client: Client, session_id: str) -> Conversation:
         """The session, opened now where the editor has not done so. Raises NotFound."""
-        if session_id not in self._open:
-            session = await client.session(session_id)
-            folder = (session.get("config") or {}).get("workspace")
-            await self._opened(
-                client, session_id, folder if isinstance(folder, str) else "/", [], replay=False
-            )
-        return self._open[session_id]
+        if (conversation := self._open.get(session_id)) is not None:
+            return conversation
+        async with self._opening:
+            if session_id not in self._open:
+                session = await client.session(session_id)
+                await self._follow(client, session_id, _folder(session) or "/", [], replay=False)
+            return self._open[session_id]
+
+    async def _follow(
+        self, client: Client, session_id: str, cwd: str, notices: list[str], *, replay: bool
+    ) -> None:
+        conversation = self._conversation(client, session_id, cwd)
+        conversation.notices += notices
+        past = Replay(client, session_id, cwd)
+        standing, runs = await past.standing()
+        transcripts: Mapping[str, Transcript] = {}
+        if replay:
+            updates, transcripts = await past.updates(runs)
+            await self._editor(session_id).show(updates)
+        conversation.open(standing, transcripts)
+        self._open[session_id] = conversation
 
     async def _configure(
         self, client: Client, session_id: str, option: str, value: object
@@ -284,6 +285,12 @@ class EditorAgent:
         for sentence in words:
             self._say(sentence)
         return words
+
+
+def _folder(session: Mapping[str, Any]) -> str | None:
+    """Where the runs of a session work; None for one that names no directory."""
+    folder = (session.get("config") or {}).get("workspace")
+    return folder if isinstance(folder, str) else None
 
 
 async def _resolved(client: Client, session: Mapping[str, Any]) -> Mapping[str, Any]:

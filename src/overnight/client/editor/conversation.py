@@ -93,7 +93,7 @@ class Conversation:
         self._texts: dict[str, str] = {}
         """Messages that others have posted, until a turn takes them."""
         self._posting = asyncio.Lock()
-        self._closed: NotFound | None = None
+        self._closed: OvernightError | None = None
 
     def open(self, standing: Standing, transcripts: Mapping[str, Transcript]) -> None:
         """Begin to follow. `transcripts` have told what runs did until now."""
@@ -104,7 +104,8 @@ class Conversation:
         self._start(self._ask_what_is_open(), f"open approvals of {self.session_id}")
 
     async def close(self) -> None:
-        """Follow nothing any more. Runs go on, approvals stay open."""
+        """Follow nothing any more; prompts that wait are refused. Runs go on, approvals stay open."""
+        self._end(NotFound(f"{self.session_id} was closed"))
         await self._asking.close()
         for task in self._tasks:
             task.cancel()
@@ -149,6 +150,8 @@ class Conversation:
             message_id, run = str(posted["message"]["id"]), cast("Mapping[str, Any]", posted["run"] or {})
             place: asyncio.Future[tuple[str, int] | None] = asyncio.get_running_loop().create_future()
             waiting = self._waiting[message_id] = _Waiting(run_id=str(run.get("id", "")), place=place)
+            if self._closed is not None:
+                place.set_exception(self._closed)
         if waiting.run_id:
             self._read(waiting.run_id, 0)
         if run.get("state") == "paused":
@@ -181,12 +184,15 @@ class Conversation:
             # The beginning of a long log may be gone; nothing in it would be shown.
             earliest = error.extra.get("earliest")
             if not isinstance(earliest, int) or earliest <= after + 1:
-                raise
-            await self._follow(earliest - 1)
+                self._end(error)
+            else:
+                await self._follow(earliest - 1)
         except OvernightError as error:
             self._end(
                 NotFound(f"{self.session_id} is not followed any more: {error.detail}", mend=error.mend)
             )
+        finally:
+            self._end(NotFound(f"{self.session_id} is not followed any more"))
 
     async def _heard(self, event: Mapping[str, Any]) -> None:
         data = event.get("data") or {}
@@ -200,7 +206,7 @@ class Conversation:
             case "run.linked" if str(data["run_id"]) > self._standing.newest_run:
                 self._read(str(data["run_id"]), 0)
             case "run.settled":
-                self._settled(str(data["run_id"]))
+                await self._settled(str(data["run_id"]))
             case _:
                 pass
 
@@ -221,12 +227,18 @@ class Conversation:
         began = next((int(run["turn"]) for run in standing.live if run["id"] == run_id), None)
         return run_id > standing.newest_run if began is None else turn > began
 
-    def _settled(self, run_id: str) -> None:
-        for waiting in self._waiting.values():
-            if waiting.run_id == run_id and not waiting.place.done():
+    async def _settled(self, run_id: str) -> None:
+        async with self._posting:
+            # A message whose answer is still on its way may have been meant for that run.
+            met = [waiting for waiting in self._waiting.values() if waiting.run_id == run_id]
+        for waiting in met:
+            if not waiting.place.done():
                 waiting.place.set_result(None)
 
-    def _end(self, error: NotFound) -> None:
+    def _end(self, error: OvernightError) -> None:
+        """Nothing is followed any more; the first reason counts."""
+        if self._closed is not None:
+            return
         self._closed = error
         for waiting in self._waiting.values():
             if not waiting.place.done():
