@@ -68,7 +68,7 @@ def test_the_command_of_the_documents_is_good(name: Name, drive: Drive) -> None:
     workspace = server.workspace()
     command = [word.replace("$PWD", str(workspace)) for word in known_good(name)]
     done = overnight(server, *command)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr + server.words()
     assert (workspace / "hello.txt").read_text() == "hi\n"
 
 
