@@ -51,7 +51,9 @@ COMMANDS: Final[dict[str, Entry]] = {
         "approvals", "deny", "Reject what is shown; of a spent budget, let the run finish as it is."
     ),
     "answer": Entry("approvals", "answer", "Answer a question, or choose any option of an approval."),
-    "acp": Entry("acp", "acp", "Be the agent of an editor, over the Agent Client Protocol."),
+    "acp": Entry(
+        "acp", "acp", "Be the agent of an editor: the Agent Client Protocol over standard input and output."
+    ),
     "backends": Entry("backends", "app", "The agent programs that are on offer, and whether they are ready."),
     "doctor": Entry(
         "doctor", "doctor", "Look for what is wrong with this installation, and say how to mend it."
