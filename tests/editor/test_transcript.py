@@ -113,6 +113,17 @@ def test_what_a_program_printed_is_not_said_again_as_its_answer() -> None:
     assert said(event("output.recorded", stream="stderr", text="noise\n")) == ""
 
 
+def test_a_message_that_is_recorded_again_is_not_told_again() -> None:
+    whole = event("message.completed", item_id="m", text="one")
+    restarted = event("run.recovered", adopted=True)
+    assert (
+        said(whole, restarted, whole)
+        == "one|[Overnight] The server was restarted; the agent worked on meanwhile.\n"
+    )
+    other = event("message.completed", item_id="m", text="two")
+    assert said(whole, other) == "one|two"
+
+
 def test_tools_that_nobody_ended_fail_with_their_turn() -> None:
     updates = told(
         [event("command.started", item_id="c", command="make"), event("turn.abandoned", reason="gone")]

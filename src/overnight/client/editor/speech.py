@@ -23,6 +23,8 @@ class Speech:
         """What of the live message was told."""
         self._passed: set[str] = set()
         """Messages whose beginning was not told when it came, so that their pieces are not told either."""
+        self._whole: dict[str, str] = {}
+        """Messages that have been told to their end."""
         self._printed = ""
 
     def piece(self, item: str, offset: int, text: str) -> str:
@@ -39,7 +41,13 @@ class Speech:
         return new
 
     def whole(self, item: str, text: str) -> str:
-        """What of a finished message has not been told, piece by piece or as the output that it is made of."""
+        """What of a finished message has not been told, piece by piece or as the output that it is made of.
+
+        The same message may be recorded once more when the server was killed at the very end of a turn.
+        """
+        if self._whole.get(item) == text:
+            return ""
+        self._whole[item] = text
         live, told = self._live, self._told
         self._live, self._told = None, ""
         if item != live:
