@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Server
+from tests.e2e.harness import Server, let_pass
 from tests.editor.driver import Link, inside
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ async def person(link: Link, session_id: str, chance: random.Random) -> list[str
     for number in range(ROUNDS):
         prompts = [link.prompt(session_id, f"{number}.{part}") for part in range(chance.randint(1, 3))]
         if chance.random() < 0.5:
-            await asyncio.sleep(chance.random() * 0.4)
+            await asyncio.to_thread(let_pass, chance.random() * 0.4)
             await link.agent.cancel(session_id=session_id)
         ended += [answer.stop_reason for answer in await asyncio.wait_for(asyncio.gather(*prompts), 60)]
     return ended
@@ -30,7 +30,7 @@ async def person(link: Link, session_id: str, chance: random.Random) -> list[str
 
 async def kills(server: Server, chance: random.Random, done: asyncio.Event) -> None:
     for _ in range(KILLS):
-        await asyncio.sleep(0.5 + chance.random())
+        await asyncio.to_thread(let_pass, 0.5 + chance.random())
         if done.is_set():
             return
         server.kill()
