@@ -30,7 +30,7 @@ from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 
-SEEDS = range(20)
+SEEDS = range(18)
 STEPS = 24
 LINES = ("make a", "make b")
 CRASHED = Ended(outcome=TurnOutcome(failure=Failure(code="crashed", message="it crashed", retryable=True)))

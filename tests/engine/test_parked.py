@@ -165,6 +165,18 @@ async def test_the_clock_of_the_turn_stands_still_meanwhile(rig: Make) -> None:
     assert ended.stats.wall_ms < (ended.ended_at or 0) - ended.created_at - 250
 
 
+async def test_what_is_said_to_a_run_that_waits_is_heard_after_the_decision(rig: Make) -> None:
+    server, run, backend = await started(rig, asks(command()))
+    [approval] = await server.pending(run)
+    assert await server.control(run, "steer", text="mind the gap") == "queue"
+    await server.decide(approval, "allow_once")
+    [again] = [one for one in await server.pending(run) if one.turn == 2]
+    assert "mind the gap" in backend.agents[1].start.prompt
+    await server.decide(again, "allow_once")
+    ended = await server.until(run, State.COMPLETED)
+    assert ended.stats.turns == 2
+
+
 async def test_an_orderly_shutdown_leaves_the_question_open(rig: Make) -> None:
     server, run, backend = await started(rig, asks(command()))
     [approval] = await server.pending(run)

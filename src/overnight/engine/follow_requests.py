@@ -129,6 +129,11 @@ def steering(tx: Transaction, run: Run) -> tuple[Request, ...]:
     return tuple(request for request in tx.requests.pending(run.pk) if request.kind in {"steer", "decide"})
 
 
+def is_steered(tx: Transaction, run: Run) -> bool:
+    """Whether somebody has said something that no turn has begun with yet."""
+    return any(request.kind == "steer" for request in steering(tx, run))
+
+
 def drop_requests(tx: Transaction, run: Run, now_ms: int) -> None:
     """The run has ended: whatever is still asked of it has become pointless."""
     for request in tx.requests.pending(run.pk):

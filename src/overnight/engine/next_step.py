@@ -81,7 +81,9 @@ Step = Complete | Fail | NextTurn | Again | Fallback | Pause | AskBudget
 
 
 def next_step(run: Run, result: TurnResult, *, now_ms: int, timing: Timing, more: bool = False) -> Step:
-    """Decide. `run` has this turn's amounts in its stats and idle turns already; `more`: messages wait in a chat."""
+    """Decide. `run` has this turn's amounts in its stats and idle turns already; `more`: people have said what no turn
+    has begun with yet.
+    """
     if result.met is not None and run.spec.mode != "chat":
         return Complete(completion=result.met)
     if result.abandoned:
@@ -91,9 +93,8 @@ def next_step(run: Run, result: TurnResult, *, now_ms: int, timing: Timing, more
         return _after_failure(run, result.failure, budget, now_ms, timing)
     if result.interrupted:
         return budget or NextTurn()
-    return (
-        _after_message(run, budget, more=more) if run.spec.mode == "chat" else _after_completed(run, budget)
-    )
+    after = _after_message if run.spec.mode == "chat" else _after_completed
+    return after(run, budget, more=more)
 
 
 def _after_message(run: Run, budget: Step | None, *, more: bool) -> Step:
@@ -105,9 +106,10 @@ def _after_message(run: Run, budget: Step | None, *, more: bool) -> Step:
     return budget or NextTurn()
 
 
-def _after_completed(run: Run, budget: Step | None) -> Step:
+def _after_completed(run: Run, budget: Step | None, *, more: bool) -> Step:
     if run.spec.mode == "oneshot":
-        return Complete(completion=Completion(by="one_turn"))
+        heard = not more or turns_used_up(run.limits, run.stats)
+        return Complete(completion=Completion(by="one_turn")) if heard else budget or NextTurn()
     if turns_used_up(run.limits, run.stats):
         return _ended(run, "limit", f"the limit of {run.limits.turns} turns was reached")
     idle = run.spec.completion.idle_turns

@@ -16,7 +16,7 @@ from overnight.domain.values import Failure, FileStats, TestStats, Usage, Waitin
 from overnight.engine import moves, questions
 from overnight.engine.boundary import cancelled, let_go
 from overnight.engine.conversation import waits
-from overnight.engine.follow_requests import drop_requests
+from overnight.engine.follow_requests import drop_requests, is_steered
 from overnight.engine.hold import Wish
 from overnight.engine.next_step import (
     Again,
@@ -94,7 +94,7 @@ def settle(
     if run.state is State.BLOCKED:
         questions.park(tx, run, "parked" if closing.result.interrupted or wish else "agent_gone", now_ms)
         return None
-    more = run.spec.mode == "chat" and waits(tx, run)
+    more = waits(tx, run) if run.spec.mode == "chat" else is_steered(tx, run)
     step = next_step(run, closing.result, now_ms=now_ms, timing=rules.timing, more=more)
     return apply(tx, run, step, wish, now_ms, rules, closing.stopped)
 

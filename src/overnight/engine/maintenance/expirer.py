@@ -12,6 +12,7 @@ from overnight.domain.approval import Approval, Decision
 from overnight.domain.request import SYSTEM
 from overnight.domain.states import State
 from overnight.engine import questions
+from overnight.errors import InvalidTransition, NotFound
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 BATCH: Final = 100
@@ -30,10 +31,18 @@ class Expirer:
         """Apply the default to everything overdue; how many approvals."""
         now = self._clock.wall_ms()
         overdue = await self._uow.read(lambda tx: tx.approvals.overdue(now, BATCH))
-        ended = sum([await self._uow.write(partial(_expire, found=found, now_ms=now)) for found in overdue])
+        ended = sum([await self._end(found, now) for found in overdue])
         if ended:
             log.info("approvals.expired", count=ended)
         return ended
+
+    async def _end(self, found: Approval, now_ms: int) -> bool:
+        """One that cannot be decided may not keep the others from it."""
+        try:
+            return await self._uow.write(partial(_expire, found=found, now_ms=now_ms))
+        except (InvalidTransition, NotFound) as error:
+            log.warning("approval.not_expired", approval=found.id, error=str(error))
+            return False
 
 
 def _expire(tx: Transaction, *, found: Approval, now_ms: int) -> bool:
