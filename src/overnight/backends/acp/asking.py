@@ -28,6 +28,7 @@ _VERBS: Final[Mapping[str, TerminalVerb]] = {
     "terminal/release": "release",
 }
 _KINDS: Final = frozenset({"allow_once", "allow_always", "reject_once", "reject_always"})
+_SHELLS: Final = frozenset({"sh", "bash", "zsh", "dash"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _STEERING: Final = re.compile(
     r"LD_.*|DYLD_.*|GIT_CONFIG.*|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PROMPT_COMMAND|PYTHONSTARTUP|NODE_OPTIONS"
@@ -191,8 +192,9 @@ def shown(text: str) -> str:
 
 
 def _unwrapped(wanted: OpenTerminal) -> str | None:
-    """The shell line within `sh -c LINE`."""
-    return wanted.args[1] if len(wanted.args) == 2 and wanted.args[0] in {"-c", "-lc"} else None
+    """The shell line within `sh -c LINE`; any other program may make of it what it likes."""
+    shell = wanted.command.removeprefix("/usr").removeprefix("/bin/") in _SHELLS
+    return wanted.args[1] if shell and len(wanted.args) == 2 and wanted.args[0] in {"-c", "-lc"} else None
 
 
 def _action(call: ToolCall) -> Action:
