@@ -40,6 +40,8 @@ class FakeAgent:
         self.token = start.token
         self.updates: list[Update] = []
         self.injected: list[str] = []
+        self.last: list[Update] = []
+        """What its backend makes of its end."""
         self.asks: dict[str, Asked] = {}
         self.answers: dict[str, Verdict] = {}
         self.deadlines: list[float] = []
@@ -143,6 +145,7 @@ class FakeTurn:
                 await asyncio.sleep(0)
                 continue
             if agent.ended is not None:
+                yield Batch(updates=tuple(agent.last), position=Position(stdout=self._position), final=True)
                 return
             waits = [asyncio.ensure_future(news.wait()), asyncio.ensure_future(self._left.wait())]
             try:

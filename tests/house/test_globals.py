@@ -45,11 +45,12 @@ def found_in(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS:
             yield f"{node.lineno}: {ast.unparse(node.func)}()"
-        targets: list[ast.expr] = []
         if isinstance(node, ast.Assign | ast.Delete):
             targets = node.targets
         elif isinstance(node, ast.AugAssign | ast.AnnAssign):
             targets = [node.target]
+        else:
+            continue
         for target in targets:
             inner = target.value if isinstance(target, ast.Subscript) else target
             if ast.unparse(inner) in NAMES:

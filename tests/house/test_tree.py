@@ -183,7 +183,7 @@ PURE = {
     "__future__", "abc", "base64", "bisect", "collections", "dataclasses", "datetime", "decimal", "enum",
     "fractions", "functools", "hashlib", "heapq", "hmac", "itertools", "json", "math", "operator", "re", "string",
     "textwrap", "types", "typing", "typing_extensions", "unicodedata",
-    "fnmatch", "shlex",  # patterns and words of the shell, on text alone
+    "fnmatch", "posixpath", "shlex",  # patterns, paths and words of the shell, on text alone
     "secrets",  # fresh bits for an access token
     "orjson",  # canonical JSON, made once
     "re2",  # linear-time patterns

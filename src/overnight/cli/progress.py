@@ -61,7 +61,7 @@ class Progress:
             case "usage.recorded":
                 self.usage[event.get("turn") or 0, event.get("attempt") or 1] = data
             case "message.delta" | "reasoning.delta":
-                self.now = str(event.get("text", "")).strip() or self.now
+                self.now = str(data.get("text", "")).strip() or self.now
             case _:
                 pass
 

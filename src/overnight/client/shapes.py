@@ -150,13 +150,22 @@ class Event(TypedDict):
     data: dict[str, object]
 
 
+class Fragment(TypedDict):
+    """`offset` counts the characters of the item before this one."""
+
+    item_id: str
+    offset: int
+    text: str
+
+
 class Delta(TypedDict):
     """A fragment for live display: no seq, never sent again. `type` is `message.delta`, `reasoning.delta`, …"""
 
     type: str
-    item_id: str
-    offset: int
-    text: str
+    run_id: str
+    session_id: str
+    turn: int
+    data: Fragment
 
 
 class Turn(TypedDict):

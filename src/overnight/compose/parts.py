@@ -179,7 +179,10 @@ def _services(
         modes=settings.runs.modes,
         session_policy=settings.sessions,
         approvals=ApprovalService(
-            uow=store, clock=shop.clock, workspaces=shop.workspaces, policy=settings.runs,
+            uow=store,
+            clock=shop.clock,
+            workspaces=shop.workspaces,
+            policy=settings.runs,
             host_id=shop.worker.host_id,
         ),
         backends=shop.backends,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from glob import escape
 from posixpath import join, normpath
 from typing import Any, Final, Literal
 
@@ -17,6 +16,7 @@ from overnight.domain.spec import ApprovalPolicy
 Effect = Literal["allow", "ask", "reject"]
 REST: Final = "**"
 """As the last word of `argv`: any further words, or none."""
+_MAGIC: Final = re.compile(r"[*?[]")
 _ABOUT_SOMETHING: Final = CHANGING | {"execute", "fetch"}
 """Kinds of which a rule must say what they are about, not only with which tool they are done."""
 
@@ -132,7 +132,8 @@ class Rule:
         if path.startswith("/"):
             return path
         root = workspace.rstrip("/")
-        return f"{root if self.exact else escape(root)}/{path}"
+        literal = root if self.exact else _MAGIC.sub(r"[\g<0>]", root)
+        return f"{literal}/{path}"
 
     def _fits(self, text: str, pattern: str) -> bool:
         if self.effect != "allow":

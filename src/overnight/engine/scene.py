@@ -134,7 +134,7 @@ class Scene:
             result=result, stop_reason=stop_reason_of(end, result),
             stopped=end.ended.stopped if end.ended else None,
             why_abandoned="its keeper is gone",
-            drafts=self._recorder.redacted(found.drafts),
+            last=end.last, drafts=self._recorder.redacted(found.drafts),
             usage=summary.usage or self._memory.agents_usage, tests=summary.tests, files=found.files,
             files_of_run=found.files_of_run, changed=found.changed or planned,
             last_message=self._recorder.hidden(summary.message) or None,

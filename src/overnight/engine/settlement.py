@@ -31,6 +31,7 @@ from overnight.engine.next_step import (
     next_step,
 )
 from overnight.engine.policy import RunPolicy, Timing
+from overnight.engine.turn_end import NOTHING_MORE, LastWords
 from overnight.errors import Conflict
 from overnight.ports.backend import Stopped
 from overnight.ports.unit_of_work import Transaction
@@ -44,6 +45,8 @@ class Closing:
     stop_reason: str | None = None
     stopped: Stopped | None = None
     why_abandoned: str = ""
+    last: LastWords = NOTHING_MORE
+    """What its output ended with."""
     drafts: Sequence[Draft] = ()
     """Events that were only seen after the agent's end."""
     usage: Usage | None = None
@@ -161,12 +164,16 @@ def recovered(tx: Transaction, run: Run, reason: str, now_ms: int, *, adopted: b
 
 def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int) -> None:
     data = _data(turn, closing)
-    drafts = [*closing.drafts, Draft(type=f"turn.{closing.outcome.value}", data=data)]
+    last = closing.last
+    if last.state is not None:
+        tx.sessions.save_backend_state(run.session_pk, turn.backend, last.state)
+    drafts = [*last.drafts, *closing.drafts, Draft(type=f"turn.{closing.outcome.value}", data=data)]
     stamped = [replace(draft, turn=turn.number, attempt=turn.attempt) for draft in drafts]
     last_seq = tx.events.append(run.pk, stamped, now_ms)[-1].seq
     tx.turns.save(
         replace(
-            turn, state=closing.outcome, ended_at=now_ms, last_seq=last_seq, stop_reason=closing.stop_reason,
+            turn, position=last.position or turn.position, items=turn.items + last.items,
+            state=closing.outcome, ended_at=now_ms, last_seq=last_seq, stop_reason=closing.stop_reason,
             error=closing.result.failure, usage=closing.usage, files=closing.files, tests=closing.tests,
             last_message=first_line(closing.last_message) if closing.last_message else None,
         )

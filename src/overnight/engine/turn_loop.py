@@ -34,11 +34,11 @@ from overnight.engine.recorder import Recorder
 from overnight.engine.scene import Aide, Scene
 from overnight.engine.settlement import elapsed_by_wall
 from overnight.engine.turn_clock import TurnClock
-from overnight.engine.turn_end import TurnEnd
+from overnight.engine.turn_end import LastWords, TurnEnd
 from overnight.engine.waiting import end, within
 from overnight.engine.workshop import Workshop
 from overnight.errors import KeeperGone, OvernightError
-from overnight.ports.backend import BackendTurn
+from overnight.ports.backend import BackendTurn, Batch
 from overnight.ports.unit_of_work import Transaction
 
 MOST_IN_ONE_UNIT: Final = 250
@@ -82,6 +82,7 @@ class TurnLoop:
         self._granted: Wish | None = None
         self._failure: Failure | None = None
         self._asks: list[Asked | Withdrawn] = []
+        self._final: Batch | None = None
         self._clock = TurnClock(shop.clock, _left_s(run, turn, shop.clock.wall_ms()))
         self._desk = Desk(
             shop,
@@ -107,10 +108,21 @@ class TurnLoop:
             finally:
                 self._desk.close()
             await end(*aides)
-        self._drafts += self._interpreter.finish(self._shop.clock.boot())
-        await self._write()
         ended = None if self._inbox.cut else self._agent.ended()
-        return TurnEnd(ended=ended, granted=self._granted, failure=self._failure)
+        return TurnEnd(ended=ended, granted=self._granted, failure=self._failure, last=self._last_words())
+
+    def _last_words(self) -> LastWords:
+        """All that is not recorded yet."""
+        boot = self._shop.clock.boot()
+        if self._final is not None:
+            for update in self._final.updates:
+                self._feed(update, boot)
+            self._position = self._final.position
+        self._drafts += self._interpreter.finish(boot)
+        return LastWords(
+            drafts=self._recorder.redacted(self._drafts), position=self._position, items=self._items,
+            state=self._state,
+        )  # fmt: skip
 
     def add(self, drafts: Sequence[Draft]) -> None:
         """Record these with what comes next; for those who watch beside."""
@@ -161,6 +173,9 @@ class TurnLoop:
         taken = 0
         while taken < MOST_IN_ONE_UNIT and (batch := self._inbox.take()):
             taken += len(batch.updates)
+            if batch.final:
+                self._final = batch
+                return
             for update in batch.updates:
                 self._feed(update, now)
             self._position = batch.position

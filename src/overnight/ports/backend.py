@@ -67,6 +67,9 @@ class Batch:
 
     updates: tuple[Update, ...]
     position: Position
+    final: bool = False
+    """What is said at the very end, and would be said again by whoever finds the turn ended: it is recorded together
+    with the turn's settlement, or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

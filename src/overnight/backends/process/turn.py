@@ -126,7 +126,7 @@ class ProcessTurn:
             if not self._left.is_set():
                 last = await self._finish()
                 said = await asyncio.to_thread(self._holding.after)
-                yield replace(last, updates=(*last.updates, *said))
+                yield replace(last, updates=(*last.updates, *said), final=True)
         except OutputTruncated as error:
             await self._give_up(Failure(code=error.code, message=error.detail))
         finally:
