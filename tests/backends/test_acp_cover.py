@@ -21,4 +21,25 @@ def test_only_a_shell_takes_the_line_for_what_it_says(program: str, covered: boo
     wanted = OpenTerminal(
         key="k", terminal="terminal-1", command=program, args=("-c", "make test"), output_bytes=1
     )
-    assert covers(LEAVE, wanted) is covered
+    assert covers(LEAVE, wanted, "/w") is covered
+
+
+@pytest.mark.parametrize(
+    "cwd, environment, covered",
+    [
+        (None, {}, True),
+        (".", {}, True),
+        ("/w", {}, True),
+        ("/w/", {}, True),
+        ("elsewhere", {}, False),
+        ("/tmp", {}, False),
+        (None, {"MAKEFLAGS": "-f evil.mk"}, False),
+    ],
+)
+def test_it_is_leave_for_the_folder_and_the_variables_that_were_shown(
+    cwd: str | None, environment: dict[str, str], covered: bool
+) -> None:
+    wanted = OpenTerminal(
+        key="k", terminal="terminal-1", command="make test", cwd=cwd, environment=environment, output_bytes=1
+    )
+    assert covers(LEAVE, wanted, "/w") is covered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from overnight.backends.acp.forms import Form
 from overnight.backends.acp.rpc import INVALID_PARAMS, Id
-from overnight.backends.acp.shapes import objects, texts, whole
+from overnight.backends.acp.shapes import as_object, objects, texts, whole
 from overnight.backends.acp.tools import ToolCall
 from overnight.backends.process.talk import Deed, OpenTerminal, ReadText, TerminalVerb, UseTerminal, WriteText
 from overnight.domain.action import Action, Edit
@@ -166,8 +167,11 @@ def use_of_terminal(
     return UseTerminal(key=key, terminal=name, verb=verb, output_bytes=limits.get(name, 0))
 
 
-def covers(granted: Permission, wanted: Deed) -> bool:
-    """Whether leave that was given for a tool call is leave for this deed too: the same path and text, or command."""
+def covers(granted: Permission, wanted: Deed, workspace: str) -> bool:
+    """Whether leave that was given for a tool call is leave for this deed too.
+
+    The same path and text; or the same command, in the folder and with the variables that were shown with it.
+    """
     action = granted.action
     match wanted:
         case ReadText():
@@ -178,9 +182,16 @@ def covers(granted: Permission, wanted: Deed) -> bool:
         case OpenTerminal():
             line = shlex.join((wanted.command, *wanted.args)) if wanted.args else wanted.command
             plain = _unwrapped(wanted)
-            return action.kind == "execute" and action.command is not None and action.command in {line, plain}
+            if action.kind != "execute" or action.command is None or action.command not in {line, plain}:
+                return False
+            in_same_folder = _folder(wanted.cwd, workspace) == _folder(action.cwd, workspace)
+            return in_same_folder and dict(wanted.environment) == as_object(action.arguments.get("env"))
         case UseTerminal():
             return True
+
+
+def _folder(cwd: str | None, workspace: str) -> str:
+    return posixpath.normpath(posixpath.join(workspace, cwd or ""))
 
 
 def shown(text: str) -> str:

@@ -350,7 +350,7 @@ class AcpCodec:
             option = as_object(said.get("outcome")).get("optionId")
             if granted.key in self._used or not granted.permission.allows(option):
                 continue
-            if covers(granted.permission, deed):
+            if covers(granted.permission, deed, self._script.workspace):
                 if not isinstance(deed, ReadText):
                     self._used.add(granted.key)
                 return True
