@@ -81,7 +81,7 @@ class FakeAgent:
 
     async def ask(self, key: str, action: Action, *answers: Answer) -> Verdict:
         """Ask for leave and wait for the answer."""
-        self.asks[key] = Asked(key=key, action=action, answers=answers)
+        self.asks[key] = Asked(key=key, action=action, item_id=f"call-{key}", answers=answers)
         self.emit(self.asks[key])
         while key not in self.answers:
             await self.answered.wait()

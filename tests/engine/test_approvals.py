@@ -45,7 +45,7 @@ async def test_the_run_is_blocked_until_somebody_allows(rig: Make) -> None:
         "allow_once", "allow_always", "reject_once", "reject_always",
     ]  # fmt: skip
     assert approval.default_option == "reject_once"
-    assert approval.context["command"] == "make test"
+    assert (approval.context["command"], approval.context["item_id"]) == ("make test", "call-p0")
     decided = await server.decide(approval, "allow_once")
     assert decided.decision is not None
     assert (decided.state, decided.decision.by) == ("resolved", "usr_local")

@@ -137,6 +137,8 @@ class ApprovalService:
         now = self._clock.wall_ms()
         redactor = self._redactor(tx, run)
         context = context_of(fresh, redactor, sandbox=run.sandbox_effective, binding=confined(run))
+        if "item_id" in approval.context:
+            context["item_id"] = approval.context["item_id"]
         own = any(option.kind == "answer" for option in approval.options)
         options = approval.options if own else tuple(leave(fresh, redactor))
         renewed = replace(approval, digest=fresh.digest, context=context, options=options)

@@ -40,6 +40,8 @@ def tool_question(
     """The approval that `ask` opens. `binding`: a sandbox makes the decision mean something."""
     kind: ApprovalKind = "question" if ask.answers else _KINDS.get(ask.action.kind, "tool_call")
     context = _context(resolved, sandbox=sandbox, binding=binding)
+    if ask.item_id is not None:
+        context["item_id"] = ask.item_id
     return Question(
         kind=kind, title=cut_utf8(redactor.text(_title(ask.action)), MAX_TITLE), context=redactor.json(context),
         digest=resolved.digest, options=_answers(ask) if ask.answers else leave(resolved, redactor),

@@ -99,7 +99,7 @@ class Asking:
 
     async def _choice(self, approval: Mapping[str, Any], transcript: Transcript) -> str | None:
         context = approval.get("context") or {}
-        running = transcript.tools.running(context.get("command"))
+        running = transcript.tools.running(context.get("item_id"), context.get("command"))
         tool_call = running or str(approval["id"])
         if running is None:
             transcript.tools.asked(str(approval["id"]), tool_call)

@@ -53,8 +53,10 @@ class ToolCalls:
         """Each file that the present attempt has changed, with the call that shows it."""
         return dict(self._written)
 
-    def running(self, command: str | None) -> str | None:
-        """The call that runs `command` now, if exactly one does."""
+    def running(self, item_id: str | None, command: str | None) -> str | None:
+        """The open call of that item; else the one that runs `command` now, if exactly one does."""
+        if item_id in self._open:
+            return self._open[item_id].id
         found = [tool.id for tool in self._open.values() if command is not None and tool.command == command]
         return found[0] if len(found) == 1 else None
 
