@@ -193,10 +193,11 @@ class AcpCodec:
 
     def farewell(self) -> bytes:
         """See `Talking.farewell`."""
-        said = b"".join(given_up(pending) for pending in self._pending.values())
+        no = b"".join(given_up(pending) for pending in self._pending.values())
         if self._notes.session is None:
-            return said
-        return said + rpc.notification("session/cancel", {"sessionId": self._notes.session})
+            return no
+        # In this order: an agent that hears no first may go on in another way before it hears that it shall stop.
+        return rpc.notification("session/cancel", {"sessionId": self._notes.session}) + no
 
     # how it goes on
 
