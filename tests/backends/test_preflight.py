@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.backends.stand_ins import NOBODY, settings
 
 from overnight.backends.claude.backend import ClaudeProgram
 from overnight.backends.codex.backend import CodexProgram
+from overnight.backends.process.findings import Findings, look_at_program
+from overnight.backends.process.settings import ProgramSettings
 from overnight.domain.backend import BackendCheck
 from overnight.errors import BackendFailure
 from overnight.testing.bare_turn import turn_start
@@ -128,3 +131,20 @@ def test_the_stamp_changes_with_program_and_table(stand_in: Callable[..., Path])
     assert before != CodexProgram(settings("codex", program=program, args=("-x",)), ManualClock()).stamp()
     program.write_text("#!/bin/sh\necho other\n")
     assert before != plain.stamp()
+
+
+async def test_a_program_that_unpacks_itself_does_so_in_a_folder_of_ours(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "unpacks"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nmkdir -p "$HOME/unpacked" && echo 1.2.3\n')
+    program.chmod(0o755)
+    settings = ProgramSettings(
+        name="x", program=program, host={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    )
+    findings = Findings()
+    assert await look_at_program(findings, settings, "x", oldest=(1, 0, 0), newest=(2, 0, 0)) == program
+    kept = replace(settings, homes=tmp_path / "data" / "homes")
+    assert await look_at_program(Findings(), kept, "x", oldest=(1, 0, 0), newest=(2, 0, 0)) == program
+    assert findings.version == "1.2.3"
+    assert (tmp_path / "data" / "preflight" / "unpacked").is_dir()
+    assert not (tmp_path / "data" / "homes").exists()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from overnight.backends.process.probe import Version, run_short, version_in
@@ -39,6 +42,18 @@ class Findings:
         )
 
 
+@contextlib.contextmanager
+def _home(settings: ProgramSettings) -> Iterator[str]:
+    """Some programs unpack themselves at their first start: into a folder of ours, not into the user's own home."""
+    if settings.homes is None:
+        with tempfile.TemporaryDirectory(prefix="overnight-preflight-") as fresh:
+            yield fresh
+        return
+    folder = settings.homes.with_name("preflight")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    yield str(folder)
+
+
 async def look_at_program(
     findings: Findings, settings: ProgramSettings, default: str, *, oldest: Version, newest: Version
 ) -> Path | None:
@@ -54,7 +69,8 @@ async def look_at_program(
             "program_missing", f"the program {wanted} was not found", f"install it, or set program in {table}"
         )
         return None
-    ran = await run_short([str(program), "--version"], host_environment(settings))
+    with _home(settings) as home:
+        ran = await run_short([str(program), "--version"], {**host_environment(settings), "HOME": home})
     version = version_in(ran.out)
     if ran.code != 0 or version is None:
         said = (ran.err or ran.out).strip()[-300:]
