@@ -52,6 +52,9 @@ def drive(serve: Start, folder: Path, start_model: StartModel, agent_program: Ca
     return start
 
 
+MOST_KEPT = 50_000_000
+
+
 def known_good(name: str) -> list[str]:
     """The command that the backend's section ends with, without the program's own name."""
     section = PAGE.read_text().split(f"### {name}\n")[1].split("\n### ")[0]
@@ -70,6 +73,12 @@ def test_the_command_of_the_documents_is_good(name: Name, drive: Drive) -> None:
     done = overnight(server, *command)
     assert done.returncode == 0, done.stdout + done.stderr + server.words()
     assert (workspace / "hello.txt").read_text() == "hi\n"
+    assert weight(server.data / "homes") < MOST_KEPT, "every session keeps what its agents leave in their homes"
+
+
+def weight(folder: Path) -> int:
+    """Bytes of the files beneath a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 @pytest.mark.parametrize("name", ["codex-acp", *NAMES[3:]])

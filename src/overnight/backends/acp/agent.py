@@ -49,6 +49,7 @@ class Equipment:
     lent: tuple[tuple[str, str], ...] = ()
     """Credential files of the user's home, and where beneath HOME they are lent to."""
     writable: tuple[Path, ...] = ()
+    readable: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from overnight.backends.acp.agent import (
@@ -99,6 +100,7 @@ def _opencode(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equi
 
 def _copilot(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipment:  # noqa: FBT001  # an agent's hook
     model = start.model or settings.model
+    unpacked = _unpacked(settings)
     return Equipment(
         args=(
             "--acp",
@@ -110,10 +112,19 @@ def _copilot(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equip
             "COPILOT_AUTO_UPDATE": "false",
             "COPILOT_HOME": str(start.home / ".copilot"),
             **({"COPILOT_MODEL": model} if model else {}),
+            **({"COPILOT_PKG_CACHE_HOME": str(unpacked)} if unpacked else {}),
         },
+        readable=(unpacked,) if unpacked else (),
         effort=start.effort,
         lent=((".copilot/config.json", ".copilot/config.json"),),
     )
+
+
+def _unpacked(settings: ProgramSettings) -> Path | None:
+    """Where the preflight's start has unpacked it: 235 MB that not every session needs a copy of."""
+    home = settings.preflight_home
+    folder = None if home is None else home / ".cache" / "copilot"
+    return folder if folder is not None and (folder / "pkg").is_dir() else None
 
 
 def _any(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipment:  # noqa: ARG001, FBT001  # an agent's hook

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from overnight.backends.acp.agent import Agent, Credentials
 from overnight.backends.acp.shapes import as_object
-from overnight.backends.process.findings import Findings
-from overnight.backends.process.probe import Version, ask_with_key, run_short, version_in
-from overnight.backends.process.settings import ProgramSettings, host_environment
+from overnight.backends.process.findings import Findings, there, told_version, weigh
+from overnight.backends.process.probe import Version, ask_with_key, version_in
+from overnight.backends.process.settings import ProgramSettings
 from overnight.domain.backend import BackendCheck
 
 
@@ -36,28 +36,19 @@ async def preflight(settings: ProgramSettings, agent: Agent, *, now_ms: int, sta
 
 
 async def _look_at_program(findings: Findings, settings: ProgramSettings, agent: Agent) -> Path | None:
-    program = settings.find(agent.program)
-    if program is None:
-        wanted = settings.program or (settings.command[0] if settings.command else agent.program)
-        mend = f"install it, or set program in [backends.{settings.name}]"
-        findings.fail("program_missing", f"the program {wanted} was not found", mend)
-        return None
-    if agent.versions is None:
+    program = there(findings, settings, agent.program)
+    if program is None or agent.versions is None:
         return program
-    version = _packaged(agent, program) if agent.version_from_package else None
-    if not agent.version_from_package:
-        ran = await run_short([*agent.find(program).argv, "--version"], host_environment(settings))
-        version = version_in(ran.out) if ran.code == 0 else None
+    if agent.version_from_package:
+        version = _packaged(agent, program)
         if version is None:
-            said = (ran.err or ran.out).strip()[-300:]
-            mend = "install the program again"
-            findings.fail("program_broken", f"{program} --version gave no version: {said}", mend)
-            return None
-    if version is None:
-        findings.warn("version_unknown", f"{program} does not tell its version", "install it with npm")
+            findings.warn("version_unknown", f"{program} does not tell its version", "install it with npm")
+            return program
     else:
-        findings.version = ".".join(map(str, version))
-        _weigh(findings, version, *agent.versions)
+        version = await told_version(findings, settings, program, agent.find(program).argv)
+        if version is None:
+            return None
+    weigh(findings, version, *agent.versions)
     return program
 
 
@@ -69,14 +60,6 @@ def _packaged(agent: Agent, program: Path) -> Version | None:
     except (OSError, ValueError):
         return None
     return version_in(str(as_object(told).get("version", "")))
-
-
-def _weigh(findings: Findings, version: Version, oldest: Version, newest: Version) -> None:
-    if oldest <= version < newest:
-        return
-    tried = f"{'.'.join(map(str, oldest))} up to {'.'.join(map(str, newest))}"
-    message = f"version {findings.version} was not tried; {tried} were"
-    findings.warn("version_untried", message, "install such a one")
 
 
 async def _look_at_key(

@@ -58,7 +58,7 @@ class AcpProgram:
             stdin=self.codec(start).opening,
             close_stdin=False,
             programs=found.programs,
-            readable=found.readable,
+            readable=(*found.readable, *equipment.readable),
             writable=(*lent, *equipment.writable),
         )
 

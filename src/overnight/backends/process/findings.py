@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from overnight.backends.process.probe import Version, run_short, version_in
@@ -44,12 +44,12 @@ class Findings:
 
 @contextlib.contextmanager
 def _home(settings: ProgramSettings) -> Iterator[str]:
-    """Some programs unpack themselves at their first start: into a folder of ours, not into the user's own home."""
-    if settings.homes is None:
+    """Of ours: nothing that a program does at its start is to be found in the user's own home."""
+    folder = settings.preflight_home
+    if folder is None:
         with tempfile.TemporaryDirectory(prefix="overnight-preflight-") as fresh:
             yield fresh
         return
-    folder = settings.homes.with_name("preflight")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     yield str(folder)
 
@@ -61,30 +61,47 @@ async def look_at_program(
 
     A version from `oldest` on and before `newest` is one that was tried; another gives a warning only.
     """
-    program = settings.find(default)
-    table = f"[backends.{settings.name}]"
+    program = there(findings, settings, default)
     if program is None:
-        wanted = settings.program or default
-        findings.fail(
-            "program_missing", f"the program {wanted} was not found", f"install it, or set program in {table}"
-        )
         return None
+    version = await told_version(findings, settings, program, (str(program),))
+    if version is None:
+        return None
+    weigh(findings, version, oldest, newest)
+    return program
+
+
+def there(findings: Findings, settings: ProgramSettings, default: str) -> Path | None:
+    """The program; None, and a problem was noted, when it is not there."""
+    program = settings.find(default)
+    if program is None:
+        wanted = settings.program or (settings.command[0] if settings.command else default)
+        mend = f"install it, or set program in [backends.{settings.name}]"
+        findings.fail("program_missing", f"the program {wanted} was not found", mend)
+    return program
+
+
+async def told_version(
+    findings: Findings, settings: ProgramSettings, program: Path, argv: Sequence[str]
+) -> Version | None:
+    """What `argv --version` tells; None, and a problem was noted, when that is no version."""
     with _home(settings) as home:
-        ran = await run_short([str(program), "--version"], {**host_environment(settings), "HOME": home})
-    version = version_in(ran.out)
-    if ran.code != 0 or version is None:
+        ran = await run_short([*argv, "--version"], {**host_environment(settings), "HOME": home})
+    version = version_in(ran.out) if ran.code == 0 else None
+    if version is None:
         said = (ran.err or ran.out).strip()[-300:]
-        findings.fail(
-            "program_broken", f"{program} --version gave no version: {said}", "install the program again"
-        )
-        return None
+        message = f"{program} --version gave no version: {said}"
+        findings.fail("program_broken", message, "install the program again")
+    return version
+
+
+def weigh(findings: Findings, version: Version, oldest: Version, newest: Version) -> None:
+    """Note the version, and warn when it is not one that was tried."""
     findings.version = ".".join(map(str, version))
     if not oldest <= version < newest:
         tried = f"{'.'.join(map(str, oldest))} up to {'.'.join(map(str, newest))}"
-        findings.warn(
-            "version_untried", f"version {findings.version} was not tried; {tried} were", "install such a one"
-        )
-    return program
+        message = f"version {findings.version} was not tried; {tried} were"
+        findings.warn("version_untried", message, "install such a one")
 
 
 def stamp_of(settings: ProgramSettings, default: str) -> str:

@@ -37,6 +37,11 @@ class ProgramSettings:
     homes: Path | None = None
     """The folder in which the homes of (session, backend) lie; preflights make a trial home there."""
 
+    @property
+    def preflight_home(self) -> Path | None:
+        """HOME of preflights: programs that unpack themselves at their first start do so there, once for all."""
+        return None if self.homes is None else self.homes.with_name("preflight")
+
     def find(self, default: str) -> Path | None:
         """The executable's absolute path, or None when it is not there or may not be executed."""
         wanted = str(self.program or (self.command[0] if self.command else default))
