@@ -48,7 +48,9 @@ async def test_cancelling_answers_what_is_open_and_ends_terminals(stage: Stage) 
     assert (turn.ended().cause, turn.ended().outcome.failure) == ("stopped", None)
     assert not lives(int(pid.read_text()))
     last = stage.received()[-2:]
-    assert last[0]["method"] == "session/cancel", "it shall stop before it hears that its question is given up"
+    assert last[0]["method"] == "session/cancel", (
+        "it shall stop before it hears that its question is given up"
+    )
     assert last[1]["result"] == {"outcome": {"outcome": "cancelled"}}
     assert isinstance(record.updates[-1], Withdrawn | Message)
     await turn.release()

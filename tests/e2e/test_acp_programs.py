@@ -73,7 +73,9 @@ def test_the_command_of_the_documents_is_good(name: Name, drive: Drive) -> None:
     done = overnight(server, *command)
     assert done.returncode == 0, done.stdout + done.stderr + server.words()
     assert (workspace / "hello.txt").read_text() == "hi\n"
-    assert weight(server.data / "homes") < MOST_KEPT, "every session keeps what its agents leave in their homes"
+    assert weight(server.data / "homes") < MOST_KEPT, (
+        "every session keeps what its agents leave in their homes"
+    )
 
 
 def weight(folder: Path) -> int:
