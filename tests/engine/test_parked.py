@@ -13,7 +13,7 @@ from overnight.domain.run import Position
 from overnight.domain.states import State
 from overnight.domain.update import Answer, SessionKnown
 from overnight.domain.values import Failure
-from overnight.engine import worker
+from overnight.engine import desk, spare_memory, worker
 from overnight.engine.policy import RunPolicy
 from overnight.errors import ApprovalOver, ApprovalPending
 from overnight.ports.backend import TurnStart, Verdict
@@ -148,6 +148,36 @@ async def test_a_long_wait_parks_the_agent(rig: Make) -> None:
     ended = await server.until(run, State.COMPLETED)
     assert (ended.turn, ended.stats.turns) == (2, 1)
     assert "cut off" in backend.agents[1].start.prompt
+
+
+async def test_a_machine_short_of_memory_parks_it_at_once(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "memory_is_short", lambda: True)
+    server, run, backend = await started(rig, asks(command()))
+    await server.until(run, State.WAITING)
+    assert not backend.agents[0].alive
+    [approval] = await server.pending(run)
+    monkeypatch.setattr(desk, "memory_is_short", lambda: False)
+    await server.decide(approval, "allow_once")
+    await server.until(run, State.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    "said, short",
+    [
+        ("MemTotal: 1000 kB\nMemAvailable: 49 kB\n", True),
+        ("MemTotal: 1000 kB\nMemAvailable: 51 kB\n", False),
+        ("MemTotal: 1000 kB\n", False),
+        (None, False),
+    ],
+)
+def test_the_kernel_says_how_much_memory_there_is(
+    said: str | None, short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "meminfo"
+    if said is not None:
+        file.write_text(said)
+    monkeypatch.setattr(spare_memory, "_FILE", file)
+    assert spare_memory.memory_is_short() is short
 
 
 async def test_the_clock_of_the_turn_stands_still_meanwhile(rig: Make) -> None:
