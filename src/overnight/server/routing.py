@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
+from overnight.domain.event import canonical
+from overnight.domain.spec import Document
 from overnight.errors import InvalidInput
+from overnight.ports.tables import Idempotency
 from overnight.wire import problem
 
 API: Final = "/api/v1"
@@ -35,6 +39,14 @@ REPEATABLE: Final = frozenset({"state", "label", "types"})
 Responses = dict[int | str, dict[str, Any]]
 _ALWAYS: Final = (401, 403, 404, 422, 500, 503)
 _WITH_BODY: Final = (413, 415)
+
+
+def idempotency_of(route: str, key: str | None, body: Document) -> Idempotency | None:
+    """The key of a request with the hash of its body; None without a key."""
+    if key is None:
+        return None
+    hashed = hashlib.sha256(canonical(body.model_dump(mode="json"))).hexdigest()
+    return Idempotency(route=route, key=key, body_hash=hashed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,7 @@ from starlette.responses import Response
 
 from overnight.ids import MessageId, SessionId
 from overnight.server.context import Here, listed, reply
-from overnight.server.routes.sessions import idempotency_of
-from overnight.server.routing import API, IdempotencyKey, Operation, SessionPath
+from overnight.server.routing import API, IdempotencyKey, Operation, SessionPath, idempotency_of
 from overnight.wire.v1 import session_schema
 from overnight.wire.v1.runs import run_resource
 from overnight.wire.v1.sessions import MessageBody, message_resource

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from typing import Annotated, Final
 
@@ -10,14 +9,12 @@ from fastapi import Body, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from overnight.domain.event import canonical
 from overnight.domain.spec import RunSpec
 from overnight.engine.control import Control
 from overnight.errors import NotFound
 from overnight.ids import RunId
-from overnight.ports.tables import Idempotency
 from overnight.server.context import Here, listed, reply
-from overnight.server.routing import API, IdempotencyKey, Operation, RunPath
+from overnight.server.routing import API, IdempotencyKey, Operation, RunPath, idempotency_of
 from overnight.wire import page, problem
 from overnight.wire.v1 import schema
 from overnight.wire.v1.commands import BulkControlBody, ControlBody, FilterBody
@@ -47,10 +44,7 @@ class RunQuery(FilterBody):
 
 async def submit_run(here: Here, spec: SpecBody, idempotency_key: IdempotencyKey = None) -> Response:
     """Accept a run. When this answers, the run is stored and survives whatever happens to the server."""
-    idempotency = None
-    if idempotency_key is not None:
-        body_hash = hashlib.sha256(canonical(spec.model_dump(mode="json"))).hexdigest()
-        idempotency = Idempotency(route="POST /runs", key=idempotency_key, body_hash=body_hash)
+    idempotency = idempotency_of("POST /runs", idempotency_key, spec)
     run, created = await here.services.runs.submit(spec, here.caller.principal, idempotency=idempotency)
     headers = {"Location": f"{API}/runs/{run.id}"}
     if not created:

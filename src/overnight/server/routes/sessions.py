@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Final
@@ -11,13 +10,12 @@ from fastapi import Body, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from overnight.domain.event import canonical
 from overnight.domain.session import Session
 from overnight.domain.spec import Document
 from overnight.engine.sessions import Change, Draw
 from overnight.ids import SessionId
 from overnight.ports.session_tables import SessionFilter
-from overnight.ports.tables import Idempotency, RunFilter, RunPage, StreamMark
+from overnight.ports.tables import RunFilter, RunPage, StreamMark
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.context import Context, Here, listed, reply
 from overnight.server.routes.stream import (
@@ -29,7 +27,7 @@ from overnight.server.routes.stream import (
     beginning,
     streamed,
 )
-from overnight.server.routing import API, IdempotencyKey, Operation, SessionPath
+from overnight.server.routing import API, IdempotencyKey, Operation, SessionPath, idempotency_of
 from overnight.server.sse import EventStream
 from overnight.wire import page, sse
 from overnight.wire.v1 import schema, session_schema
@@ -178,14 +176,6 @@ async def stream_session(
         here.services.follower.events(session.pk, after), RENDERINGS[query.named, query.deltas],
         here.parts.connections, replace(what, session_id=session.id), first=first,
     )  # fmt: skip
-
-
-def idempotency_of(route: str, key: str | None, body: Document) -> Idempotency | None:
-    """The key of a request with the hash of its body; None without a key."""
-    if key is None:
-        return None
-    hashed = hashlib.sha256(canonical(body.model_dump(mode="json"))).hexdigest()
-    return Idempotency(route=route, key=key, body_hash=hashed)
 
 
 def _standing(tx: Transaction, session_id: SessionId, owner: str) -> tuple[Session, StreamMark]:
