@@ -76,7 +76,7 @@ async def test_an_approval_is_shown_with_all_that_it_means(shell: Shell) -> None
 
 async def test_without_a_sandbox_it_says_that_it_is_advice(shell: Shell) -> None:
     await asks(shell.stage, await shell.stage.submitted(), binding=False)
-    assert "this decision is advice" in (await shell("approvals")).out
+    assert "only advice" in (await shell("approvals")).out
 
 
 def test_nothing_that_an_agent_says_passes_for_a_line_of_ours() -> None:

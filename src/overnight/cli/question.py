@@ -16,9 +16,6 @@ from overnight.domain.text import plain
 
 MOST_LINES: Final = 200
 """Lines of one diff or command; `--json` shows all."""
-_ADVICE: Final = (
-    "The agent works without a sandbox, so this decision is advice: it could do as it likes anyway."
-)
 
 
 def headline(approval: Mapping[str, Any]) -> str:
@@ -71,7 +68,7 @@ def _context(context: Mapping[str, Any]) -> Iterator[str]:
     elif context.get("arguments") not in (None, {}, {"command": context.get("command")}):
         yield f"  {one_line(context.get('tool', 'tool'))} {json.dumps(context['arguments'])}"
     if context.get("binding") is False:
-        yield f"  ! {_ADVICE}"
+        yield f"  ! {one_line(context.get('warning', 'no sandbox: the decision is advice'))}"
     elif context.get("binding"):
         yield f"  binding: the sandbox ({one_line(context.get('sandbox'))}) holds the agent to it"
 
