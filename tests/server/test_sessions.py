@@ -250,3 +250,13 @@ async def test_a_session_is_in_use_until_its_last_follower_has_gone(stage: Stage
 def _age(tx: Transaction, session_id: str) -> None:
     session = tx.sessions.get(SessionId(session_id), None)
     tx.sessions.save(replace(session, updated_at=session.updated_at - 3_600_000))
+
+
+async def test_a_message_that_is_too_long_is_refused_and_nothing_waits(stage: Stage) -> None:
+    async with stage.client() as http:
+        at = f"{API}/{(await made(http))['id']}"
+        answer = await http.post(f"{at}/messages", json={"text": "x" * 200_001})
+        assert code(answer) == (422, "invalid_request")
+        assert answer.json()["errors"][0]["path"] == "text"
+        assert (await http.get(f"{at}/messages")).json()["items"] == []
+        assert (await http.get(f"{at}/runs")).json()["items"] == []
