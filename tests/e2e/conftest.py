@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,14 @@ import pytest
 from tests.e2e.harness import Server
 
 Start = Callable[..., Server]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Not beneath the temporary directory, where Codex refuses to keep its helpers."""
+    found = Path(tempfile.mkdtemp(prefix="overnight-e2e-", dir="/var/tmp"))
+    yield found
+    shutil.rmtree(found, ignore_errors=True)
 
 
 @pytest.fixture

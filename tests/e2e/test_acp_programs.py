@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,8 @@ Drive = Callable[..., Server]
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """Not beneath the temporary directory, where Codex refuses to keep its helpers."""
-    found = Path(tempfile.mkdtemp(prefix="overnight-e2e-", dir="/var/tmp"))
-    yield found
-    shutil.rmtree(found, ignore_errors=True)
-
-
-@pytest.fixture
 def drive(serve: Start, folder: Path, start_model: StartModel, agent_program: Callable[[str], Path]) -> Drive:
-    def start(name: Name, *moves: dict[str, Any]) -> Server:
+    def start(name: Name, *moves: dict[str, Any], sandbox: str = "off") -> Server:
         turns = {
             "turns": [list(moves), list(moves)]
         }  # Qwen's first words to the model are a turn of their own
@@ -47,7 +37,12 @@ def drive(serve: Start, folder: Path, start_model: StartModel, agent_program: Ca
         variables = ", ".join(f"{key} = {json.dumps(value)}" for key, value in environment.items())
         lines.append(f"environment = {{ {variables} }}")
         config = f"[backends.{name}]\n" + "\n".join(lines) + "\n"
-        return serve({}, root=folder, config=config, environment={"OVERNIGHT_GRACE_S": "1"})
+        return serve(
+            {},
+            root=folder,
+            config=config,
+            environment={"OVERNIGHT_GRACE_S": "1", "OVERNIGHT_SANDBOX_MODE": sandbox},
+        )
 
     return start
 
@@ -81,6 +76,30 @@ def test_the_command_of_the_documents_is_good(name: Name, drive: Drive) -> None:
 def weight(folder: Path) -> int:
     """Bytes of the files beneath a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def test_a_confined_conversation_waits_for_leave_over_a_kill_of_the_server(drive: Drive) -> None:
+    """What this is all for: somebody talks with an agent, the server dies over its question, and nothing is lost."""
+    line = "echo built > out.txt"
+    moves = {"tool": "shell", "arguments": {"command": line}}, {"text": "It is built."}
+    server = drive("gemini", *moves, sandbox="auto")
+    config = {"backend": "gemini", "workspace": str(server.workspace()), "approval_policy": "ask_all"}
+    session = server.http.post("/api/v1/sessions", json={"mode": "chat", "config": config}).json()["id"]
+    posted = server.http.post(f"/api/v1/sessions/{session}/messages", json={"text": "please build it"}).json()
+    (approval,) = pending(server)
+    assert (approval["context"]["command"], approval["context"]["binding"]) == (line, True)
+    assert approval["id"] in overnight(server, "approvals").stdout
+    server.kill()
+    server.start()
+    assert server.run(posted["run"]["id"])["state"] == "blocked"
+    assert overnight(server, "approve", approval["id"]).returncode == 0
+    ended = server.until(posted["run"]["id"], "completed")
+    assert (ended["attempt"], ended["sandbox_effective"]) == (1, "workspace_write")
+    assert (server.workspace() / "out.txt").read_text() == "built\n"
+    history = server.http.get(f"/api/v1/sessions/{session}/history").json()["items"]
+    assert [(said["role"], said["text"]) for said in history] == [
+        ("user", "please build it"), ("assistant", "It is built."),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["codex-acp", *NAMES[3:]])

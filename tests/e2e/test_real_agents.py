@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +21,6 @@ MODELS = {"codex": "scripted-model", "claude": "claude-sonnet-4-5"}
 Drive = Callable[..., Server]
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Not beneath the temporary directory, where Codex refuses to keep its helpers."""
-    found = Path(tempfile.mkdtemp(prefix="overnight-e2e-", dir="/var/tmp"))
-    yield found
-    shutil.rmtree(found, ignore_errors=True)
 
 
 @pytest.fixture
