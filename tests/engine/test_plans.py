@@ -29,6 +29,18 @@ async def test_turns_are_idle_once_the_plan_stays_as_it_is(rig: Make) -> None:
     assert (ended.completion, ended.turn) == (Completion(by="idle"), 5)
 
 
+async def test_a_plan_told_with_the_last_words_of_a_turn_counts_too(rig: Make) -> None:
+    """What is recorded with the settlement is not in the log yet when the turn is weighed."""
+
+    async def script(agent: FakeAgent) -> None:
+        text = f"step {min(agent.start.turn, 3)}"
+        agent.last = [PlanReported(entries=({"text": text, "status": "pending"},))]
+
+    server = await rig(fake(script))
+    ended = await server.until(await server.submit(completion={"idle_turns": 2}), State.COMPLETED)
+    assert (ended.completion, ended.turn) == (Completion(by="idle"), 5)
+
+
 async def test_a_plan_told_before_a_crash_counts_for_its_turn(rig: Make, tmp_path: Path) -> None:
     async def script(agent: FakeAgent) -> None:
         if agent.start.turn == 1:

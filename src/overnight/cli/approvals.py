@@ -1,4 +1,7 @@
-"""`overnight approvals`, `approve`, `deny` and `answer`: what waits for a person, and the decision."""
+"""`overnight approvals`, `approve`, `deny` and `answer`: what waits for a person, and the decision.
+
+`question` puts an approval into lines, `deciding` finds out what is meant, `asking` asks at the terminal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What people ask of approvals: look at them, and decide. A decision is checked against what would happen now."""
+"""What people ask of approvals: look at them, and decide. A decision is checked against what would happen now.
+
+`questions` opens and settles approvals inside a transaction, `desk` is what an agent's turn asks and is told,
+`tool_question` what a person is shown, and `maintenance.expirer` decides what nobody has decided.
+"""
 
 from __future__ import annotations
 

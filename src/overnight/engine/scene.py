@@ -12,7 +12,7 @@ import orjson
 import structlog
 
 from overnight.domain.completion import Pattern, find_completion
-from overnight.domain.event import Draft, Recorded
+from overnight.domain.event import Draft, Recorded, canonical
 from overnight.domain.run import Run, Turn
 from overnight.domain.values import Completion, FileStats, TestStats, Usage
 from overnight.engine.comparison import compare
@@ -124,7 +124,9 @@ class Scene:
         """Everything that is known once the agent is gone and its output has been read."""
         summary = self.interpreter.summary()
         found = await self._look(summary.message)
-        planned = self._may_have_planned(summary) and await self._shop.uow.read(self._plan_changed)
+        planned = self._may_have_planned(summary) and await self._shop.uow.read(
+            lambda tx: self._plan_changed(tx, end.last.drafts)
+        )
         result = result_of(end, found.met)
         if result.failure is not None:
             result = replace(result, failure=self._recorder.hidden_failure(result.failure))
@@ -177,9 +179,12 @@ class Scene:
         """Without a plan there is nothing to read. An earlier attempt at this turn may have told one."""
         return summary.plans > 0 or self._turn.attempt > 1
 
-    def _plan_changed(self, tx: Transaction) -> bool:
+    def _plan_changed(self, tx: Transaction, unrecorded: Sequence[Draft]) -> bool:
         """Whether the agent's plan is another one than before this turn."""
-        now = _last(tx, self._run.pk, "plan.updated", turn=self._turn.number)
+        told = [draft.data for draft in unrecorded if draft.type == "plan.updated"]
+        now = (
+            _as_stored(told[-1]) if told else _last(tx, self._run.pk, "plan.updated", turn=self._turn.number)
+        )
         if now is None:
             return False
         found = tx.events.select(
@@ -226,6 +231,10 @@ def _last(
 
 def _data(event: Recorded) -> dict[str, Any]:
     return dict(orjson.loads(event.body)["data"])
+
+
+def _as_stored(data: Mapping[str, object]) -> dict[str, Any]:
+    return dict(orjson.loads(canonical(dict(data))))
 
 
 def _attempt(event: Recorded) -> int | None:
