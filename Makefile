@@ -62,14 +62,15 @@ bench: setup ## print the benchmarks with the limit of this machine beside each 
 agents: setup ## fetch the pinned agent programs that the tests drive into a cached folder (about 1 GB)
 	@$(PY) -m overnight.testing.agents install usual
 
-lock: ## resolve the requirements anew and write both hash-locked files (needs uv)
+lock: ## resolve the requirements anew and write the hash-locked files (needs uv)
 	@uv="$$(command -v uv || echo $(VENV)/bin/uv)"; \
 	test -x "$$uv" || { echo "lock: uv is missing; install it with: $(PY) -m pip install uv" >&2; exit 1; }; \
 	options="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS)"; \
 	"$$uv" pip compile $$options --output-file requirements.lock pyproject.toml >/dev/null; \
-	"$$uv" pip compile $$options --group dev --group build --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml >/dev/null
-	@! grep -nE '://|--(index|extra|find|trusted)' requirements.lock requirements-dev.lock || { echo "lock: a lock names a host" >&2; exit 1; }
-	@echo "lock: requirements.lock and requirements-dev.lock are written; ARGS=--upgrade takes newer versions"
+	"$$uv" pip compile $$options --group dev --group build --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml >/dev/null; \
+	"$$uv" pip compile $$options --group peers --output-file requirements-peers.lock >/dev/null
+	@! grep -nE '://|--(index|extra|find|trusted)' requirements.lock requirements-dev.lock requirements-peers.lock || { echo "lock: a lock names a host" >&2; exit 1; }
+	@echo "lock: requirements.lock, requirements-dev.lock and requirements-peers.lock are written; ARGS=--upgrade takes newer versions"
 
 clean: ## remove the environment, caches and reports (never a data directory)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache reports build dist
