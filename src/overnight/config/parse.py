@@ -167,5 +167,6 @@ _PARSERS: Final[Mapping[Kind, Callable[[Setting, Raw], Value]]] = {
     "paths": _paths,
     "names": _names,
     "address": _address,
+    "url": _text,
     "table": _table,
 }

@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from pydantic import ValidationError
 
-from overnight.config import approvals
+from overnight.config import approvals, stores
 from overnight.config.backends import BackendSettings, backends, default_backend
 from overnight.config.modes import modes
 from overnight.config.parse import Value
@@ -26,6 +26,12 @@ from overnight.errors import ConfigInvalid
 _CREDENTIAL = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 SWEEP_S = 2.0
 """What the last sweep of the control ladder may take after the grace."""
+MARGIN_S = 1.0
+"""By how much agents that nobody renews are gone before another host may take their run."""
+LEAST_SLACK_S = 0.5
+"""How long an agent lives at least after a renewal, where it has to be gone in time."""
+RENEWALS = 2.25
+"""Renewals that fall into that time: one may fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +64,8 @@ class Settings:
     """Everything that the operator decided."""
 
     data_dir: Path
-    database_url: str
+    database_url: str = field(repr=False)
+    redis_url: str | None = field(default=None, repr=False)
     server: ServerSettings
     log: LogSettings
     workspace_roots: tuple[Path, ...]
@@ -73,9 +80,28 @@ class Settings:
     sources: Sources = field(repr=False)
 
     @property
+    def postgres(self) -> bool:
+        """Whether the database is shared: several servers and workers, of which any may die."""
+        return not self.database_url.startswith(stores.SQLITE)
+
+    @property
     def database(self) -> Path:
-        """The SQLite file."""
-        return Path(self.database_url.removeprefix("sqlite:///"))
+        """The SQLite file. Raises ConfigInvalid where the database is none."""
+        if self.postgres:
+            raise ConfigInvalid(
+                f"{self.database_shown} is no SQLite file", mend="use the tools of Postgres for this"
+            )
+        return Path(self.database_url.removeprefix(stores.SQLITE))
+
+    @property
+    def database_shown(self) -> str:
+        """The database as it may be shown: without a password."""
+        return stores.masked(self.database_url)
+
+    @property
+    def redis_shown(self) -> str | None:
+        """The same of Redis."""
+        return None if self.redis_url is None else stores.masked(self.redis_url)
 
     def shown(self) -> Iterator[dict[str, object]]:
         """One row a setting for `config show` and `GET /config`: key, value, origin; secrets are masked."""
@@ -86,7 +112,9 @@ class Settings:
     def _effective(self, key: str, value: Value, origin: str) -> tuple[Value, str]:
         match key:
             case "database_url":
-                return self.database_url, origin
+                return self.database_shown, origin
+            case "redis_url":
+                return self.redis_shown, origin
             case "runs.default_backend":
                 return default_backend(self.sources, self.backends)
             case "secrets":
@@ -109,15 +137,17 @@ def load(
     """
     sources = read(environment, cwd=cwd, overrides=overrides)
     known = backends(sources)
+    database_url = stores.database_url(sources)
     return Settings(
         data_dir=_path(sources, "data_dir"),
-        database_url=_database_url(sources),
+        database_url=database_url,
+        redis_url=stores.redis_url(sources, database_url),
         server=_server(sources),
         log=_log(sources),
         workspace_roots=cast("tuple[Path, ...]", sources["workspace_roots"]),
         slots=cast("int", sources["worker.slots"]),
-        runs=_run_policy(sources, known),
-        timing=_timing(sources),
+        runs=_run_policy(sources, known, database_url),
+        timing=_timing(sources, shared=not database_url.startswith(stores.SQLITE)),
         storage=_storage(sources),
         sessions=SessionPolicy(
             active_hours=cast("float", sources["sessions.active_hours"]),
@@ -128,21 +158,6 @@ def load(
         sandbox=sandbox(sources),
         sources=sources,
     )
-
-
-def _database_url(sources: Sources) -> str:
-    if sources["redis_url"] is not None:
-        raise sources.refuse("redis_url", "is set, but this version uses no Redis", mend="unset it")
-    url = cast("str | None", sources["database_url"])
-    if url is None:
-        return f"sqlite:///{_path(sources, 'data_dir') / 'overnight.db'}"
-    if not url.startswith("sqlite:////"):
-        raise sources.refuse(
-            "database_url",
-            "must be sqlite:/// and an absolute path",
-            mend="this version works on SQLite alone",
-        )
-    return url
 
 
 def _server(sources: Sources) -> ServerSettings:
@@ -204,17 +219,21 @@ def _log(sources: Sources) -> LogSettings:
     )
 
 
-def _timing(sources: Sources) -> Timing:
+def _timing(sources: Sources, *, shared: bool) -> Timing:
+    """`shared`: another host may take a run over, so agents have to be gone before its lease is."""
     lease_s, grace_s = cast("float", sources["worker.lease_s"]), cast("float", sources["worker.grace_s"])
-    if lease_s <= grace_s + SWEEP_S:
+    slack_s = lease_s - grace_s - SWEEP_S - (MARGIN_S if shared else 0.0)
+    least_s = grace_s + SWEEP_S + (MARGIN_S + LEAST_SLACK_S if shared else 0.0)
+    if lease_s <= least_s:
+        why = f", to be over {MARGIN_S:g} s before another host may take a run" if shared else ""
         raise sources.refuse(
             "worker.lease_s",
-            f"is {lease_s:g}, too short for a grace of {grace_s:g} s and a sweep of {SWEEP_S:g} s",
-            mend=f"make the lease longer than {grace_s + SWEEP_S:g} s, or worker.grace_s shorter",
+            f"is {lease_s:g}, too short for a grace of {grace_s:g} s and a sweep of {SWEEP_S:g} s{why}",
+            mend=f"make the lease longer than {least_s:g} s, or worker.grace_s shorter",
         )
     return Timing(
         lease_s=lease_s,
-        renew_s=lease_s / 5,
+        renew_s=min(lease_s / 5, slack_s / RENEWALS) if shared else lease_s / 5,
         grace_s=grace_s,
         poll_s=cast("float", sources["worker.poll_s"]),
         backoff_s=cast("float", sources["worker.backoff_s"]),
@@ -230,7 +249,7 @@ def _storage(sources: Sources) -> Storage:
     )
 
 
-def _run_policy(sources: Sources, known: tuple[BackendSettings, ...]) -> RunPolicy:
+def _run_policy(sources: Sources, known: tuple[BackendSettings, ...], database_url: str) -> RunPolicy:
     return RunPolicy(
         default_backend=default_backend(sources, known)[0],
         max_sandbox=cast("Sandbox", sources["runs.max_sandbox"]),
@@ -239,7 +258,7 @@ def _run_policy(sources: Sources, known: tuple[BackendSettings, ...]) -> RunPoli
         require_sandbox=cast("bool", sources["runs.require_sandbox"]),
         allow_environment=cast("tuple[str, ...]", sources["runs.allow_environment"]),
         secrets=secrets(sources),
-        hidden=_hidden(sources, known),
+        hidden=_hidden(sources, known, database_url),
         modes=modes(sources),
         approval_expires_s=cast("float", sources["approvals.expires_s"]),
         approval_expires=approvals.expiries(sources),
@@ -248,14 +267,15 @@ def _run_policy(sources: Sources, known: tuple[BackendSettings, ...]) -> RunPoli
     )
 
 
-def _hidden(sources: Sources, known: tuple[BackendSettings, ...]) -> tuple[str, ...]:
-    """The server's own token, and what backends are given under a name that speaks of a credential."""
+def _hidden(sources: Sources, known: tuple[BackendSettings, ...], database_url: str) -> tuple[str, ...]:
+    """The server's own token and passwords, and what backends are given under a name that speaks of a credential."""
     given = [
         value
         for backend in known
         for name, value in backend.environment.items()
         if _CREDENTIAL.search(name.upper())
     ]
+    given += stores.passwords(database_url, cast("str | None", sources["redis_url"]))
     token = _token(sources)
     return (*given, token) if token else tuple(given)
 

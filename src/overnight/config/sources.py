@@ -208,7 +208,7 @@ def _checked(setting: Setting, raw: Raw, origin: str) -> Found:
     try:
         return Found(setting=setting, value=parsed(setting, raw), origin=origin)
     except Unfit as error:
-        shown = "that value" if setting.kind == "secret" else repr(raw)[:80]
+        shown = "that value" if setting.kind in {"secret", "url"} else repr(raw)[:80]
         raise ConfigInvalid(
             f"{setting.key} ({origin}) {error}, not {shown}", mend=setting.description
         ) from None

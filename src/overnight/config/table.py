@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 Kind = Literal[
     "text", "secret", "choice", "count", "seconds", "hours", "days", "bytes", "switch",
-    "path", "paths", "names", "address", "table",
+    "path", "paths", "names", "address", "url", "table",
 ]  # fmt: skip
 
 
@@ -40,16 +40,17 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         key="database_url",
         variable="OVERNIGHT_DATABASE_URL",
-        kind="text",
+        kind="url",
         default="sqlite:///{data_dir}/overnight.db",
-        description="The database. This version works on SQLite alone.",
+        description="The database: sqlite:/// and an absolute path, or postgresql://USER@HOST/DATABASE to be shared.",
     ),
     Setting(
         key="redis_url",
         variable="OVERNIGHT_REDIS_URL",
-        kind="text",
+        kind="url",
         default=None,
-        description="Not used by this version: a value is refused, so that nobody believes that it works.",
+        description="Redis or Valkey, which carries notices between servers and workers on Postgres. It never holds a "
+        "fact; without it the notices go through the database.",
     ),
     Setting(
         key="url",
