@@ -25,6 +25,7 @@ from overnight.engine.chat import Chat
 from overnight.engine.control import Control, Rules
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
+from overnight.engine.local_source import LocalRunSource
 from overnight.engine.policy import RunPolicy, Storage, Timing
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
@@ -104,8 +105,9 @@ class Rig:
             workspaces=self.workspaces, folders=folders, policy=self.policy, timing=self.timing, worker=row,
             meter=self.meter,
         )  # fmt: skip
-        self.worker = Worker(self.shop)
-        self.supervisor = Supervisor(self.shop, self.worker)
+        self.source = LocalRunSource(self.store, self.clock, row)
+        self.worker = Worker(self.shop, self.source)
+        self.supervisor = Supervisor(self.shop, self.worker, self.source)
         if supervise:
             await self.supervisor.start()
         return self

@@ -349,16 +349,16 @@ async def test_a_crash_between_the_row_and_the_start_is_no_lost_turn(rig: Make, 
 
 async def test_one_broken_claim_does_not_end_claiming(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     server = await rig(fake())
-    claimed = server.worker._claimed
+    claim = server.source.claim
     broken: list[bool] = []
 
-    def once_broken(*arguments: Any) -> Any:
+    async def once_broken(free: int) -> Any:
         if not broken:
             broken.append(True)
             raise RuntimeError("a fault of ours")
-        return claimed(*arguments)
+        return await claim(free)
 
-    monkeypatch.setattr(server.worker, "_claimed", once_broken)
+    monkeypatch.setattr(server.source, "claim", once_broken)
     await server.until(await server.submit(mode="oneshot"), State.COMPLETED)
     assert broken
 

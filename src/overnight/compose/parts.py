@@ -25,6 +25,7 @@ from overnight.engine.directory import Backends
 from overnight.engine.doctor import Doctor
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
+from overnight.engine.local_source import LocalRunSource
 from overnight.engine.maintenance.disk import DiskWatch
 from overnight.engine.maintenance.expirer import Expirer
 from overnight.engine.maintenance.heartbeat import Heartbeat
@@ -102,13 +103,14 @@ async def _assemble(
     meters = Meters()
     sandbox = await confinement.confinement(settings, _home(settings))
     shop = await _workshop(settings, store, notifier, clock, meters, sandbox, worker=worker)
-    carrier = Worker(shop)
+    source = LocalRunSource(store, clock, shop.worker)
+    carrier = Worker(shop, source)
     services = _services(settings, store, shop, carrier, meters, handover, sandbox)
     return Parts(
         store=store,
         clock=clock,
         service=services.runs,
-        supervisor=Supervisor(shop, carrier, _duties(settings, store, shop, carrier)),
+        supervisor=Supervisor(shop, carrier, source, _duties(settings, store, shop, carrier)),
         follower=services.follower,
         services=services,
     )

@@ -14,8 +14,7 @@ from overnight.engine.waiting import end
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.errors import OvernightError
-from overnight.ports.tables import Held
-from overnight.ports.unit_of_work import Transaction
+from overnight.ports.run_source import RunSource
 
 SWEEP_S: Final = 1.5
 """What an orderly end may take beyond the agents' grace."""
@@ -35,9 +34,12 @@ class Duty:
 class Supervisor:
     """Owns the worker of this process and the background duties. `start`, then exactly one of the two ends."""
 
-    def __init__(self, shop: Workshop, worker: Worker, duties: Sequence[Duty] = ()) -> None:
+    def __init__(
+        self, shop: Workshop, worker: Worker, source: RunSource, duties: Sequence[Duty] = ()
+    ) -> None:
         self._shop = shop
         self._worker = worker
+        self._source = source
         self._duties = duties
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -48,21 +50,12 @@ class Supervisor:
 
     async def start(self, *, claiming: bool = True) -> None:
         """Take over every held run of this host under a new token, then begin to claim and to do the duties."""
-        held = await self._shop.uow.write(self._succeed)
-        await asyncio.gather(*(self._worker.adopt(found.run, "server_gone") for found in held))
+        held = await self._source.succeed()
+        await asyncio.gather(*(self._worker.adopt(run, "server_gone") for run in held))
         if held:
             log.info("runs.taken_over", count=len(held))
         self._worker.start(claiming=claiming)
         self._tasks = [asyncio.create_task(self._repeat(duty), name=duty.name) for duty in self._duties]
-
-    def _succeed(self, tx: Transaction) -> Sequence[Held]:
-        """What earlier workers of this host hold; none of them can be alive, since the data is ours."""
-        me, now = self._shop.worker, self._shop.clock.wall_ms()
-        for other in tx.workers.all():
-            if other.host_id == me.host_id and other.id != me.id and other.state != "gone":
-                tx.workers.set_state(other.id, "gone", now)
-                tx.connections.forget(other.id)
-        return tx.leases.held(me.host_id)
 
     async def shutdown(self) -> None:
         """The orderly end: no agent is left, every run is handed back and uses up no attempt.
@@ -71,21 +64,13 @@ class Supervisor:
         """
         await end(*self._tasks)
         await self._worker.shutdown(self._shop.timing.grace_s + SWEEP_S)
-        await self._gone()
+        await self._source.leave()
 
     async def handover(self) -> None:
         """The end at once: agents go on, and the next server of this host adopts them."""
         await end(*self._tasks)
         await self._worker.handover()
-        await self._gone()
-
-    async def _gone(self) -> None:
-        worker, now = self._shop.worker, self._shop.clock.wall_ms()
-
-        def unit(tx: Transaction) -> None:
-            tx.workers.set_state(worker.id, "gone", now)
-
-        await self._shop.uow.write(unit)
+        await self._source.leave()
 
     async def _repeat(self, duty: Duty) -> None:
         await repeat(duty, self._shop.clock)

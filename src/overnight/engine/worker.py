@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import count
 from typing import Final
 
 import structlog
 
-from overnight.domain.event import Draft
 from overnight.domain.lease import Lease
 from overnight.domain.run import Run
-from overnight.domain.states import HELD, Input, State
-from overnight.domain.values import Cancellation, Failure
-from overnight.domain.worker import Offer
-from overnight.engine import moves, questions
+from overnight.domain.states import HELD
+from overnight.domain.values import Failure
 from overnight.engine.executor import Executor, Outcome
 from overnight.engine.hold import Hold
 from overnight.engine.waiting import end, within
 from overnight.engine.workshop import Workshop
 from overnight.errors import LeaseLost, NotFound, OvernightError
 from overnight.ports.notifier import QUEUE, Notice
-from overnight.ports.unit_of_work import Transaction
+from overnight.ports.run_source import RunSource
 
 STORAGE_TROUBLE: Final = frozenset({"disk_full", "outcome_unknown", "unavailable"})
 """Codes of trouble that passes by itself: the run is taken up again for as long as it lasts."""
@@ -39,10 +35,11 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Leases runs and carries them out, `slots` at a time (adopted ones come on top)."""
+    """Leases runs from `source` and carries them out, `slots` at a time (adopted ones come on top)."""
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: Workshop, source: RunSource) -> None:
         self._shop = shop
+        self._source = source
         self._holds: dict[int, Hold] = {}
         """The present hold of each run. The former one of a run that was let go may still be cleared away."""
         self._tasks: dict[Hold, asyncio.Task[None]] = {}
@@ -82,9 +79,8 @@ class Worker:
     async def adopt(self, run: Run, reason: str) -> bool:
         """Take over a held run that its holder has lost, under a new token; False when somebody else was faster."""
         sent_at = self._shop.clock.boot()
-        worker = self._shop.worker
         try:
-            taken = await self._shop.uow.write(lambda tx: tx.leases.take(run.pk, worker.pk, run.token))
+            taken = await self._source.take(run)
         except LeaseLost:
             return False
         self._begin(taken, sent_at, adopting=reason)
@@ -104,7 +100,7 @@ class Worker:
         self.drain()
         leases = [hold.lease for hold in self._holds.values() if not hold.over]
         await self._stop()
-        await self._shop.uow.write(partial(self._note_handover, leases))
+        await self._source.hand_over(leases)
 
     async def _all_ended(self) -> None:
         while self._tasks:
@@ -112,15 +108,6 @@ class Worker:
 
     async def _stop(self) -> None:
         await end(*self._tasks.values(), *self._duties)
-
-    def _note_handover(self, leases: list[Lease], tx: Transaction) -> None:
-        for lease in leases:
-            try:
-                run = tx.leases.check(lease)
-            except LeaseLost:
-                continue
-            draft = Draft(type="run.handed_over", data={"worker": self._shop.worker.id})
-            moves.note(tx, run, self._shop.clock.wall_ms(), draft)
 
     # claiming
 
@@ -142,25 +129,9 @@ class Worker:
         free = self._shop.worker.slots - sum(not hold.blocked for hold in self._tasks)
         if free <= 0 or self._draining:
             return
-        shop = self._shop
-        offer = Offer(
-            worker_pk=shop.worker.pk, host_id=shop.worker.host_id, backends=shop.worker.backends, free=free
-        )
-        sent_at = shop.clock.boot()
-        for run in await shop.uow.write(lambda tx: self._claimed(tx, offer, shop.clock.wall_ms())):
+        sent_at = self._shop.clock.boot()
+        for run in await self._source.claim(free):
             self._begin(run, sent_at, adopting=None)
-
-    def _claimed(self, tx: Transaction, offer: Offer, now_ms: int) -> tuple[Run, ...]:
-        return tuple(self._started(tx, run, now_ms) for run in tx.leases.claim(offer, now_ms))
-
-    def _started(self, tx: Transaction, run: Run, now_ms: int) -> Run:
-        worker = self._shop.worker
-        type = "run.started" if run.started_at is None else "run.resumed"
-        return moves.move(
-            tx, run, Input.CLAIM, type, now_ms, {"worker": worker.id, "host_id": worker.host_id},
-            worker=worker.id, started_at=run.started_at or now_ms, waiting_for=None, waiting_until=None,
-            not_before=None, pause_reason=None,
-        )  # fmt: skip
 
     def _patience(self) -> float:
         """How long to wait without being woken: the slow poll, or until a run that we gave back is due."""
@@ -222,7 +193,7 @@ class Worker:
             return
 
     async def _take_again(self, hold: Hold, trouble: Exception, faults: int) -> None:
-        run = await self._shop.uow.read(lambda tx: tx.runs.get(hold.run_id, None))
+        run = await self._source.look(hold.run_id)
         if run.state not in HELD or run.token != hold.lease.token:
             self._faults.pop(hold.run_pk, None)
         elif _lasting(trouble) and faults >= MOST_FAULTS:
@@ -242,19 +213,8 @@ class Worker:
         failure = Failure(
             code="internal", message=f"Overnight could not carry out the run: {type(trouble).__name__}"
         )
-        now = self._shop.clock.wall_ms()
         self._faults.pop(run.pk, None)
-
-        def unit(tx: Transaction) -> None:
-            locked = tx.leases.take(run.pk, self._shop.worker.pk, run.token)
-            if locked.state is State.CANCELLING:
-                moves.cancelled(tx, locked, Cancellation(reason="system", survivors=None), now)
-                return
-            if locked.state is State.BLOCKED:
-                locked = questions.unblock(tx, locked, now, {"reason": "failed"})
-            moves.fail(tx, locked, failure, now)
-
-        await self._shop.uow.write(unit)
+        await self._source.fail(run, failure)
 
     # leases
 
@@ -282,9 +242,7 @@ class Worker:
         if not live:
             return
         tokens: Mapping[int, int] = {pk: hold.lease.token for pk, hold in live.items()}
-        lost = await self._shop.uow.write(
-            lambda tx: tx.leases.renew(self._shop.worker.pk, tokens), urgent=True
-        )
+        lost = await self._source.renew(tokens)
         lease_s = self._shop.timing.lease_s
         for pk, hold in live.items():
             if pk in lost:
