@@ -32,7 +32,8 @@ from overnight.stores.sql import (
     turns,
 )
 from overnight.stores.sql.connections import Connections
-from overnight.stores.sql.statements import Link, Statement
+from overnight.stores.sql.sqlite_link import SqliteLink
+from overnight.stores.sql.statements import Statement
 from overnight.stores.sql.transaction import SqlTransaction
 
 MODULES = (
@@ -53,7 +54,7 @@ def statements() -> Iterator[tuple[str, Statement]]:
 
 
 @pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteLink]:
     path: Path = tmp_path_factory.mktemp("plans") / "o.db"
     connections = Connections(path, "NORMAL")
     migrate.prepare(path, connections, SystemClock())
@@ -62,13 +63,13 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
     found.close()
 
 
-def plan(link: Link, sql: str) -> list[str]:
+def plan(link: SqliteLink, sql: str) -> list[str]:
     marks = sql.count("?")
     return [row[3] for row in link.raw.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * marks)]
 
 
 @pytest.mark.parametrize("name, statement", [pytest.param(*found, id=found[0]) for found in statements()])
-def test_no_fixed_statement_reads_a_whole_table(link: Link, name: str, statement: Statement) -> None:
+def test_no_fixed_statement_reads_a_whole_table(link: SqliteLink, name: str, statement: Statement) -> None:
     steps = plan(link, statement.sql)
     scans = [step for step in steps if step.startswith("SCAN") and GIVEN_BY_THE_CALLER not in step]
     assert name in WHOLE_TABLE_IS_RIGHT or not scans, steps
@@ -100,7 +101,7 @@ def test_no_fixed_statement_reads_a_whole_table(link: Link, name: str, statement
         (shares._WITH_USER, "ix_shares_of_user"),
     ],
 )
-def test_the_index_made_for_it(link: Link, statement: Statement, index: str) -> None:
+def test_the_index_made_for_it(link: SqliteLink, statement: Statement, index: str) -> None:
     steps = plan(link, statement.sql)
     assert any(index in step for step in steps), steps
     if "ORDER BY" in statement.sql:
@@ -116,7 +117,7 @@ def test_the_index_made_for_it(link: Link, statement: Statement, index: str) -> 
     ],
 )
 def test_pages_come_from_an_index_in_order(
-    link: Link, monkeypatch: pytest.MonkeyPatch, asked: RunFilter, index: str
+    link: SqliteLink, monkeypatch: pytest.MonkeyPatch, asked: RunFilter, index: str
 ) -> None:
     seen: list[str] = []
     link.raw.set_trace_callback(seen.append)
@@ -133,7 +134,7 @@ def test_pages_come_from_an_index_in_order(
 
 
 @pytest.mark.parametrize("owner, index", [(None, "ix_sessions_newest"), ("a", "ix_sessions_owner_newest")])
-def test_sessions_come_from_an_index_in_order(link: Link, owner: str | None, index: str) -> None:
+def test_sessions_come_from_an_index_in_order(link: SqliteLink, owner: str | None, index: str) -> None:
     seen: list[str] = []
     link.raw.set_trace_callback(seen.append)
     SqlTransaction(link, SystemClock(), SystemClock()).sessions.page(
@@ -148,7 +149,7 @@ def test_sessions_come_from_an_index_in_order(link: Link, owner: str | None, ind
         assert not any(step.startswith("SCAN") for step in steps), steps
 
 
-def test_held_runs_are_found_without_reading_all(link: Link) -> None:
+def test_held_runs_are_found_without_reading_all(link: SqliteLink) -> None:
     seen: list[str] = []
     link.raw.set_trace_callback(seen.append)
     SqlTransaction(link, SystemClock(), SystemClock()).leases.held()

@@ -15,7 +15,7 @@ from overnight.ports.unit_of_work import Transaction
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.library import driver
 from overnight.stores.sql.sqlite import SqliteStore
-from overnight.stores.sql.statements import Link
+from overnight.stores.sql.sqlite_link import SqliteLink
 
 pytestmark = pytest.mark.anyio
 
@@ -117,7 +117,7 @@ async def test_a_failed_commit_fails_all_and_the_store_goes_on(
     told_as: type[Exception],
 ) -> None:
     link = store._writer._link
-    original = Link.script
+    original = SqliteLink.script
 
     def script(self: Any, sql: str) -> None:
         if sql == "COMMIT":
@@ -125,7 +125,7 @@ async def test_a_failed_commit_fails_all_and_the_store_goes_on(
             raise failure(name, code)
         original(self, sql)
 
-    monkeypatch.setattr(Link, "script", script)
+    monkeypatch.setattr(SqliteLink, "script", script)
     results = await together(store, partial(put, "a"), partial(put, "b"))
     assert [type(result) for result in results] == [told_as, told_as]
     assert told.topics == []

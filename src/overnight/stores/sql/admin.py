@@ -11,7 +11,7 @@ from overnight.errors import NotFound, UnsafeDatabase
 from overnight.stores.sql import backups, migrate
 from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.lock import DataLock
-from overnight.stores.sql.statements import Link
+from overnight.stores.sql.sqlite_link import SqliteLink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def check(path: Path) -> Condition:
     )
 
 
-def _problems(link: Link) -> Iterator[str]:
+def _problems(link: SqliteLink) -> Iterator[str]:
     for (found,) in link.raw.execute("PRAGMA integrity_check"):
         if found != "ok":
             yield str(found)

@@ -21,7 +21,7 @@ from overnight.stores.sql.approval_rows import (
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.people_schema import approvals, rules
 from overnight.stores.sql.rows import dump, load
-from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.statements import Statement, key, text_key
 
 _ROW: Final = tuple(approvals.c[name] for name in APPROVAL_COLUMNS)
 _STORED: Final = (*(name for name in APPROVAL_COLUMNS if name != "pk"), "chosen")
@@ -32,7 +32,7 @@ _ADD: Final = Statement(
 )
 _GET: Final = Statement(
     select(*_ROW).where(
-        approvals.c.id == key("id"), (key("owner").is_(None)) | (approvals.c.owner == key("owner"))
+        approvals.c.id == key("id"), (text_key("owner").is_(None)) | (approvals.c.owner == text_key("owner"))
     )
 )
 _SAVE: Final = Statement(

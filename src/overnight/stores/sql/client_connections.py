@@ -13,7 +13,7 @@ from overnight.ids import SessionId, WorkerId
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.people_schema import connections
 from overnight.stores.sql.schema import runs
-from overnight.stores.sql.statements import Row, Statement, elements, key
+from overnight.stores.sql.statements import Row, Statement, elements, key, text_key
 
 _COLUMNS: Final = (
     "id", "server", "owner", "actor", "kind", "target", "client", "connected_at", "heartbeat_at",
@@ -28,7 +28,7 @@ _STALE: Final = Statement(delete(connections).where(connections.c.heartbeat_at <
 _FORGET: Final = Statement(delete(connections).where(_OF_SERVER))
 _ALL: Final = Statement(
     select(*_ROW)
-    .where((key("owner").is_(None)) | (connections.c.owner == key("owner")))
+    .where((text_key("owner").is_(None)) | (connections.c.owner == text_key("owner")))
     .order_by(connections.c.connected_at, connections.c.id)
 )
 _FOLLOWING: Final = Statement(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
 from overnight.stores.sql.library import driver
-from overnight.stores.sql.statements import Link
+from overnight.stores.sql.sqlite_link import SqliteLink
 
 Synchronous = Literal["FULL", "NORMAL"]
 BUSY_TIMEOUT_MS = 5_000
@@ -64,7 +64,7 @@ class Connections:
             connection.invalidate()
             connection.close()
 
-    def back_up(self, source: Link, target: Path) -> None:
+    def back_up(self, source: SqliteLink, target: Path) -> None:
         """Copy what `source` sees now to the file `target`, as a database without write-ahead log."""
         copy = self._module.connect(str(target), isolation_level=None)
         try:
@@ -88,7 +88,7 @@ class Connections:
             finally:
                 os.close(descriptor)
 
-    def keep_room(self, link: Link, spare: int) -> None:
+    def keep_room(self, link: SqliteLink, spare: int) -> None:
         """Take the disk space of the write-ahead log now, with `spare` bytes more than one cycle of it needs.
 
         So there is still something to write into when others have filled the disk: leases are renewed and runs
@@ -104,9 +104,9 @@ class Connections:
             finally:
                 os.close(descriptor)
 
-    def open(self, *, writing: bool) -> Link:
+    def open(self, *, writing: bool) -> SqliteLink:
         """A connection with its settings; raises the library's error when the file cannot be opened."""
-        link = Link(self._engine.connect())
+        link = SqliteLink(self._engine.connect())
         try:
             link.script(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             link.script("PRAGMA mmap_size = 0")

@@ -23,14 +23,14 @@ from overnight.stores.sql.rows import dump, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.runs import SqlRunTable
 from overnight.stores.sql.schema import leases, runs
-from overnight.stores.sql.statements import Statement, elements, key
+from overnight.stores.sql.statements import Statement, key, numbers
 
-_GIVEN: Final = elements("key_tokens")
+_GIVEN: Final = numbers("key_tokens")
 _RENEW: Final = Statement(
     update(leases)
     .where(
         leases.c.worker_pk == key("worker"),
-        tuple_(leases.c.run_pk, leases.c.token).in_(select(_GIVEN.c.key + 0, _GIVEN.c.value)),
+        tuple_(leases.c.run_pk, leases.c.token).in_(select(_GIVEN.c.key, _GIVEN.c.value)),
     )
     .values(renewal=leases.c.renewal + 1)
     .returning(leases.c.run_pk)

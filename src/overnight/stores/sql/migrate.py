@@ -32,7 +32,7 @@ def revision(link: Link) -> str | None:
         return None
     row = None
     if "alembic_version" in tables:
-        row = link.raw.execute("SELECT version_num FROM alembic_version").fetchone()
+        row = (link.rows("SELECT version_num FROM alembic_version") or [None])[0]
     if row is None:
         raise UnsafeDatabase("the file is a database of another program")
     return str(row[0])

@@ -41,7 +41,7 @@ from overnight.stores.sql.schema import (
     turns,
 )
 from overnight.stores.sql.session_removal import remove_if_unused
-from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.statements import Statement, key, text_key
 from overnight.stores.sql.streams import add_stream, delete_stream
 
 _ADD: Final = Statement(insert(runs))
@@ -72,7 +72,7 @@ _LOCK: Final = Statement(
 _GET: Final = Statement(
     select(*RUN_ROW)
     .select_from(RUN_TABLES)
-    .where(runs.c.id == key("id"), (key("owner").is_(None)) | (runs.c.owner == key("owner")))
+    .where(runs.c.id == key("id"), (text_key("owner").is_(None)) | (runs.c.owner == text_key("owner")))
 )
 _SECRETS: Final = Statement(select(run_specs.c.environment).where(run_specs.c.run_pk == key("pk")))
 _SAME: Final = Statement(

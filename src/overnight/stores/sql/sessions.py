@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sqlalchemy import bindparam, func, insert, literal_column, select, update
+from sqlalchemy import bindparam, case, func, insert, literal_column, select, update
 
 from overnight.domain.session import Phase, Session, SessionMessage, SessionState
 from overnight.errors import NotFound
@@ -17,7 +17,7 @@ from overnight.stores.sql.changes import next_number
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import SESSION_COLUMNS, dump, load, session_of, session_values
 from overnight.stores.sql.schema import backend_states, messages, runs, sessions
-from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.statements import Statement, key, text_key
 from overnight.stores.sql.streams import add_stream
 
 _ROW: Final = tuple(sessions.c[name] for name in SESSION_COLUMNS)
@@ -25,7 +25,7 @@ _FROZEN: Final = frozenset({"pk", "id", "owner", "created_at"})
 _ADD: Final = Statement(insert(sessions))
 _GET: Final = Statement(
     select(*_ROW).where(
-        sessions.c.id == key("id"), (key("owner").is_(None)) | (sessions.c.owner == key("owner"))
+        sessions.c.id == key("id"), (text_key("owner").is_(None)) | (sessions.c.owner == text_key("owner"))
     )
 )
 _LOCK: Final = Statement(select(*_ROW).where(sessions.c.pk == key("pk")).with_for_update())
@@ -40,7 +40,9 @@ _TOUCH: Final = Statement(
     update(sessions)
     .where(sessions.c.pk == key("pk"))
     .values(
-        updated_at=func.max(sessions.c.updated_at, bindparam("at")),
+        updated_at=case(
+            (sessions.c.updated_at > bindparam("at"), sessions.c.updated_at), else_=bindparam("at")
+        ),
         phase=func.coalesce(bindparam("new_phase"), sessions.c.phase),
         step=func.coalesce(bindparam("new_step"), sessions.c.step),
     )

@@ -1,4 +1,4 @@
-"""Statements written with Core, compiled once, executed on the DB-API cursor; and the connection that runs them.
+"""Statements written with Core, compiled once for each database, executed on the DB-API cursor; and what runs them.
 
 Core's own execution costs about as much as SQLite itself on small statements, so what is fixed bypasses it. What is
 put together for each call (filters) goes through Core, which caches by shape.
@@ -6,98 +6,182 @@ put together for each call (filters) goes through Core, which caches by shape.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Literal, cast
 
-from sqlalchemy import BindParameter, Connection, Executable, FromClause, bindparam, func
+from sqlalchemy import BindParameter, Executable, FromClause, bindparam, select
+from sqlalchemy import cast as as_type
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.types import BigInteger, Integer, Text, TypeEngine
 
-if TYPE_CHECKING:
-    import sqlite3  # for its types alone: two SQLite libraries must never open the same file
-
-_DIALECT: Final = sqlite.dialect(paramstyle="qmark")
-
+DialectName = Literal["sqlite", "postgres"]
 Row = tuple[Any, ...]
 
+_SQLITE: Final = sqlite.dialect(paramstyle="qmark")
+_WHOLE: Final = BigInteger().with_variant(Integer(), "sqlite")
 
-class Statement:
-    """One statement as SQL text and the order of its parameters."""
 
-    __slots__ = ("_fixed", "_names", "sql")
+class Form:
+    """A statement in the words of one database, and the order of its parameters."""
 
-    def __init__(self, clause: ClauseElement) -> None:
-        compiled = cast("SQLCompiler", clause.compile(dialect=_DIALECT))
+    __slots__ = ("_fixed", "names", "sql")
+
+    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
+        compiled = cast("SQLCompiler", clause.compile(dialect=dialect))
         self.sql = str(compiled)
-        self._names = tuple(compiled.positiontup or ())
+        self.names = tuple(compiled.positiontup or ())
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
 
     def bind(self, values: Mapping[str, object]) -> list[object]:
         """The parameters in the order of the text. Raises KeyError for one that is missing."""
         fixed = self._fixed
-        return [values[name] if name in values else fixed[name] for name in self._names]
+        return [values[name] if name in values else fixed[name] for name in self.names]
 
 
-def key(name: str) -> BindParameter[Any]:
-    """A parameter of a WHERE clause; its name differs from every column's, which Core keeps for SET and VALUES."""
-    return bindparam(f"key_{name}")
+class Statement:
+    """One statement; its form for a database is made when that database first asks for it."""
+
+    __slots__ = ("_clause", "postgres", "sqlite")
+
+    postgres: Form
+    sqlite: Form
+
+    def __init__(self, clause: ClauseElement) -> None:
+        self._clause = clause
+
+    def __getattr__(self, name: str) -> Form:
+        """Called once for each database: a slot that is filled answers by itself."""
+        if name not in ("postgres", "sqlite"):
+            raise AttributeError(name)
+        form = Form(self._clause, dialect(cast("DialectName", name)))
+        setattr(self, name, form)
+        return form
+
+    @property
+    def sql(self) -> str:
+        """As SQLite is told it."""
+        return self.sqlite.sql
+
+
+def dialect(name: DialectName) -> Dialect:
+    """What Core writes for; Postgres's is loaded only where there is a Postgres."""
+    if name == "sqlite":
+        return _SQLITE
+    from overnight.stores.sql.postgres_link import DIALECT  # noqa: PLC0415 -- see above
+
+    return DIALECT
+
+
+def key(name: str, type_: TypeEngine[Any] | type[TypeEngine[Any]] | None = None) -> BindParameter[Any]:
+    """A parameter of a WHERE clause; its name differs from every column's, which Core keeps for SET and VALUES.
+
+    Where it is compared with a column it has that column's type. Where it stands alone (`IS NULL`) Postgres cannot
+    tell, so the type is said.
+    """
+    return bindparam(f"key_{name}", type_=type_)
+
+
+def text_key(name: str) -> BindParameter[Any]:
+    """The same for a text that may be NULL, which asks for every value."""
+    return key(name, Text())
+
+
+class _Elements(GenericFunction[Any]):
+    """The elements of a JSON array."""
+
+    name = "json_each"
+    identifier = "overnight_elements"
+    inherit_cache = True
+
+
+class _Members(GenericFunction[Any]):
+    """The members of a JSON object."""
+
+    name = "json_each"
+    identifier = "overnight_members"
+    inherit_cache = True
+
+
+@compiles(_Elements, "postgresql")
+def _elements(element: _Elements, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_array_elements_text{compiler.function_argspec(element, **options)}"
+
+
+@compiles(_Members, "postgresql")
+def _members(element: _Members, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_each_text{compiler.function_argspec(element, **options)}"
 
 
 def elements(parameter: str) -> FromClause:
-    """The rows (`key`, `value`) of a JSON array or object that is bound as one parameter."""
-    return func.json_each(bindparam(parameter)).table_valued("key", "value")
+    """The elements (`value`, text) of a JSON array of texts that is bound as one parameter."""
+    return _Elements(bindparam(parameter)).table_valued("value")
 
 
-def ddl(clause: ClauseElement) -> str:
+def numbers(parameter: str) -> FromClause:
+    """The rows (`key`, `value`) of a JSON object from whole numbers to whole numbers, bound as one parameter."""
+    given = _Members(bindparam(parameter)).table_valued("key", "value")
+    return (
+        select(as_type(given.c.key, _WHOLE).label("key"), as_type(given.c.value, _WHOLE).label("value"))
+        .select_from(given)
+        .subquery()
+    )
+
+
+def ddl(clause: ClauseElement, name: DialectName = "sqlite") -> str:
     """The text of a statement that makes or removes tables."""
-    return str(clause.compile(dialect=_DIALECT))
+    return str(clause.compile(dialect=dialect(name)))
 
 
-class Link:
+class Link(ABC):
     """One connection to the database, for one thread at a time."""
 
-    __slots__ = ("_core", "_cursor", "raw")
+    __slots__ = ()
 
-    def __init__(self, core: Connection) -> None:
-        self._core = core
-        self.raw: sqlite3.Connection = cast("Any", core.connection.driver_connection)
-        self._cursor: sqlite3.Cursor = self.raw.cursor()
+    dialect: DialectName
 
+    @abstractmethod
     def run(self, statement: Statement, /, **values: object) -> int:
         """Execute; how many rows were changed."""
-        return self._cursor.execute(statement.sql, statement.bind(values)).rowcount
 
+    @abstractmethod
     def run_many(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:
         """Execute for each row of parameters, which come in the order of the text."""
-        self._cursor.executemany(statement.sql, rows)
 
+    @abstractmethod
     def one(self, statement: Statement, /, **values: object) -> Row | None:
         """The first row, or None."""
-        cursor = self._cursor.execute(statement.sql, statement.bind(values))
-        rows = cursor.fetchall()
-        return rows[0] if rows else None
 
+    @abstractmethod
     def all(self, statement: Statement, /, **values: object) -> list[Row]:
         """Every row."""
-        return self._cursor.execute(statement.sql, statement.bind(values)).fetchall()
 
+    @abstractmethod
     def select(self, clause: Executable) -> list[Row]:
         """Every row of a statement that was put together for this call."""
-        return [tuple(row) for row in self._core.execute(clause)]
+
+    @abstractmethod
+    def rows(self, sql: str, *values: object) -> list[Row]:
+        """Every row of a text in this database's own words: for what only it can answer (pragmas, catalogs)."""
+
+    @abstractmethod
+    def script(self, sql: str) -> None:
+        """Transaction control and settings."""
+
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """How much the database holds; pages that deleted rows left free do not count where that is known."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close both the Core side and the connection."""
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
         quoted = table.replace('"', '""')
-        return int(self.raw.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0])  # noqa: S608 -- quoted
-
-    def script(self, sql: str) -> None:
-        """Transaction control and pragmas."""
-        self._cursor.execute(sql)
-
-    def close(self) -> None:
-        """Close both the Core side and the connection."""
-        self._cursor.close()
-        self._core.invalidate()
-        self._core.close()
-        self.raw.close()
+        return int(self.rows(f'SELECT count(*) FROM "{quoted}"')[0][0])  # noqa: S608 -- quoted

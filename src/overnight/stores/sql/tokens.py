@@ -11,19 +11,19 @@ from overnight.domain.token import AccessToken
 from overnight.errors import Conflict, NotFound
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import tokens
-from overnight.stores.sql.statements import Row, Statement, key
+from overnight.stores.sql.statements import Row, Statement, key, text_key
 
 _COLUMNS: Final = (
     "pk", "id", "owner", "name", "kind", "digest", "created_at", "last_used_at", "expires_at", "revoked_at",
 )  # fmt: skip
 _ROW: Final = tuple(tokens.c[name] for name in _COLUMNS)
-_ANY_OWNER: Final = (key("owner").is_(None)) | (tokens.c.owner == key("owner"))
+_ANY_OWNER: Final = (text_key("owner").is_(None)) | (tokens.c.owner == text_key("owner"))
 _ADD: Final = Statement(
     insert(tokens).values({name: bindparam(name) for name in _COLUMNS if name != "pk"}).returning(tokens.c.pk)
 )
 _NAMED: Final = Statement(
     select(tokens.c.pk).where(
-        tokens.c.owner == key("owner"), tokens.c.name == key("name"), tokens.c.revoked_at.is_(None)
+        tokens.c.owner == text_key("owner"), tokens.c.name == key("name"), tokens.c.revoked_at.is_(None)
     )
 )
 _BY_DIGEST: Final = Statement(select(*_ROW).where(tokens.c.digest == key("digest")))

@@ -15,7 +15,7 @@ from overnight.ids import HostId, WorkerId
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump, load
 from overnight.stores.sql.schema import checks, workers
-from overnight.stores.sql.statements import Row, Statement, key
+from overnight.stores.sql.statements import Row, Statement, key, text_key
 
 _SHOWN_GONE_MS: Final = 3_600_000
 _COLUMNS: Final = (
@@ -45,7 +45,7 @@ _FORGET_CHECK: Final = Statement(
 _ADD_CHECK: Final = Statement(insert(checks))
 _CHECKS: Final = Statement(
     select(*(checks.c[name] for name in _CHECK_COLUMNS))
-    .where((key("host").is_(None)) | (checks.c.host_id == key("host")))
+    .where((text_key("host").is_(None)) | (checks.c.host_id == key("host")))
     .order_by(checks.c.name, checks.c.host_id)
 )
 
