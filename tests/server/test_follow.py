@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,14 @@ from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 NOW = 1_790_000_000_000
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A run that is not there."""
+
+    pk: int = 4711
+    id: str = "run_0"
 
 
 class Unreliable(InprocNotifier):
@@ -107,7 +115,7 @@ async def test_every_reader_gets_every_event_once_whatever_the_notifier_does(sto
     for _ in range(60):
         if dice.random() < 0.2:
             after = dice.randrange(30)
-            reader = follower.events(run.pk, after)
+            reader = follower.events(run, after)
             readers.append((after, asyncio.create_task(everything(reader, random.Random(dice.random())))))
         await append(store, run, dice.randrange(1, 12))
     await append(store, run, 1, type="run.completed")
@@ -120,7 +128,7 @@ async def test_every_reader_gets_every_event_once_whatever_the_notifier_does(sto
 
 async def test_a_reader_closed_before_its_channel_has_taken_a_step_is_let_go(store: SqliteStore) -> None:
     run = await store.write(made)
-    reader = Follower(store, store._notifier, poll_s=0.01).events(run.pk, 0)
+    reader = Follower(store, store._notifier, poll_s=0.01).events(run, 0)
     reader.close()
     assert await asyncio.wait_for(reader.read(), 5) is None
 
@@ -132,7 +140,7 @@ async def test_a_reader_that_lost_the_channel_goes_on_from_the_log(
     run = await store.write(made)
     follower = Follower(store, store._notifier, poll_s=0.01)
     await append(store, run, 1)
-    slow = follower.events(run.pk, 1)
+    slow = follower.events(run, 1)
     waiting = asyncio.create_task(slow.read())
     await eventually(lambda: slow.taken is not None, what="the reader to be live")
     await append(store, run, 1)
@@ -149,7 +157,7 @@ async def test_a_reader_that_lost_the_channel_goes_on_from_the_log(
 async def test_a_channel_keeps_nothing_that_all_have_read(store: SqliteStore) -> None:
     run = await store.write(made)
     follower = Follower(store, store._notifier, poll_s=0.01)
-    task = asyncio.create_task(everything(follower.events(run.pk, 0)))
+    task = asyncio.create_task(everything(follower.events(run, 0)))
     for _ in range(20):
         await append(store, run, 50)
     source = follower._streams[run.pk]
@@ -164,7 +172,7 @@ async def test_the_simple_form_ends_with_the_final_event(store: SqliteStore) -> 
     follower = Follower(store, store._notifier, poll_s=0.01)
     await append(store, run, 1200)
     await append(store, run, 1, type="run.completed")
-    found = [event.seq async for batch in follower.follow(run.pk, 5) for event in batch]
+    found = [event.seq async for batch in follower.follow(run, 5) for event in batch]
     assert found == list(range(6, 1202))
     assert not follower._streams
 
@@ -172,17 +180,17 @@ async def test_the_simple_form_ends_with_the_final_event(store: SqliteStore) -> 
 async def test_closing_ends_readers_that_wait_and_those_that_come_later(store: SqliteStore) -> None:
     run = await store.write(made)
     follower = Follower(store, store._notifier, poll_s=60)
-    waiting = asyncio.create_task(everything(follower.events(run.pk, 0)))
+    waiting = asyncio.create_task(everything(follower.events(run, 0)))
     await asyncio.sleep(0)
     follower.close()
     assert await asyncio.wait_for(waiting, 5) == []
-    assert await follower.events(run.pk, 0).read() is None
+    assert await follower.events(run, 0).read() is None
     assert not follower._streams
 
 
 async def test_an_unknown_stream_is_not_found(store: SqliteStore) -> None:
     follower = Follower(store, store._notifier)
-    reader = follower.events(4711, 0)
+    reader = follower.events(Unknown(), 0)
     with pytest.raises(NotFound):
         await reader.read()
     reader.close()

@@ -188,7 +188,7 @@ async def test_deltas_come_only_to_those_who_ask_and_move_no_cursor(stage: Stage
     async with tail(stage, url(run.id, "?deltas=1")) as asked, tail(stage, url(run.id)) as plain:
         await asked.has(1)
         await plain.has(1)
-        notifier.publish([Notice(topic=stream_topic(run.pk), delta=delta)])
+        notifier.publish([Notice(topic=stream_topic(run.id), delta=delta)])
         await asked.has(2)
         await stage.append(run, "hello")
         await asked.has(3)
@@ -222,7 +222,7 @@ async def test_behind_the_trim_is_410_before_any_byte_or_a_gap_frame(stage: Stag
 async def test_a_trim_while_a_reader_is_behind_cuts_it_off_instead_of_leaving_a_hole(stage: Stage) -> None:
     run = await stage.submitted()
     await stage.append(run, *map(str, range(5)))
-    reader = stage.follower.events(run.pk, 0)
+    reader = stage.follower.events(run, 0)
     await stage.store.write(lambda tx: tx.events.trim(run.pk, 4, 1000))
     from overnight.errors import StreamTrimmed
 

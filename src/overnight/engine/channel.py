@@ -101,6 +101,8 @@ class Channel(Generic[Item]):
         self._base = 0
         self._bytes = 0
         self._floor = -1
+        self._heard_at = time.monotonic()
+        """When something of the log was last heard of, or looked for."""
         self._opened = asyncio.Event()
         self._failure: BaseException | None = None
         self._task = asyncio.create_task(self._run(), name=f"channel {source.topic}")
@@ -203,8 +205,11 @@ class Channel(Generic[Item]):
                 items = []
                 self._append(Fragment(notice.delta, self.last), len(notice.delta))
         self._add(items)
+        if time.monotonic() - self._heard_at >= self._poll_s:  # deltas alone say nothing of events that were lost
+            await self._catch_up()
 
     async def _catch_up(self) -> None:
+        self._heard_at = time.monotonic()
         while items := await self._source.after(self.last, PAGE):
             self._add(items)
             if len(items) < PAGE:
@@ -217,6 +222,7 @@ class Channel(Generic[Item]):
             size += self._source.size(item)
             if size >= BATCH_BYTES or number == len(items):
                 self.last = self._source.position(item)
+                self._heard_at = time.monotonic()
                 self._append(Batch(tuple(items[start:number]), self.last), size)
                 start, size = number, 0
 

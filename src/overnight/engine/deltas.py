@@ -25,7 +25,7 @@ class DeltaFeed:
 
     def __init__(self, *, notifier: Notifier, run: Run, turn: int, redactor: Redactor) -> None:
         self._notifier = notifier
-        self._topic = stream_topic(run.pk)
+        self._topic = stream_topic(run.id)
         self._head = {"run_id": run.id, "session_id": run.session_id, "turn": turn}
         self._redactor = redactor
         self._items: dict[str, _Item] = {}

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from overnight.domain.event import Recorded
 from overnight.domain.run import Run
 from overnight.engine.channel import Batch, Channel, Entry, Fragment, Item
-from overnight.engine.sources import Changes, Events, Source
+from overnight.engine.sources import Changes, Events, Followed, Source
 from overnight.errors import StreamTrimmed
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
@@ -150,17 +150,20 @@ class Follower:
         self._changes: dict[str, Channel[Run]] = {}
         self._closed = False
 
-    def events(self, stream_pk: int, after: int) -> Reader[Recorded]:
-        """A reader of a stream's events after seq `after`; it has subscribed when this returns. Close it when done."""
-        return self._open(self._streams, stream_pk, Events(self._uow, stream_pk), after)
+    def events(self, followed: Followed, after: int) -> Reader[Recorded]:
+        """A reader of the events after seq `after` of a run or session; close it when done.
+
+        It has subscribed when this returns.
+        """
+        return self._open(self._streams, followed.pk, Events(self._uow, followed), after)
 
     def changes(self, owner: str, after: int) -> Reader[Run]:
         """A reader of the changes of an owner's runs after change `after`. Close it when done."""
         return self._open(self._changes, owner, Changes(self._uow, owner), after)
 
-    async def follow(self, stream_pk: int, after: int) -> AsyncIterator[tuple[Recorded, ...]]:
+    async def follow(self, followed: Followed, after: int) -> AsyncIterator[tuple[Recorded, ...]]:
         """The events after seq `after`, in batches, until the final one (or for ever, where there is none)."""
-        reader = self.events(stream_pk, after)
+        reader = self.events(followed, after)
         try:
             while (entries := await reader.read()) is not None:
                 for entry in entries:

@@ -63,15 +63,29 @@ class Source(Protocol[Item]):
         ...
 
 
+class Followed(Protocol):
+    """Whatever has a stream: a run, or a session."""
+
+    @property
+    def pk(self) -> int:
+        """Number of its stream in the database."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Its public id."""
+        ...
+
+
 class Events:
     """The events of one stream: dense, so that a hole is seen at once."""
 
     pace_s = 0.0
 
-    def __init__(self, uow: UnitOfWork, stream_pk: int) -> None:
+    def __init__(self, uow: UnitOfWork, followed: Followed) -> None:
         self._uow = uow
-        self._stream_pk = stream_pk
-        self.topic = stream_topic(stream_pk)
+        self._stream_pk = followed.pk
+        self.topic = stream_topic(followed.id)
 
     async def newest(self) -> int:
         """See `Source.newest`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from overnight.domain.event import Recorded
 
@@ -16,9 +16,13 @@ PRESENCE = "presence"
 """Topic: other people follow some sessions; `delta` is the JSON list of their ids."""
 
 
-def stream_topic(stream_pk: int) -> str:
-    """Topic of a stream's new events and deltas."""
-    return f"stream:{stream_pk}"
+STREAM: Final = "stream:"
+"""How the topics of streams begin; the id of the run or session follows."""
+
+
+def stream_topic(id: str) -> str:
+    """Topic of the new events and deltas of a run or session, by its public id: the same in every process."""
+    return STREAM + id
 
 
 def requests_topic(run_pk: int) -> str:

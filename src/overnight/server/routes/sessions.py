@@ -173,7 +173,7 @@ async def stream_session(
     session, mark = await here.services.uow.read(lambda tx: _standing(tx, SessionId(session_id), here.owner))
     first, after = beginning(cursor, mark, query)
     return EventStream(
-        here.services.follower.events(session.pk, after), RENDERINGS[query.named, query.deltas],
+        here.services.follower.events(session, after), RENDERINGS[query.named, query.deltas],
         here.parts.connections, replace(what, session_id=session.id), first=first,
     )  # fmt: skip
 

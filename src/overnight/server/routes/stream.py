@@ -125,7 +125,7 @@ async def stream_run(
         return Response(status_code=204)
     first, after = beginning(cursor, mark, query)
     return EventStream(
-        here.services.follower.events(run.pk, after), RENDERINGS[query.named, query.deltas],
+        here.services.follower.events(run, after), RENDERINGS[query.named, query.deltas],
         here.parts.connections, replace(what, session_id=run.session_id), first=first,
     )  # fmt: skip
 

@@ -70,7 +70,7 @@ class SqlEventLog:
                 for event, draft in zip(recorded, drafts, strict=True)
             ],
         )
-        self._context.recorded(stream_topic(stream_pk), recorded)
+        self._context.recorded(stream_topic(run_id or session_id), recorded)
         return recorded
 
     def mark(self, stream_pk: int) -> StreamMark:

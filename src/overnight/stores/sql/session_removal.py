@@ -77,11 +77,11 @@ def remove(context: Context, session: Session) -> tuple[RunId, ...]:
         )
     for statement in _DELETE_RUNS:
         link.run(statement, key_pk=session.pk)
-    for pk, _, _ in found:
+    for pk, run_id, _ in found:
         link.run(_DELETE_RUN, key_run=pk)
         link.run(_DELETE_STREAM, key_run=pk)
-        context.wake(stream_topic(pk))
-    _remove_session(context, session.pk)
+        context.wake(stream_topic(run_id))
+    _remove_session(context, session)
     context.wake(CHANGES)
     return tuple(RunId(run_id) for _, run_id, _ in found)
 
@@ -89,19 +89,21 @@ def remove(context: Context, session: Session) -> tuple[RunId, ...]:
 def remove_if_unused(context: Context, pk: int) -> None:
     """Remove a session that was made for a run once no run of it is left."""
     row = context.link.one(_ROW, key_pk=pk)
-    if row is None or not session_of(row).made_for_run or context.link.one(_USED, key_pk=pk) is not None:
+    if row is None:
         return
-    _remove_session(context, pk)
+    session = session_of(row)
+    if session.made_for_run and context.link.one(_USED, key_pk=pk) is None:
+        _remove_session(context, session)
 
 
-def _remove_session(context: Context, pk: int) -> None:
-    link = context.link
+def _remove_session(context: Context, session: Session) -> None:
+    link, pk = context.link, session.pk
     _revoke(link, pk, context.clock.wall_ms())
     for statement in _DELETE:
         link.run(statement, key_pk=pk)
     link.run(_DELETE_SESSION, key_pk=pk)
     delete_stream(link, pk)
-    context.wake(stream_topic(pk))
+    context.wake(stream_topic(session.id))
 
 
 def _revoke(link: Link, pk: int, at: int) -> None:

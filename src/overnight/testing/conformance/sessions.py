@@ -195,7 +195,7 @@ class SessionSuite:
         with pytest.raises(SessionBusy):
             await stage.uow.write(lambda tx: tx.sessions.delete(session.pk))
         await stage.finish(run)
-        topic = stage.notifier.subscribe(stream_topic(session.pk))
+        topic = stage.notifier.subscribe(stream_topic(session.id))
         assert await stage.uow.write(lambda tx: tx.sessions.delete(session.pk)) == (run.id,)
         assert await topic.next(5)
         topic.close()

@@ -88,7 +88,7 @@ class UnitSuite:
 
     async def test_notices_come_after_the_commit_and_carry_the_stored_bytes(self, stage: Stage) -> None:
         run = await stage.run()
-        listener = stage.notifier.subscribe(stream_topic(run.pk))
+        listener = stage.notifier.subscribe(stream_topic(run.id))
         recorded = await stage.uow.write(
             lambda tx: tx.events.append(run.pk, [Draft(type="turn.started"), Draft(type="turn.completed")], 5)
         )
@@ -99,7 +99,7 @@ class UnitSuite:
 
     async def test_a_unit_that_fails_gives_no_notice(self, stage: Stage) -> None:
         run = await stage.run()
-        listener = stage.notifier.subscribe(stream_topic(run.pk), QUEUE, CHANGES, "mine")
+        listener = stage.notifier.subscribe(stream_topic(run.id), QUEUE, CHANGES, "mine")
 
         def fails(tx: Transaction) -> None:
             tx.notify("mine")
