@@ -18,8 +18,9 @@ CAPABILITIES = Capabilities()
 class CommandProgram:
     """The operator's `command` and `args`, started in the workspace with the prompt on stdin.
 
-    Its environment tells it what it is part of: OVERNIGHT_RUN_ID, OVERNIGHT_TURN, OVERNIGHT_ATTEMPT, OVERNIGHT_SANDBOX
-    and, where the run names them, OVERNIGHT_MODEL and OVERNIGHT_EFFORT.
+    Its environment tells it what it is part of: OVERNIGHT_RUN_ID, OVERNIGHT_TURN, OVERNIGHT_ATTEMPT, OVERNIGHT_FENCE
+    (the fencing token of the hold that started it), OVERNIGHT_SANDBOX and, where the run names them, OVERNIGHT_MODEL
+    and OVERNIGHT_EFFORT.
     """
 
     def __init__(self, settings: ProgramSettings, clock: Clock) -> None:
@@ -71,6 +72,7 @@ class CommandProgram:
             "OVERNIGHT_RUN_ID": start.run_id,
             "OVERNIGHT_TURN": str(start.turn),
             "OVERNIGHT_ATTEMPT": str(start.attempt),
+            "OVERNIGHT_FENCE": str(start.token),
             "OVERNIGHT_SANDBOX": start.sandbox,
         }
         model = start.model or self._settings.model
