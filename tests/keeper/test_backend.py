@@ -95,7 +95,7 @@ class Stage:
             place.spawner,
             clock=SystemClock(),
             data_dir=place.data_dir,
-            renewal=lambda sent, lease: sent + lease,
+            fence=lambda held_until: held_until,
         )
         self.begin = TurnStart(
             run_id="run_x", turn=1, attempt=1, token=1, folder=turn, workspace=place.data_dir, home=place.data_dir,
@@ -329,6 +329,29 @@ async def test_a_lease_that_is_not_renewed_ends_the_agent(place: Place) -> None:
     await read(turn.batches())
     assert turn.ended().cause == "fenced"
     assert turn.ended().outcome.failure is not None
+    await turn.release()
+
+
+async def test_an_agent_is_fenced_by_the_hold_with_which_it_was_started(place: Place) -> None:
+    stage = Stage(place, sh("trap '' INT; sleep 600", interrupt=Interrupt(signal=2, wait_s=600)))
+    until = SystemClock().boot() + 0.3
+    stage.begin = replace(stage.begin, held_until=lambda: until)
+    turn = await stage.start()
+    await read(turn.batches())
+    ended = turn.ended()
+    assert (ended.cause, ended.stopped.steps if ended.stopped else ()) == ("fenced", ("sigterm",))
+    await turn.release()
+
+
+async def test_whoever_takes_a_turn_up_renews_it_before_anything_else(place: Place) -> None:
+    stage = Stage(place, sh("sleep 600"))
+    clock = SystemClock()
+    stage.begin = replace(stage.begin, held_until=lambda: clock.boot() + 60)
+    await (await stage.start()).leave()
+    until = clock.boot() + 0.3
+    turn = await stage.adopt(2, held_until=lambda: until)
+    await read(turn.batches())
+    assert turn.ended().cause == "fenced"
     await turn.release()
 
 

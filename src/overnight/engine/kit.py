@@ -77,6 +77,7 @@ class Kit:
         return turn_start(
             run, turn, prepared, token=self.hold.lease.token, folders=self.shop.folders,
             timing=self.shop.timing, prompt=prompt, environment=self.environment, inputs_sent=inputs_sent,
+            held_until=lambda: self.hold.lease.trusted_until,
         )  # fmt: skip
 
     def input_store(self, turn: Turn) -> StoreInput:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def begun(tx: Transaction, run: Run, turn: Turn, pid: int | None, now_ms: int) -
 
 def turn_start(
     run: Run, turn: Turn, prepared: Prepared, *, token: int, folders: Folders, timing: Timing, prompt: str,
-    environment: Mapping[str, str], inputs_sent: int = 0,
+    environment: Mapping[str, str], held_until: Callable[[], float], inputs_sent: int = 0,
 ) -> TurnStart:  # fmt: skip
     """What the backend needs to start `turn`, or to take it up again."""
     limits = run.limits
@@ -139,7 +139,7 @@ def turn_start(
             timeout_s=timeout_s(run), output_bytes=limits.output_bytes, children=limits.children,
             grace_s=timing.grace_s,
         ),
-        position=turn.position, inputs_sent=inputs_sent,
+        position=turn.position, inputs_sent=inputs_sent, held_until=held_until,
     )  # fmt: skip
 
 

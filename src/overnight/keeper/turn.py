@@ -143,7 +143,8 @@ class Turn:
     def _begin(
         self, reason: Literal["deadline", "fenced", "output_limit", "children_limit"], now: float
     ) -> None:
-        first = self.spec.interrupt if self.phase == "running" else None
+        # Who is fenced has to be gone before another host takes over: no time for the agent's own interrupt.
+        first = self.spec.interrupt if self.phase == "running" and reason != "fenced" else None
         self.ladder.begin(reason, first, self.limits.grace_s, now)
         self.stop_waiting(now, self.limits.grace_s)
 

@@ -6,6 +6,7 @@ updates until the turn has ended. How the agent's process is owned (a keeper) is
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ class TurnStart:
     """Number of the last stdin message that is stored for this turn."""
     inputs: tuple[tuple[int, bytes], ...] = ()
     """The stored stdin messages, for an adoption: those that the agent has not been given are sent again."""
+    held_until: Callable[[], float] = lambda: math.inf
+    """Boot-clock second until which the hold is good now; every renewal moves it. By then the agent has to be gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from overnight.backends.process.program import Command, Program
 from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.backends.process.talk import OpenTerminal, Talking, TalkingProgram
 from overnight.backends.process.terminals import Terminals, argv_of
-from overnight.backends.process.turn import Holding, ProcessTurn, Renewal
+from overnight.backends.process.turn import Fence, Holding, ProcessTurn
 from overnight.backends.process.walls import Walls, judged, widened
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck, Capabilities
@@ -33,9 +34,10 @@ _ABANDONED = frozenset({"keeper_lost", "terminated", "never_started"})
 class ProcessBackend:
     """See `Backend`. One for each program; all share one spawner client.
 
-    `renewal` says at which boot-clock second a keeper ends its agent unless renewed, where another host could take the
-    turn over; None where none can. `clock` must be the machine's own: keepers live by it. `sandbox` confines the whole
-    process of every turn that does not ask for full access, where it works; None: only the program confines itself.
+    `fence` says at which boot-clock second a keeper ends its agent unless the hold is renewed, where another host could
+    take the turn over; None where none can. `clock` must be the machine's own: keepers live by it. `sandbox` confines
+    the whole process of every turn that does not ask for full access, where it works; None: only the program confines
+    itself.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ProcessBackend:
         *,
         clock: Clock,
         data_dir: Path,
-        renewal: Renewal | None = None,
+        fence: Fence | None = None,
         sandbox: Sandbox | None = None,
         files: Files | None = None,
     ) -> None:
@@ -53,7 +55,7 @@ class ProcessBackend:
         self._spawner = spawner
         self._clock = clock
         self._data_dir = data_dir
-        self._renewal = renewal
+        self._fence = fence
         self._sandbox = sandbox
         self._files = files
 
@@ -118,10 +120,21 @@ class ProcessBackend:
             return None
         turn = ProcessTurn(found, output, codec, replace(holding, next_input=last + 1))
         await turn.begin()
+        if self._fenced_at(start) is not None:
+            await turn.renew(start.held_until(), 0.0)  # its terminals too
         return turn
 
-    async def _attach(self, start: TurnStart) -> KeeperClient | Dead:
-        return await attach(start.folder, start.token, self._spawner.secrets, self._data_dir)
+    def _fenced_at(self, start: TurnStart) -> float | None:
+        held_until = start.held_until()
+        return None if self._fence is None or held_until == math.inf else self._fence(held_until)
+
+    async def _attach(self, start: TurnStart, folder: Path | None = None) -> KeeperClient | Dead:
+        """Its last holder may have been gone for nearly as long as an agent lives without one: renew at once."""
+        found = await attach(folder or start.folder, start.token, self._spawner.secrets, self._data_dir)
+        if isinstance(found, KeeperClient) and (deadline := self._fenced_at(start)) is not None:
+            with contextlib.suppress(KeeperGone):
+                await found.renew(orphan_deadline=deadline)
+        return found
 
     def _holding(self, start: TurnStart, store_input: StoreInput, next_input: int) -> Holding:
         program = self._program
@@ -130,7 +143,7 @@ class ProcessBackend:
             attach=partial(self._attach, start),
             store_input=store_input,
             next_input=next_input,
-            renewal=self._renewal,
+            fence=self._fence,
             refusal=walls.refusal,
             after=walls.after,
             hands=self._hands(start),
@@ -141,9 +154,6 @@ class ProcessBackend:
         program = self._program
         if not isinstance(program, TalkingProgram):
             return None
-
-        async def attach_to(folder: Path) -> KeeperClient | Dead:
-            return await attach(folder, start.token, self._spawner.secrets, self._data_dir)
 
         async def launch(folder: Path, wanted: OpenTerminal) -> KeeperClient:
             walls = Walls(sandbox=self._sandbox, start=start)
@@ -156,7 +166,7 @@ class ProcessBackend:
             confined = await walls.around_asked(command, path=own.get("PATH", ""))
             return await self._spawner.launch(self._spec(start, folder, command, confined), start.token)
 
-        return Hands(start, self._files, Terminals(start.folder, launch, attach_to))
+        return Hands(start, self._files, Terminals(start.folder, launch, partial(self._attach, start)))
 
     def _spec(self, start: TurnStart, folder: Path, command: Command, confined: Confined) -> LaunchSpec:
         limits = start.limits
@@ -170,6 +180,7 @@ class ProcessBackend:
             err_path=str(folder / STDERR),
             limits=Limits(
                 deadline=self._clock.boot() + limits.timeout_s,
+                orphan_deadline=self._fenced_at(start),
                 output_bytes=limits.output_bytes,
                 children=limits.children,
                 grace_s=limits.grace_s,

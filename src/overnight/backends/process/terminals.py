@@ -86,8 +86,8 @@ class Terminals:
         return _unknown(name) if found is None else Done()
 
     async def renew(self, **limits: float | None) -> None:
-        """Pass a renewal on to every keeper."""
-        for found in list(self._known.values()):
+        """Pass a renewal on to every keeper, also of those that an earlier server had opened."""
+        for found in [await self._find(name) for name in self._names()]:
             if isinstance(found, KeeperClient) and found.view.record is None:
                 with contextlib.suppress(KeeperGone):
                     await found.renew(**limits)

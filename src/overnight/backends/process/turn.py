@@ -27,8 +27,8 @@ from overnight.keeper_protocol import ExitRecord, Interrupt, Reason
 from overnight.ports.backend import Batch, Ended, Stopped, StoreInput, Verdict
 
 Cause = Literal["exit", "stopped", "deadline", "output_limit", "children_limit", "fenced"]
-Renewal = Callable[[float, float], float]
-"""From the boot-clock second at which a renewal was sent, and the lease, to the second at which the keeper fences."""
+Fence = Callable[[float], float]
+"""From the boot-clock second until which the hold is good to the second at which a keeper begins to end its agent."""
 
 _FAILURES: Final[dict[Reason, Failure]] = {
     "deadline": Failure(code="turn_timeout", message="the turn took longer than it may", retryable=True),
@@ -66,7 +66,7 @@ class Holding:
     """Reaches the keeper again after a lost connection, under the same token."""
     store_input: StoreInput
     next_input: int
-    renewal: Renewal | None
+    fence: Fence | None
     """None: nobody else could take the turn over, so the keeper need not fence itself."""
     refusal: Callable[[ExitRecord], Failure | None] = lambda _: None
     """Why the agent was never started although its process was: its sandbox could not be made."""
@@ -143,8 +143,8 @@ class ProcessTurn:
         """See `BackendTurn.renew`."""
         if self._keeper is None or self._left.is_set():
             return
-        renewal = self._holding.renewal
-        limits = {} if renewal is None else {"orphan_deadline": renewal(sent_at, lease_s)}
+        fence = self._holding.fence
+        limits = {} if fence is None else {"orphan_deadline": fence(sent_at + lease_s)}
         with contextlib.suppress(KeeperGone):  # its end is found out by whoever reads
             await self._keeper.renew(**limits)
         if self._talk is not None and limits:
