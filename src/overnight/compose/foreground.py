@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -53,6 +54,8 @@ class _Foreground:
         self._web = web
         self._exit_when_idle = exit_when_idle
         self._end: asyncio.Future[Reason]
+        self._up = asyncio.Event()
+        """What earlier servers have left is taken over."""
 
     async def run(self) -> None:
         self._end = asyncio.get_running_loop().create_future()
@@ -65,17 +68,28 @@ class _Foreground:
             token = await keys.token_for_commands(parts.store, parts.clock)
             code = await issue_code(parts.store, parts.clock) if self._web else None
             server = replace(parts.services.settings, web=self._web)
-            app = create_app(replace(parts.services, settings=server))
+            app = create_app(replace(parts.services, settings=server, ready=self._readiness(parts)))
             async with serving(app, listen(settings), end_streams=parts.follower.close) as listening:
                 # No agent is taken over or started before the address is ours and can be told.
-                server_file.write(settings.data_dir, listening.url, token, settings.sources.environment)
+                server_file.write(
+                    settings.data_dir, listening.url, token, settings.sources.environment, version=VERSION
+                )
                 try:
                     await parts.supervisor.start(claiming=self._worker)
+                    self._up.set()
                     _collect_from_now_on()
                     self._announce(listening.url, code)
                     await self._until_the_end(parts)
                 finally:
                     server_file.remove(settings.data_dir, settings.sources.environment)
+
+    def _readiness(self, parts: Parts) -> Callable[[], Awaitable[Sequence[str]]]:
+        """Why no work is taken now: to what the parts say comes whether this server has taken over."""
+
+        async def ready() -> Sequence[str]:
+            return await parts.services.ready() if self._up.is_set() else ("starting",)
+
+        return ready
 
     def _obey_signals(self) -> None:
         loop = asyncio.get_running_loop()

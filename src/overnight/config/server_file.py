@@ -20,6 +20,7 @@ class ServerFile:
     pid: int
     token: str = field(repr=False)
     started: str = ""
+    version: str = ""
 
 
 def path(data_dir: Path, environment: Mapping[str, str] | None = None) -> Path:
@@ -28,14 +29,17 @@ def path(data_dir: Path, environment: Mapping[str, str] | None = None) -> Path:
     return private_dir(runtime / data_key(data_dir)) / "server.json"
 
 
-def write(data_dir: Path, url: str, token: str, environment: Mapping[str, str] | None = None) -> ServerFile:
+def write(
+    data_dir: Path, url: str, token: str, environment: Mapping[str, str] | None = None, *, version: str = ""
+) -> ServerFile:
     """Announce this process as the server of `data_dir`; replaces what an earlier one left, in one step.
 
     Raises ConfigInvalid where it cannot be written, on a full disk for one.
     """
     file = path(data_dir, environment)
-    found = ServerFile(url=url, pid=os.getpid(), token=token, started=_started(os.getpid()))
-    content = {"url": url, "pid": found.pid, "token": token, "started": found.started}
+    pid = os.getpid()
+    found = ServerFile(url=url, pid=pid, token=token, started=_started(pid), version=version)
+    content = {"url": url, "pid": pid, "token": token, "started": found.started, "version": version}
     fresh = file.with_name(f"server.json.{found.pid}")
     try:
         fresh.unlink(missing_ok=True)
@@ -62,6 +66,7 @@ def read(data_dir: Path, environment: Mapping[str, str] | None = None) -> Server
             pid=int(document["pid"]),
             token=str(document["token"]),
             started=str(document.get("started", "")),
+            version=str(document.get("version", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
