@@ -172,7 +172,7 @@ def story() -> Story:
         Leftover(at=8, run_id=STOPPED, pids=()),
         Listed(at=9, server="s1", runs=KEYS),
         *(entry for run_id, bodies in LOGS.items() for entry in readings(run_id, bodies)),
-        Closed(at=10),
+        Closed(at=10, settled=9),
     ]
     life = AgentLife(run_id=DONE, turn=1, attempt=1, token=1, pid=10, began=1, seen=2.5)
     lives = [

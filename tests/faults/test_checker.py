@@ -129,7 +129,8 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
     # 3: one executor
     "an agent finds another alive": (3, "found another one alive", life(1, clashed=True)),
     "two agents' lives overlap": (3, "lived at once", life(0, seen=4.2)),
-    "a token is used twice": (3, "has token 1 after 1", life(1, token=1)),
+    "a token is used twice": (3, "has the token of", life(1, token=1)),
+    "a token falls": (3, "has token 2 after 5", life(0, token=5)),
     "an attempt is made twice": (3, "was started after", life(1, attempt=1)),
     "an agent that no log tells of": (3, "tells nothing of that turn", life(2, turn=2)),
     "a dead hold writes on": (3, "was settled before", event(DONE, 8, attempt=1)),
@@ -161,7 +162,8 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
     "a line is lost": (6, "printed 3 lines, the log has 2", event(DONE, 9, data=printed("1.2.11"))),
     "a line is repeated": (6, "2 stands where 3", event(DONE, 9, data=printed("1.2.11", 2, 3))),
     "lines change places": (6, "not each there once", event(DONE, 8, data=printed("1.2.11", 2, 1))),
-    "it takes too long": (6, "after the last fault", alter(Closed, at=99)),
+    "it takes too long": (6, "after the last fault, not 30", alter(Closed, at=99, settled=98)),
+    "it never ends": (6, "still under way", alter(Closed, settled=None)),
     # 7: a full disk
     "a refusal says nothing": (7, "without a code", alter(Probe, status=500, code=None)),
     "reads stop": (7, "it was refused", alter(Probe, 1, outcome="refused", status=500)),

@@ -167,9 +167,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """The history ends: nothing more was looked at after this."""
+    """The history ends: nothing more was looked at after this. `settled`: when the last work had come to its end."""
 
     at: float
+    settled: float | None
 
 
 Entry = (

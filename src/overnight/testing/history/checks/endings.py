@@ -65,8 +65,12 @@ def _honest(snapshot: Snapshot) -> bool:
 
 def _in_time(history: History, opened: Opened, closed: Closed) -> Iterator[Violation]:
     calm = max((entry.at for entry in history.of(Fault)), default=opened.at)
-    took = closed.at - calm
-    if took > opened.bound_s:
+    if closed.settled is None:
+        yield _broken(
+            "the history", f"{closed.at - calm:.1f} s after the last fault some work was still under way"
+        )
+    elif closed.settled - calm > opened.bound_s and any(history.of(Fault)):
+        took = closed.settled - calm
         yield _broken("the history", f"it took {took:.1f} s after the last fault, not {opened.bound_s:.0f}")
 
 

@@ -1,0 +1,178 @@
+"""The cluster: its members, started in order, ended by their pids."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx2
+import orjson
+
+from overnight.testing.cluster.databases import Postgres, Valkey
+from overnight.testing.cluster.layout import TOKEN, Layout, free_port
+from overnight.testing.cluster.links import Links
+from overnight.testing.cluster.programs import Program, kill_quietly, processes_of
+from overnight.testing.signals import eventually
+
+
+@dataclass(kw_only=True)
+class Member:
+    """A server or a worker: a host of its own, with the links that it has to the databases."""
+
+    name: str
+    program: Program
+    layout: Layout
+    url: str | None = None
+    """Of a server."""
+    links: tuple[str, ...] = ()
+
+    @property
+    def host_id(self) -> str | None:
+        """Who this host is in the database; None before its first start."""
+        path = self.layout.root / self.name / "data" / "host.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(orjson.loads(path.read_bytes())["host_id"])
+        return None
+
+    async def start(self) -> None:
+        """Start it; a server is waited for until it takes work."""
+        self.program.start()
+        await self.ready()
+
+    async def ready(self, within: float = 30) -> None:
+        """Wait until a server answers, or a worker has written that it is ready."""
+        await eventually(self.is_ready, within=within, every=0.05, what=f"{self.name} is ready")
+
+    async def is_ready(self) -> bool:
+        """Whether it takes work. Raises AssertionError when it has ended."""
+        assert self.program.running, f"{self.name} has ended: {self.program.words()}"
+        if self.url is None:
+            return self._said("worker.started")
+        try:
+            async with httpx2.AsyncClient(trust_env=False, timeout=2) as http:
+                return (await http.get(f"{self.url}/readyz")).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def _said(self, words: str) -> bool:
+        """Whether the present process has logged that."""
+        path = self.layout.root / "log" / f"{self.name}.jsonl"
+        if not path.exists():
+            return False
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return text.count(words) >= self.program.starts
+
+
+class Cluster:
+    """Everything together, as an asynchronous context manager. Ends only what it has started."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        log = layout.root / "log"
+        self.postgres = (
+            Postgres(layout.root / "postgres", log / "postgres.log") if layout.store == "postgres" else None
+        )
+        self.valkey = Valkey(layout.root / "valkey", log / "valkey.log") if layout.valkey else None
+        self.links: Links | None = None
+        self.servers: list[Member] = []
+        self.workers: list[Member] = []
+
+    async def __aenter__(self) -> Self:
+        self.layout.make()
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def members(self) -> list[Member]:
+        """Servers and workers."""
+        return [*self.servers, *self.workers]
+
+    @property
+    def urls(self) -> list[str]:
+        """Of every server."""
+        return [member.url for member in self.servers if member.url is not None]
+
+    def member(self, name: str) -> Member:
+        """By name, as `s1` or `w2`."""
+        return next(member for member in self.members if member.name == name)
+
+    async def close(self) -> None:
+        """End every member, then whatever they have left, then the databases. Idempotent."""
+        await asyncio.gather(*(member.program.stop() for member in self.members))
+        for pid in processes_of(self.layout.root):
+            if not self._is_database(pid):
+                kill_quietly(pid)
+        if self.links is not None:
+            await self.links.close()
+        for database in (self.valkey, self.postgres):
+            if database is not None:
+                await database.program.stop()
+
+    def _is_database(self, pid: int) -> bool:
+        """Postgres and its children end in order, at last."""
+        own = [d.program.pid for d in (self.postgres, self.valkey) if d is not None and d.program.process]
+        with contextlib.suppress(OSError, IndexError):
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+            return pid in own or parent in own
+        return pid in own
+
+    async def _start(self) -> None:
+        layout = self.layout
+        names = [f"s{n}" for n in range(1, layout.servers + 1)] + [
+            f"w{n}" for n in range(1, layout.workers + 1)
+        ]
+        if self.valkey is not None:
+            await self.valkey.start()
+        if self.postgres is not None:
+            await self.postgres.make()
+            targets = {f"{name}-postgres": self.postgres.port for name in names}
+            if self.valkey is not None:
+                targets |= {f"{name}-valkey": self.valkey.port for name in names}
+            self.links = Links(targets)
+            await self.links.start(layout.root / "log" / "links.log")
+        for name in names:
+            member = self._member(name)
+            (self.servers if name.startswith("s") else self.workers).append(member)
+        await self.servers[0].start()  # whoever comes first makes the tables
+        await asyncio.gather(*(member.start() for member in self.members[1:]))
+
+    def _member(self, name: str) -> Member:
+        layout, is_server = self.layout, name.startswith("s")
+        port = free_port() if is_server else None
+        database = redis = None
+        ports = self.links.ports if self.links is not None else {}
+        if self.postgres is not None:
+            database = self.postgres.url_at(ports[f"{name}-postgres"])
+            redis = self.valkey.url_at(ports[f"{name}-valkey"]) if self.valkey is not None else None
+        command = ["up", "--no-web"] if is_server else ["worker"]
+        if is_server and layout.store == "postgres":
+            command.append("--no-worker")
+        program = Program(
+            name=name,
+            argv=[sys.executable, "-m", "overnight", *command],
+            env=layout.environment(name, port, database, redis),
+            cwd=layout.shared,
+            log=layout.root / "log" / f"{name}.out",
+        )
+        url = f"http://127.0.0.1:{port}" if is_server else None
+        return Member(
+            name=name, program=program, layout=layout, url=url,
+            links=tuple(link for link in ports if link.startswith(f"{name}-")),
+        )  # fmt: skip
+
+
+__all__ = ["TOKEN", "Cluster", "Member"]

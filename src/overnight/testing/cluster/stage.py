@@ -1,0 +1,35 @@
+"""What a nemesis works with: the cluster, chance, and the record of what it did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+from overnight.testing.cluster.members import Cluster
+from overnight.testing.cluster.workload import Workload
+from overnight.testing.history.entries import Fault
+from overnight.testing.history.recorder import Recorder, boot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One trial under way."""
+
+    cluster: Cluster
+    recorder: Recorder
+    workload: Workload
+    chance: Random
+    say: Callable[[str], None]
+    began: float = field(default_factory=boot)
+
+    @asynccontextmanager
+    async def fault(self, name: str, target: str = "", words: str = "") -> AsyncIterator[None]:
+        """Record that the fault begins, and that it has been undone, whatever happens in between."""
+        self.say(f"{boot() - self.began:4.0f} s: {name} {target} {words}".rstrip())
+        self.recorder.add(Fault(at=boot(), name=name, phase="began", target=target, words=words))
+        try:
+            yield
+        finally:
+            self.recorder.add(Fault(at=boot(), name=name, phase="ended", target=target, words=words))

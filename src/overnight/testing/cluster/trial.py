@@ -1,0 +1,125 @@
+"""One trial: a cluster, work, nemeses, and at the end the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from overnight.testing.cluster.jobs import draw
+from overnight.testing.cluster.layout import TOKEN, Layout
+from overnight.testing.cluster.members import Cluster
+from overnight.testing.cluster.stage import Stage
+from overnight.testing.cluster.workload import Workload
+from overnight.testing.history import History, Recorder, Verdict, boot, check
+from overnight.testing.history.clients import RecordedClient
+from overnight.testing.history.entries import Closed, Opened
+from overnight.testing.history.readers import Reader
+
+Plot = Callable[[Stage], Awaitable[None]]
+"""What is done to the cluster while it works."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is tried. The seed draws the work and whatever the plot leaves to chance."""
+
+    layout: Layout
+    seed: int
+    runs: int
+    plot: Plot
+    over_s: float = 0
+    """The runs are submitted evenly over this time."""
+    at_once: int = 24
+    bound_s: float = 60
+    """How long after the last fault everything may take to end."""
+    pace_s: float = 0.1
+
+
+async def carry_out(trial: Trial, say: Callable[[str], None] = lambda _: None) -> Verdict:
+    """Start everything, break it, wait for the end, and judge."""
+    chance = random.Random(trial.seed)  # noqa: S311 -- to be drawn again from its seed
+    async with Cluster(trial.layout) as cluster:
+        say(f"{len(cluster.servers)} servers and {len(cluster.workers)} workers are up")
+        with Recorder(trial.layout.history) as recorder:
+            client = RecordedClient(recorder, cluster.urls, TOKEN)
+            workload = Workload(trial.layout, recorder, client, chance, at_once=trial.at_once)
+            recorder.add(Opened(at=boot(), seed=trial.seed, bound_s=trial.bound_s))
+            stage = Stage(
+                cluster=cluster,
+                recorder=recorder,
+                workload=workload,
+                chance=random.Random(trial.seed + 1),  # noqa: S311 -- the same
+                say=say,
+            )
+            try:
+                settled = await _work(trial, stage, chance)
+                await _look_at_the_end(trial, stage)
+                recorder.add(Closed(at=boot(), settled=settled))
+            finally:
+                await workload.close()
+                await client.close()
+    return check(History.load(trial.layout.history, trial.layout.agents))
+
+
+async def _work(trial: Trial, stage: Stage, chance: random.Random) -> float | None:
+    """Work and plot side by side; then the work must come to its end within the bound. When it did, if it did."""
+    jobs = draw(chance, trial.runs, trial.layout, pace_s=trial.pace_s)
+    work = asyncio.create_task(stage.workload.carry_all(jobs, trial.over_s))
+    progress = asyncio.create_task(_tell(stage, trial.runs))
+    try:
+        await trial.plot(stage)
+        left = max(0.0, stage.began + trial.over_s - boot())
+        try:
+            await asyncio.wait_for(work, left + trial.bound_s)
+        except TimeoutError:
+            return None  # the checker names what has not come to its end
+        return boot()
+    finally:
+        work.cancel()
+        progress.cancel()
+        await asyncio.gather(work, progress, return_exceptions=True)
+
+
+async def _tell(stage: Stage, runs: int) -> None:
+    while True:
+        await asyncio.sleep(5)
+        counts = stage.workload.counts
+        stage.say(
+            f"{boot() - stage.began:4.0f} s: {counts['accepted']} of {runs} accepted, {counts['ended']} ended, "
+            f"{counts['refused']} refused, {counts['unknown']} unknown"
+        )
+
+
+async def _look_at_the_end(trial: Trial, stage: Stage) -> None:
+    """What every server says in the end, what late readers get from any number, and which processes live."""
+    workload, client = stage.workload, stage.workload.client
+    for run_id in workload.runs.values():
+        await workload.until_certain(partial(client.snapshot, run_id))
+        for url in client.urls:
+            await client.log(run_id, url)
+        workload.look_for_leftovers(run_id)
+    for url in client.urls:
+        await client.list_all(url)
+    late = [
+        Reader(
+            stage.recorder, workload.http, client.urls, run_id, name="late", after=after, first=after
+        ).read()
+        for run_id, after in _cursors(trial, stage)
+    ]
+    async with asyncio.timeout(60):
+        for start in range(0, len(late), 20):
+            await asyncio.gather(*late[start : start + 20])
+
+
+def _cursors(trial: Trial, stage: Stage) -> list[tuple[str, int]]:
+    """For every run that has ended, a number from which a reader comes late."""
+    stage.recorder.flush()
+    logs = History.load(trial.layout.history).logs
+    return [
+        (log.run_id, stage.chance.randint(0, len(log.bodies)))
+        for log in logs.values()
+        if log.final is not None
+    ]

@@ -1,0 +1,173 @@
+"""Carries jobs as people would: submits them, follows them, cancels, pauses and decides, over every failure."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import httpx2
+
+from overnight.testing.cluster.jobs import Job
+from overnight.testing.cluster.layout import TOKEN, Layout
+from overnight.testing.cluster.programs import processes_of
+from overnight.testing.history.clients import Answer, RecordedClient
+from overnight.testing.history.entries import Leftover
+from overnight.testing.history.readers import Reader
+from overnight.testing.history.recorder import Recorder, boot
+
+PASSING: Final = frozenset({"unavailable", "draining", "unreachable", "too_many_requests", "disk_full"})
+"""Refusals that a client meets by trying again later."""
+FIRST_REST_S, LONGEST_REST_S = 0.1, 1.0
+
+
+class Course:
+    """What a reader has seen of a run, for those who wait for it."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.data: dict[str, dict[str, Any]] = {}
+        self._stirred = asyncio.Event()
+
+    def watch(self, event: dict[str, Any]) -> None:
+        """Called with every event."""
+        self.counts[event["type"]] += 1
+        self.data[event["type"]] = event["data"]
+        self._stirred.set()
+        self._stirred = asyncio.Event()
+
+    async def until(self, *types: str) -> str:
+        """The first of these types that has been seen; waits for it."""
+        while True:
+            for type in types:
+                if self.counts[type]:
+                    return type
+            await self._stirred.wait()
+
+
+FINAL = ("run.completed", "run.failed", "run.cancelled")
+
+
+class Workload:
+    """At most `at_once` runs under way. `counts` tells how far it is."""
+
+    def __init__(
+        self, layout: Layout, recorder: Recorder, client: RecordedClient, chance: random.Random, *,
+        at_once: int = 24, readers: int = 2,
+    ) -> None:  # fmt: skip
+        self._layout = layout
+        self._recorder = recorder
+        self.client = client
+        self._chance = chance
+        self._slots = asyncio.Semaphore(at_once)
+        self._readers = readers
+        self.http = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=httpx2.Timeout(30, connect=2),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+        )  # fmt: skip
+        self.counts: Counter[str] = Counter()
+        self.runs: dict[str, str] = {}
+        """Run id by key."""
+        self.live: dict[str, Course] = {}
+
+    async def close(self) -> None:
+        """Close the readers' connections."""
+        await self.http.aclose()
+
+    async def carry_all(self, jobs: list[Job], over_s: float = 0) -> None:
+        """Carry every job to its end, begun evenly over `over_s` seconds."""
+        began = boot()
+        async with asyncio.TaskGroup() as group:
+            for index, job in enumerate(jobs):
+                await asyncio.sleep(max(0.0, began + over_s * index / len(jobs) - boot()))
+                await self._slots.acquire()
+                group.create_task(self._carry(job))
+
+    async def _carry(self, job: Job) -> None:
+        try:
+            answer = await self.until_certain(lambda: self.client.submit(job.spec, job.key))
+            if answer.outcome != "accepted":
+                self.counts["refused"] += 1
+                return
+            self.counts["accepted"] += 1
+            await self._follow(job, str(answer.body["id"]))
+            self.counts["ended"] += 1
+        finally:
+            self._slots.release()
+
+    async def _follow(self, job: Job, run_id: str) -> None:
+        self.runs[job.key] = run_id
+        course = self.live[run_id] = Course()
+        urls, first = self.client.urls, self._chance.randrange(len(self.client.urls))
+        readers = [
+            Reader(
+                self._recorder, self.http, urls, run_id, name=f"live-{n}", first=first + n,
+                watch=course.watch if n == 0 else None,
+            )
+            for n in range(self._readers)
+        ]  # fmt: skip
+        try:
+            async with asyncio.TaskGroup() as group:
+                for reader in readers:
+                    group.create_task(reader.read())
+                group.create_task(self._meddle(job, run_id, course))
+        finally:
+            del self.live[run_id]
+
+    async def _meddle(self, job: Job, run_id: str, course: Course) -> None:
+        match job.kind:
+            case "cancel":
+                await self._cancel(job, run_id, course)
+            case "pause":
+                await self._pause(job, run_id, course)
+            case "budget":
+                await self._decide(run_id, course)
+            case _:
+                await self.client.snapshot(run_id)
+
+    async def _cancel(self, job: Job, run_id: str, course: Course) -> None:
+        await course.until("turn.started", *FINAL)
+        await asyncio.sleep(job.delay_s)
+        await self.until_certain(lambda: self.client.control(run_id, "cancel"))
+        await course.until(*FINAL)
+        self.look_for_leftovers(run_id)
+
+    async def _pause(self, job: Job, run_id: str, course: Course) -> None:
+        await course.until("turn.started", *FINAL)
+        await asyncio.sleep(job.delay_s)
+        await self.until_certain(lambda: self.client.control(run_id, "pause"))
+        await course.until("run.paused", *FINAL)
+        await self.client.snapshot(run_id)
+        while not any(course.counts[type] for type in FINAL):
+            # A pause that was asked for again after a lost answer may come once more.
+            await self.until_certain(lambda: self.client.control(run_id, "resume"))
+            await asyncio.sleep(1)
+
+    async def _decide(self, run_id: str, course: Course) -> None:
+        if await course.until("approval.requested", *FINAL) != "approval.requested":
+            return
+        approval_id = str(course.data["approval.requested"]["approval_id"])
+        await self.client.snapshot(run_id)
+        changes = {"limits": {"tokens": 1_000_000}}
+        await asyncio.gather(
+            self.until_certain(lambda: self.client.decide(run_id, approval_id, "raise", changes=changes)),
+            self.until_certain(lambda: self.client.decide(run_id, approval_id, "finish")),
+        )
+
+    async def until_certain(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask until there is an answer that is neither lost nor passing."""
+        rest = FIRST_REST_S
+        while True:
+            answer = await ask()
+            if answer.outcome == "accepted" or (answer.outcome == "refused" and answer.code not in PASSING):
+                return answer
+            self.counts[answer.outcome] += 1
+            await asyncio.sleep(rest)
+            rest = min(LONGEST_REST_S, rest * 2)
+
+    def look_for_leftovers(self, run_id: str) -> None:
+        """Record which processes carry the marker of a run that has ended."""
+        left = processes_of(self._layout.root, marker=f"OVERNIGHT_RUN_ID={run_id}")
+        self._recorder.add(Leftover(at=boot(), run_id=run_id, pids=tuple(left)))
