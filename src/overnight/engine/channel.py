@@ -205,7 +205,8 @@ class Channel(Generic[Item]):
                 items = []
                 self._append(Fragment(notice.delta, self.last), len(notice.delta))
         self._add(items)
-        if time.monotonic() - self._heard_at >= self._poll_s:  # deltas alone say nothing of events that were lost
+        # Notices without events must not keep it from finding those that were lost.
+        if time.monotonic() - self._heard_at >= self._poll_s:
             await self._catch_up()
 
     async def _catch_up(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from overnight.domain.values import Usage
 
@@ -19,6 +19,23 @@ class Meter(Protocol):
 
     def written(self, seconds: float) -> None:
         """What the holder of a run wrote is durable, so long after it asked."""
+        ...
+
+
+Relayed = Literal["published", "failed", "dropped", "heard", "missed", "reconnected"]
+"""What became of notices between processes: taken by the carrier; refused by it or lost on the way; never sent; heard
+from others; known to be missing; and how often a connection came back."""
+
+
+class RelayMeter(Protocol):
+    """Counts what a notifier carries between processes. Calls return at once and never raise."""
+
+    def relayed(self, what: Relayed, count: int) -> None:
+        """So many more of that kind."""
+        ...
+
+    def relay_connected(self, connected: bool) -> None:  # noqa: FBT001 -- the value of a gauge
+        """Whether the carrier works at this moment."""
         ...
 
 

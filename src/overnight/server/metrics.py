@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from overnight.domain.values import Usage
+from overnight.ports.meter import Relayed
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -58,6 +59,16 @@ class Meters:
             "overnight_tokens", "Tokens used; input includes cached, output includes reasoning",
             ["backend", "kind"], registry=registry,
         )  # fmt: skip
+        self._relayed = Counter(
+            "overnight_notices", "Notices between servers: published (taken by Valkey or Postgres), failed (refused, "
+            "or lost on the way), dropped (never sent), heard, missed; and connections that came back (reconnected)",
+            ["what"], registry=registry,
+        )  # fmt: skip
+        self._relay_connected = Gauge(
+            "overnight_notifier_connected",
+            "Whether notices between servers are carried now",
+            registry=registry,
+        )
         self._cost = Counter("overnight_cost_usd", "Cost where it is known", ["backend"], registry=registry)
         self.streams_dropped = 0
 
@@ -94,6 +105,14 @@ class Meters:
     def written(self, seconds: float) -> None:
         """As `ports.meter.Meter` promises."""
         self._writes.observe(seconds)
+
+    def relayed(self, what: Relayed, count: int) -> None:
+        """As `ports.meter.RelayMeter` promises."""
+        self._relayed.labels(what).inc(count)
+
+    def relay_connected(self, connected: bool) -> None:
+        """As `ports.meter.RelayMeter` promises."""
+        self._relay_connected.set(connected)
 
     def turn_settled(self, backend: str, outcome: str, seconds: float, usage: Usage | None) -> None:
         """As `ports.meter.Meter` promises."""

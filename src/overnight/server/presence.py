@@ -77,7 +77,8 @@ class Presence:
         notices = await self._subscription.next(LOOK_S)
         named = {session_id for notice in notices for session_id in orjson.loads(notice.delta or b"[]")}
         now = self._clock.boot()
-        all_of_them = not notices or now >= self._look_at
+        unnamed = any(notice.delta is None for notice in notices)  # not every notifier carries the names
+        all_of_them = not notices or unnamed or now >= self._look_at
         if all_of_them:
             self._look_at = now + LOOK_S
         for session_id in tuple(self._followers):

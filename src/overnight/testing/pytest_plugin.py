@@ -16,6 +16,8 @@ from overnight.testing.agents import AgentsUnavailable, agents_folder, install
 from overnight.testing.agents.install import USUAL, Name
 from overnight.testing.clocks import ManualClock
 from overnight.testing.model_server import ModelServer, Script
+from overnight.testing.services import valkey as valkey_service
+from overnight.testing.services.valkey import Valkey, ValkeyUnavailable
 from overnight.testing.signals import Signals
 
 StartModel = Callable[..., ModelServer]
@@ -76,6 +78,24 @@ def outside_tmp() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="t-", dir=base))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """One Valkey server for all tests of this process; take `valkey`, which is empty at each test's beginning."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(valkey_service.valkey())
+        except ValkeyUnavailable as error:
+            pytest.skip(f"no Valkey server: {error}")
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Valkey:
+    """An empty Valkey server that answers, whatever the test before has done to it."""
+    valkey_server.mend()
+    return valkey_server
 
 
 def _real(name: Name) -> Path:

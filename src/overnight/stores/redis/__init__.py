@@ -1,0 +1,1 @@
+"""Notices between processes by way of Valkey or Redis. Nothing here is needed, or loaded, without one."""

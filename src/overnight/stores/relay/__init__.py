@@ -1,0 +1,1 @@
+"""What the notifiers that reach other processes have in common."""

@@ -1,0 +1,1 @@
+"""Servers that tests start for themselves: real ones, from locked packages, on loopback."""
