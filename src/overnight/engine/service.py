@@ -196,7 +196,7 @@ class RunService:
             if earlier := _matching(found, idempotency):
                 return earlier, False
         now = self._clock.wall_ms()
-        session = self._session(tx, admitted.spec, by, now)
+        session, told = self._session(tx, admitted.spec, by, now)
         run = tx.runs.add(
             self._queued(admitted, by, session, now, retry_of),
             secret_environment=admitted.environment,
@@ -205,11 +205,13 @@ class RunService:
         if admitted.workspace is not None:
             tx.runs.set_workspace(run.pk, admitted.workspace, admitted.chain)
         if run.spec.mode == "chat" and not heard:
+            tx.events.append(session.pk, told, now)
+            told = ()
             receive(tx, session, run.spec.goal, by, now)
         data = {"goal": run.spec.goal, "backend": run.backend, "mode": run.spec.mode, "by": by.name}
-        tx.events.append(run.pk, [Draft(type="run.queued", data=data | _retry(retry_of))], now)
-        tx.events.append(session.pk, [Draft(type="run.linked", data={"run_id": run.id})], now)
-        return tx.runs.get(run.id, by.owner), True
+        queued = tx.events.append(run.pk, [Draft(type="run.queued", data=data | _retry(retry_of))], now)
+        tx.events.append(session.pk, [*told, Draft(type="run.linked", data={"run_id": run.id})], now)
+        return replace(run, last_seq=queued[-1].seq, last_event_at=now), True
 
     def _queued(
         self, admitted: Admitted, by: Principal, session: Session, now: int, retry_of: RunId | None
@@ -224,19 +226,19 @@ class RunService:
             sandbox_effective=admitted.sandbox_effective,
         )  # fmt: skip
 
-    def _session(self, tx: Transaction, spec: RunSpec, by: Principal, now: int) -> Session:
+    def _session(
+        self, tx: Transaction, spec: RunSpec, by: Principal, now: int
+    ) -> tuple[Session, Sequence[Draft]]:
+        """The session that the run belongs to, and what is still to be told in it."""
         if spec.session_id is not None:
             session = tx.sessions.lock(tx.sessions.get(SessionId(spec.session_id), by.owner).pk)
-            return reopened(tx, session, by, now)
+            return reopened(tx, session, by, now), ()
         name = spec.goal.strip().splitlines()[0][:80]
         made = tx.sessions.add(
             Session(pk=0, id=new_session_id(now), owner=by.owner, name=name, mode=spec.profile or spec.mode,
                     created_at=now, updated_at=now)
         )  # fmt: skip
-        tx.events.append(
-            made.pk, [Draft(type="session.created", data={"name": name, "mode": spec.mode})], now
-        )
-        return made
+        return made, (Draft(type="session.created", data={"name": name, "mode": spec.mode}),)
 
     async def _control_one(self, run: Run, asked: Control, by: Principal) -> BulkResult:
         try:
