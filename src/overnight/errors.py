@@ -277,11 +277,44 @@ class RunNotFinal(Conflict):
     title = "The run has not ended"
 
 
+class OnAnotherHost(Conflict):
+    """What is asked for lies in the data directory of another host; `extra` names it as `host_id` and `host`."""
+
+    code = "on_another_host"
+    title = "The files lie on another host"
+
+
 class LeaseLost(Conflict):
     """The caller no longer holds the run: wrong token, or a lease that has run out."""
 
     code = "lease_lost"
     title = "The lease is lost"
+
+
+class StaleFacts(Conflict):
+    """The run has changed since the worker last heard of it; what is true now comes with the refusal.
+
+    `facts` is that, as whoever raises it knows it. `place_free`: whether the workspace can be had, where that was
+    what the worker had got wrong.
+    """
+
+    code = "stale_facts"
+    title = "The run has changed meanwhile"
+
+    def __init__(
+        self, detail: str = "", *, mend: str = "", extra: Mapping[str, object] | None = None,
+        facts: object = None, place_free: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(detail, mend=mend, extra=extra)
+        self.facts = facts
+        self.place_free = place_free
+
+
+class BatchOutOfOrder(Conflict):
+    """Batches of one lease are numbered 1, 2, 3 …; this one is not the next, or other content had its number."""
+
+    code = "batch_out_of_order"
+    title = "That is not the next batch"
 
 
 class Gone(OvernightError):
@@ -379,6 +412,13 @@ class UnsafeDatabase(StartRefused):
 
     code = "unsafe_database"
     title = "The database cannot be used safely"
+
+
+class SchemaOutdated(StartRefused):
+    """The shared database has the schema of an earlier Overnight; nobody changes it without being told to."""
+
+    code = "schema_outdated"
+    title = "The database has an older schema"
 
 
 class ConfigInvalid(StartRefused):

@@ -55,9 +55,9 @@ def up(
     gc.disable()  # hardly anything of what is loaded now is garbage; the server collects again once it is up
     try:
         # Only now: settings that are wrong need not wait until the whole program is loaded.
-        from overnight import compose
+        from overnight.compose.foreground import serve
 
-        status = compose.serve(settings, worker=not no_worker, web=not no_web, exit_when_idle=idle)
+        status = serve(settings, worker=not no_worker, web=not no_web, exit_when_idle=idle)
     finally:
         gc.enable()
     raise typer.Exit(status)

@@ -1,5 +1,4 @@
-"""Puts the program together: the only package that knows every adapter."""
+"""Puts the programs together: the only package that knows every adapter.
 
-from overnight.compose.foreground import serve
-
-__all__ = ["serve"]
+`foreground` is the server, `worker` a worker without one. Nothing is imported here, so that each loads only its own.
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from overnight.backends.acp.catalogue import acp_program
@@ -23,8 +23,11 @@ from overnight.ports.sandbox import Sandbox
 from overnight.workspaces.texts import Texts
 
 
-def backends(settings: Settings, spawner: SpawnerClient, clock: Clock, sandbox: Sandbox) -> Iterator[Backend]:
-    """Every configured backend. All programs share one spawner and one sandbox."""
+def backends(
+    settings: Settings, spawner: SpawnerClient, clock: Clock, sandbox: Sandbox, *,
+    fence: Callable[[float], float] | None = None,
+) -> Iterator[Backend]:  # fmt: skip
+    """Every configured backend. All programs share one spawner and one sandbox. `fence`: see `ProcessBackend`."""
     files = Texts(hidden=tuple(secrets(settings)))
     for table in settings.backends:
         if table.kind == "echo":
@@ -32,7 +35,13 @@ def backends(settings: Settings, spawner: SpawnerClient, clock: Clock, sandbox: 
         else:
             program = _program(_settings_of(table, settings), table, clock)
             yield ProcessBackend(
-                program, spawner, clock=clock, data_dir=settings.data_dir, sandbox=sandbox, files=files
+                program,
+                spawner,
+                clock=clock,
+                data_dir=settings.data_dir,
+                fence=fence,
+                sandbox=sandbox,
+                files=files,
             )
 
 

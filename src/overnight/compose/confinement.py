@@ -71,9 +71,11 @@ def _own(settings: Settings) -> Iterator[Path]:
     yield runtime_dir(environment)
     if environment.get("XDG_RUNTIME_DIR"):
         yield Path(environment["XDG_RUNTIME_DIR"])
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        yield Path(f"{settings.database}{suffix}")
-    for file in (settings.database, *_configuration(settings, environment), settings.server.tls_key):
+    if not settings.postgres:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            yield Path(f"{settings.database}{suffix}")
+        yield from _with_folder(settings.database, settings)
+    for file in (*_configuration(settings, environment), settings.server.tls_key):
         if file is not None:
             yield from _with_folder(file, settings)
     if settings.log.file is not None:

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from overnight.compose import confinement
+from overnight.compose.ground import Ground
 from overnight.config.settings import Settings
 from overnight.engine import host
 from overnight.engine.doctor import Finding, Look
 from overnight.engine.service import RunService
 from overnight.ports.sandbox import Sandbox
-from overnight.stores.sql.library import driver
-from overnight.stores.sql.sqlite import SqliteStore
+from overnight.ports.unit_of_work import UnitOfWork
 
 
-def looks(settings: Settings, store: SqliteStore, sandbox: Sandbox) -> Sequence[Look]:
+def looks(settings: Settings, below: Ground, sandbox: Sandbox) -> Sequence[Look]:
     """Everything that doctor looks at besides the backends."""
 
     async def sqlite() -> Finding:
+        if settings.postgres:
+            return Finding(name="sqlite", status="ok", message="not used: the database is Postgres")
+        from overnight.stores.sql.library import driver  # noqa: PLC0415 -- needed on SQLite alone
+
         return Finding(name="sqlite", status="ok", message=f"SQLite {driver().sqlite_version}")
 
     async def database() -> Finding:
-        size = await store.read(lambda tx: tx.installation.size_bytes())
-        words = f"{settings.database} ({size // 1_000_000} MB), synchronous={settings.synchronous}"
+        size = await below.uow.read(lambda tx: tx.installation.size_bytes())
+        words = f"{settings.database_shown} ({size // 1_000_000} MB)"
+        if not settings.postgres:
+            words = f"{settings.database} ({size // 1_000_000} MB), synchronous={settings.synchronous}"
         return Finding(name="database", status="ok", message=words)
 
     async def address() -> Finding:
@@ -30,16 +36,19 @@ def looks(settings: Settings, store: SqliteStore, sandbox: Sandbox) -> Sequence[
         return Finding(name="address", status="ok", message=words)
 
     async def redis() -> Finding:
-        return Finding(name="redis", status="ok", message="not used: notices stay in this process")
+        if settings.redis_url is not None:
+            return Finding(name="redis", status="ok", message=f"notices go through {settings.redis_shown}")
+        where = "go through the database" if settings.postgres else "stay in this process"
+        return Finding(name="redis", status="ok", message=f"not used: notices {where}")
 
-    disk = host.disk(settings.storage, store.free_bytes)
+    disk = host.disk(settings.storage, below.free_bytes)
     return (
         host.python, host.system, sqlite, database, disk, address, redis, host.git, host.cgroup,
         confinement.look(sandbox),
     )  # fmt: skip
 
 
-def readiness(service: RunService, store: SqliteStore) -> Callable[[], Awaitable[Sequence[str]]]:
+def readiness(service: RunService, store: UnitOfWork) -> Callable[[], Awaitable[Sequence[str]]]:
     """Why the server takes no work now; empty when it does."""
 
     async def ready() -> Sequence[str]:

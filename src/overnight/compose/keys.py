@@ -6,7 +6,7 @@ from overnight.clock import Clock
 from overnight.domain.request import LOCAL_OWNER
 from overnight.domain.token import AccessToken, digest, new_secret
 from overnight.errors import ConfigInvalid
-from overnight.ids import HostId, new_host_id, new_token_id
+from overnight.ids import HostId, new_token_id
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 COMMANDS = "commands"
@@ -15,45 +15,40 @@ CONFIGURED = "configured"
 """Name of the token that the configuration sets."""
 
 
-async def host_id(uow: UnitOfWork, clock: Clock) -> HostId:
-    """The id of this host, made at the first start."""
+async def token_for_commands(uow: UnitOfWork, clock: Clock, among: HostId | None) -> str:
+    """A fresh secret for the commands of this user; an earlier start's is worthless from now on.
 
-    def unit(tx: Transaction) -> HostId:
-        known = tx.installation.get("host_id")
-        if known is None:
-            known = new_host_id(clock.wall_ms())
-            tx.installation.put("host_id", known)
-        return HostId(known)
-
-    return await uow.write(unit)
-
-
-async def token_for_commands(uow: UnitOfWork, clock: Clock) -> str:
-    """A fresh secret for the commands of this user; an earlier start's is worthless from now on."""
+    `among`: the host, where several share the database and must not revoke each other's.
+    """
     secret = new_secret()
-    await uow.write(lambda tx: _replace(tx, COMMANDS, secret, clock.wall_ms()))
+    await uow.write(lambda tx: _replace(tx, _named(COMMANDS, among), secret, clock.wall_ms()))
     return secret
 
 
-async def configured_token(uow: UnitOfWork, clock: Clock, secret: str | None) -> None:
+async def configured_token(uow: UnitOfWork, clock: Clock, secret: str | None, among: HostId | None) -> None:
     """Let the configured secret in (None: none); one that was configured before and is no longer is revoked.
 
-    Raises ConfigInvalid when the secret has been revoked before.
+    `among`: see `token_for_commands`. Raises ConfigInvalid when the secret has been revoked before.
     """
+    name = _named(CONFIGURED, among)
 
     def unit(tx: Transaction) -> None:
         now = clock.wall_ms()
         known = tx.tokens.by_digest(digest(secret)) if secret else None
         if secret is None:
-            _revoke(tx, CONFIGURED, now)
+            _revoke(tx, name, now)
         elif known is None:
-            _replace(tx, CONFIGURED, secret, now)
+            _replace(tx, name, secret, now)
         elif not known.usable(now):
             raise ConfigInvalid(
                 "the configured token (server.token) was revoked", mend="choose a fresh one, or leave it out"
             )
 
     await uow.write(unit)
+
+
+def _named(name: str, among: HostId | None) -> str:
+    return name if among is None else f"{name} on {among}"
 
 
 def _replace(tx: Transaction, name: str, secret: str, now: int) -> None:

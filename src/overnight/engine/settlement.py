@@ -159,6 +159,8 @@ def _answered_by_its_end(tx: Transaction, run: Run, closing: Closing, wish: Wish
 def recovered(tx: Transaction, run: Run, reason: str, now_ms: int, *, adopted: bool) -> Run:
     """Another hold has taken over; `adopted`: with a living turn, so that nothing was lost."""
     data = {"from_attempt": run.attempt, "reason": reason, "adopted": adopted}
+    if run.waiting_for is not None and run.waiting_for.kind == "workspace":  # it waited for its host
+        run = replace(run, waiting_for=None)
     return moves.move(tx, run, Input.ADOPT, "run.recovered", now_ms, data)
 
 

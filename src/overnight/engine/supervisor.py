@@ -31,6 +31,37 @@ class Duty:
     once: Callable[[], Awaitable[object]]
 
 
+class Attendant:
+    """Of a server that carries nothing out: it minds the background duties. `start`, then one of the two ends."""
+
+    def __init__(self, shop: Workshop, source: RunSource, duties: Sequence[Duty]) -> None:
+        self._clock = shop.clock
+        self._source = source
+        self._duties = duties
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def busy(self) -> int:
+        """Nothing is carried out here."""
+        return 0
+
+    async def start(self, *, claiming: bool = False) -> None:
+        """Begin to do the duties. Nothing is ever claimed."""
+        del claiming
+        self._tasks = [
+            asyncio.create_task(repeat(duty, self._clock), name=duty.name) for duty in self._duties
+        ]
+
+    async def shutdown(self) -> None:
+        """End."""
+        await end(*self._tasks)
+        await self._source.leave()
+
+    async def handover(self) -> None:
+        """The same: nobody has to be left to anybody."""
+        await self.shutdown()
+
+
 class Supervisor:
     """Owns the worker of this process and the background duties. `start`, then exactly one of the two ends."""
 

@@ -87,6 +87,22 @@ def keeper_lives(turn_folder: Path) -> bool:
     return False
 
 
+def rouse(turn_folder: Path) -> bool:
+    """Whether an agent of this turn, or a terminal of its, may live still. A keeper that stands still is let go on, so
+    that it can end what it owns: its deadline has passed. Blocks on the disk.
+    """
+    return any([_roused(folder) for folder in (turn_folder, *turn_folder.glob("terminals/*"))])
+
+
+def _roused(folder: Path) -> bool:
+    if not keeper_lives(folder):
+        return False
+    identity, record = read_identity(str(folder)), read_record(str(folder))
+    if identity is not None:
+        _let_go_on(identity)
+    return record is None or bool(record.survivors)
+
+
 async def _identity(turn_folder: Path) -> Identity | None:
     """Who was launched here; None when nobody was, and nobody ever will be.
 

@@ -21,8 +21,8 @@ class DataLock:
     The descriptor is closed on exec, so no agent or keeper carries the lock on.
     """
 
-    def __init__(self, data_dir: Path, clock: Clock) -> None:
-        self._path = data_dir / LOCK_FILE
+    def __init__(self, data_dir: Path, clock: Clock, *, file: str = LOCK_FILE) -> None:
+        self._path = data_dir / file
         self._clock = clock
         self._descriptor: int | None = None
 

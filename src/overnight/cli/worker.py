@@ -1,0 +1,76 @@
+"""`overnight worker`: carries out runs for servers that are elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from overnight.cli.options import duration, pairs
+from overnight.cli.output import say
+
+
+def worker(
+    data_dir: Annotated[
+        str | None,
+        typer.Option("--data-dir", metavar="DIR", help="What belongs to this worker alone: its host."),
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Turns that may be under way at once.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option("--backend", metavar="NAME", help="Offer this backend; again for more. Default: all."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="NAME=VALUE",
+            help="What runs may ask for as worker/NAME=VALUE; again for more.",
+        ),
+    ] = None,
+    shared_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shared-root",
+            metavar="DIR",
+            help="A directory that all hosts see at this path; again for more.",
+        ),
+    ] = None,
+    exit_when_idle: Annotated[
+        str | None,
+        typer.Option("--exit-when-idle", metavar="DURATION", help="End after so long without a run."),
+    ] = None,
+) -> None:
+    """Carry out runs of the Postgres database that the settings name, in the foreground.
+
+    Ends in order on SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on elsewhere, or at the next
+    start. SIGUSR2 leaves them working for the next worker of the same data directory.
+    """
+    import gc
+    from pathlib import Path
+
+    idle = duration(exit_when_idle) if exit_when_idle is not None else None
+    pairs(label or [], "a label")
+    given = {
+        "data_dir": str(Path(data_dir).absolute()) if data_dir else None,
+        "worker.slots": str(slots) if slots else None,
+        "worker.backends": ",".join(backend) if backend else None,
+        "worker.labels": ",".join(label) if label else None,
+        "worker.shared_roots": ":".join(str(Path(root).absolute()) for root in shared_root or []) or None,
+    }
+    from overnight.config.settings import load
+
+    settings = load(overrides={key: value for key, value in given.items() if value is not None})
+    for name in settings.sources.strangers():
+        say(f"{name} is set, but there is no such setting")
+    gc.disable()  # hardly anything of what is loaded now is garbage; the worker collects again once it is up
+    try:
+        # Only now: settings that are wrong need not wait until the whole program is loaded.
+        from overnight.compose.worker import work
+
+        status = work(settings, exit_when_idle=idle)
+    finally:
+        gc.enable()
+    raise typer.Exit(status)

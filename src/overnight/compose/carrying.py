@@ -1,0 +1,168 @@
+"""Everything that carries out runs, and the duties beside it; nothing of a server, so that a worker stays small."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from overnight.backends.process.adoption import rouse
+from overnight.backends.process.spawner_client import SpawnerClient
+from overnight.compose import agents, confinement, hosts
+from overnight.compose.ground import Ground
+from overnight.config.paths import data_key, private_dir, runtime_dir
+from overnight.config.settings import Settings
+from overnight.domain.lease import keeper_deadline
+from overnight.domain.worker import Worker as WorkerRow
+from overnight.engine.directory import Backends
+from overnight.engine.folders import Folders
+from overnight.engine.local_source import LocalRunSource
+from overnight.engine.maintenance.disk import DiskWatch
+from overnight.engine.maintenance.expirer import Expirer
+from overnight.engine.maintenance.heartbeat import Heartbeat
+from overnight.engine.maintenance.pruner import Pruner
+from overnight.engine.maintenance.rescuer import Rescuer
+from overnight.engine.maintenance.session_expirer import EVERY_S as SESSIONS_EVERY_S
+from overnight.engine.maintenance.session_expirer import SessionExpirer
+from overnight.engine.maintenance.silent_workers import SilentWorkers
+from overnight.engine.maintenance.stale_connections import StaleConnections
+from overnight.engine.supervisor import Attendant, Duty, Supervisor
+from overnight.engine.worker import Worker
+from overnight.engine.workshop import Workshop
+from overnight.ids import HostId, new_worker_id
+from overnight.ports.meter import Meter
+from overnight.ports.sandbox import Sandbox
+from overnight.workspaces.directories import DirectoryWorkspaces
+
+VERSION: Final = version("overnight")
+STALE_BEATS: Final = 3
+"""Heartbeats that a process misses before it counts as gone."""
+LOOK_S: Final = 0.5
+"""How often it is looked whether another host has lost a run: a take-over may take one lease and a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carrying:
+    """What carries out runs. Of a server that only serves, `worker` is None and the supervisor minds the duties."""
+
+    shop: Workshop
+    sandbox: Sandbox
+    worker: Worker | None
+    supervisor: Supervisor | Attendant
+
+    @property
+    def lease_age_s(self) -> float:
+        """See `Worker.lease_age_s`."""
+        return self.worker.lease_age_s if self.worker is not None else 0.0
+
+
+async def carrying(settings: Settings, ground: Ground, meter: Meter, *, working: bool) -> Carrying:
+    """Made and registered; not started. Raises StartRefused when this host works elsewhere already."""
+    sandbox = await confinement.confinement(settings, home(settings))
+    shop = await _workshop(settings, ground, meter, sandbox, working=working)
+    source = LocalRunSource(ground.uow, ground.clock, shop.worker)
+    duties = tuple(_duties(settings, ground, shop))
+    if settings.postgres and not working:
+        attendant = Attendant(shop, source, duties)
+        return Carrying(shop=shop, sandbox=sandbox, worker=None, supervisor=attendant)
+    worker = Worker(shop, source)
+    more = tuple(_duties_of_worker(settings, shop, worker))
+    supervisor = Supervisor(shop, worker, source, (*duties, *more))
+    return Carrying(shop=shop, sandbox=sandbox, worker=worker, supervisor=supervisor)
+
+
+async def _workshop(
+    settings: Settings, ground: Ground, meter: Meter, sandbox: Sandbox, *, working: bool
+) -> Workshop:
+    host = await hosts.host_id(settings, ground.uow, ground.clock)
+    if working:
+        stale_s = STALE_BEATS * settings.timing.heartbeat_s
+        await hosts.announce(settings, ground.uow, host, ground.clock, stale_s)
+    folders = Folders(settings.data_dir)
+    backends = Backends(
+        agents.backends(settings, _spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
+        uow=ground.uow,
+        clock=ground.clock,
+        host_id=host,
+    )
+    await backends.load()
+    return Workshop(
+        uow=ground.uow,
+        notifier=ground.notifier,
+        clock=ground.clock,
+        backends=backends,
+        workspaces=DirectoryWorkspaces(
+            roots=settings.workspace_roots,
+            data_dir=settings.data_dir,
+            run_folder=folders.run,
+            home=home(settings),
+        ),
+        folders=folders,
+        policy=settings.runs,
+        timing=settings.timing,
+        worker=await _register(settings, ground, host, backends.names() if working else ()),
+        meter=meter,
+    )
+
+
+async def _register(settings: Settings, ground: Ground, host: HostId, names: tuple[str, ...]) -> WorkerRow:
+    now = ground.clock.wall_ms()
+    row = WorkerRow(
+        pk=0,
+        id=new_worker_id(now),
+        host_id=host,
+        host_name=platform.node(),
+        pid=os.getpid(),
+        version=VERSION,
+        slots=settings.slots if names else 0,
+        backends=names,
+        started_at=now,
+        seen_at=now,
+    )
+    return await ground.uow.write(lambda tx: tx.workers.add(row))
+
+
+def home(settings: Settings) -> Path:
+    """The home of the user whose agents these are."""
+    return Path(settings.sources.environment.get("HOME") or Path.home())
+
+
+def _fence(settings: Settings) -> Callable[[float], float] | None:
+    """Where another host may take a run over, its keeper has ended the agent before that."""
+    if not settings.postgres:
+        return None
+    lease_s, grace_s = settings.timing.lease_s, settings.timing.grace_s
+    return lambda held_until: keeper_deadline(held_until - lease_s, lease_s, grace_s)
+
+
+def _spawner(settings: Settings) -> SpawnerClient:
+    runtime = private_dir(runtime_dir(settings.sources.environment) / data_key(settings.data_dir))
+    library = settings.sources.environment.get("LD_LIBRARY_PATH")
+    return SpawnerClient(
+        settings.data_dir, runtime, environment={"LD_LIBRARY_PATH": library} if library else {}
+    )
+
+
+def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty]:
+    """What every process does, so that it is done whichever of them are up."""
+    uow, clock, beat_s = ground.uow, ground.clock, settings.timing.heartbeat_s
+    yield Duty(name="heartbeat", every_s=beat_s, once=Heartbeat(shop).once)
+    yield Duty(name="expirer", every_s=settings.timing.poll_s, once=Expirer(uow, clock).once)
+    sessions = SessionExpirer(uow, clock, settings.sessions, shop.folders)
+    yield Duty(name="session expirer", every_s=SESSIONS_EVERY_S, once=sessions.once)
+    yield Duty(name="pruner", every_s=600.0, once=Pruner(uow, clock, settings.storage).once)
+    yield Duty(name="stale connections", every_s=60.0, once=StaleConnections(uow, clock).once)
+    yield Duty(name="disk", every_s=10.0, once=DiskWatch(ground.free_bytes, settings.storage).once)
+    if settings.postgres:
+        silent = SilentWorkers(shop, stale_s=STALE_BEATS * beat_s)
+        yield Duty(name="silent workers", every_s=beat_s, once=silent.once)
+
+
+def _duties_of_worker(settings: Settings, shop: Workshop, worker: Worker) -> Iterator[Duty]:
+    third_s = settings.timing.lease_s / 3
+    look_s = min(third_s, LOOK_S) if settings.postgres else third_s
+    yield Duty(name="rescuer", every_s=look_s, once=Rescuer(shop, worker, rouse=rouse).once)
