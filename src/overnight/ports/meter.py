@@ -34,8 +34,8 @@ class RelayMeter(Protocol):
         """So many more of that kind."""
         ...
 
-    def relay_connected(self, connected: bool) -> None:  # noqa: FBT001 -- the value of a gauge
-        """Whether the carrier works at this moment."""
+    def relay_connected(self, carrier: str, connected: bool) -> None:  # noqa: FBT001 -- the value of a gauge
+        """Whether `carrier` (`valkey`, `postgres`) works at this moment."""
         ...
 
 

@@ -67,6 +67,7 @@ class Meters:
         self._relay_connected = Gauge(
             "overnight_notifier_connected",
             "Whether notices between servers are carried now",
+            ["carrier"],
             registry=registry,
         )
         self._cost = Counter("overnight_cost_usd", "Cost where it is known", ["backend"], registry=registry)
@@ -110,9 +111,9 @@ class Meters:
         """As `ports.meter.RelayMeter` promises."""
         self._relayed.labels(what).inc(count)
 
-    def relay_connected(self, connected: bool) -> None:
+    def relay_connected(self, carrier: str, connected: bool) -> None:
         """As `ports.meter.RelayMeter` promises."""
-        self._relay_connected.set(connected)
+        self._relay_connected.labels(carrier).set(connected)
 
     def turn_settled(self, backend: str, outcome: str, seconds: float, usage: Usage | None) -> None:
         """As `ports.meter.Meter` promises."""

@@ -16,7 +16,6 @@ from overnight.stores.redis.resp import pack
 from overnight.stores.relay.line import LineLost
 
 ANSWER_S: Final = 3.0
-"""A server that has not answered by then counts as gone."""
 
 Reply = Any
 """None, an integer, bytes, a list of replies, or a `ResponseError`."""
@@ -25,10 +24,12 @@ Reply = Any
 class Address:
     """Where the server is: a `redis://`, `rediss://` or `unix://` URL, whose password is never shown.
 
-    Raises ValueError for anything else, with a text that can be shown.
+    A server that has not answered within `answer_s` seconds counts as gone. Raises ValueError for a URL of another
+    kind, with a text that can be shown.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answer_s: float = ANSWER_S) -> None:
+        self.answer_s: Final = answer_s
         try:
             found: dict[str, Any] = dict(parse_url(url))
         except ValueError:
@@ -41,7 +42,7 @@ class Address:
             **found,
             "protocol": 2,  # one shape of replies from all servers
             "socket_timeout": None,
-            "socket_connect_timeout": ANSWER_S,
+            "socket_connect_timeout": answer_s,
             "retry": Retry(NoBackoff(), 0),  # connections are kept up in one place, `relay.line`
             "driver_info": None,
             **({"socket_keepalive": True} if "path" not in found else {}),
@@ -76,7 +77,7 @@ class Link:
         """Connect, and make sure that the server answers us. Raises LineLost."""
         link = cls(address, address.connection())
         try:
-            async with asyncio.timeout(2 * ANSWER_S):
+            async with asyncio.timeout(2 * address.answer_s):
                 await link._connection.connect()  # type: ignore[no-untyped-call]
             (answer,) = await link.ask(pack(b"PING"), 1)
             if isinstance(answer, ResponseError):
@@ -92,10 +93,13 @@ class Link:
             raise
         return link
 
-    async def ask(self, packed: bytes, replies: int, *, within: float = ANSWER_S) -> list[Reply]:
-        """Send commands and wait for that many replies; refusals are among them. Raises LineLost."""
+    async def ask(self, packed: bytes, replies: int, *, patience_s: float = 0.0) -> list[Reply]:
+        """Send commands and wait for that many replies; refusals are among them. Raises LineLost.
+
+        `patience_s` is how much longer than usual the server may take.
+        """
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(self._address.answer_s + patience_s):
                 await self._send(packed)
                 return [await self._reply(math.inf) for _ in range(replies)]
         except TimeoutError:
@@ -104,7 +108,7 @@ class Link:
     async def say(self, packed: bytes) -> None:
         """Send commands whose replies somebody else reads. Raises LineLost."""
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._address.answer_s):
                 await self._send(packed)
         except TimeoutError:
             raise LineLost("the server does not answer") from None

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from overnight.ports.notifier import Notice
 from overnight.stores.inproc.notifier import InprocNotifier
-from overnight.stores.redis.link import ANSWER_S, Address, Link
+from overnight.stores.redis.link import Address, Link
 from overnight.stores.redis.resp import BY_LENGTH, Keys, pack
 from overnight.stores.relay.figures import Figures
 from overnight.stores.relay.line import Health, LineLost
@@ -91,7 +91,7 @@ class Listening:
             said = await link.hear(QUIET_S)
             if said is None:
                 await link.say(pack(b"PING"))
-                said = await link.hear(ANSWER_S)
+                said = await link.hear(self._address.answer_s)
                 if said is None:
                     raise LineLost("the server does not answer")
             if isinstance(said, ResponseError):

@@ -17,7 +17,7 @@ from typing import Final
 from overnight.ports.meter import RelayMeter
 from overnight.ports.notifier import STREAM, Notice
 from overnight.stores.inproc.notifier import InprocNotifier, InprocSubscription
-from overnight.stores.redis.link import Address
+from overnight.stores.redis.link import ANSWER_S, Address
 from overnight.stores.redis.listening import Listening
 from overnight.stores.redis.resp import BY_LENGTH, Keys
 from overnight.stores.redis.sending import Sending
@@ -39,7 +39,7 @@ class RedisNotifier:
 
     `url` is `redis://`, `rediss://` or `unix://` (ValueError for anything else) and names a single server, or the
     primary behind a name; no cluster. `stream_length` bounds the events kept of a run, about; `ttl_s` is how long they
-    stay after the last. All processes of an installation use the same `prefix`.
+    stay after the last. A server that does not answer within `answer_s` counts as gone. All processes of an installation use the same `prefix`.
     """
 
     def __init__(
@@ -50,10 +50,11 @@ class RedisNotifier:
         prefix: str = "overnight",
         stream_length: int = STREAM_LENGTH,
         ttl_s: int = TTL_S,
+        answer_s: float = ANSWER_S,
     ) -> None:
-        address, keys, by = Address(url), Keys(prefix), secrets.token_hex(BY_LENGTH // 2)
+        address, keys, by = Address(url, answer_s=answer_s), Keys(prefix), secrets.token_hex(BY_LENGTH // 2)
         self._hub = InprocNotifier(self)
-        self._figures = Figures(meter)
+        self._figures = Figures("valkey", meter)
         self._outbox = Outbox(self._figures)
         self._health = Health("valkey", address.shown, self._figures, ("sending", "reading", "listening"))
         self._sending = Sending(

@@ -89,7 +89,8 @@ class Sending:
             await self._refused(batch, refused, health)
         else:
             self._figures.add("published", len(batch.notices))
-            health.up("accepting")
+            if trip.adds:
+                health.up("accepting")
 
     def _pack(self, trip: _RoundTrip, batch: Batch) -> None:
         if self._ring:
@@ -117,7 +118,7 @@ class Sending:
             trip.add(WAKES, publish(self._keys.wake, payload))
 
     def _pack_stream(self, trip: _RoundTrip, topic: str, events: Sequence[Recorded]) -> None:
-        key = self._keys.events(topic)
+        key, trip.adds = self._keys.events(topic), True
         trip.add(topic, self._adding.events(key, events), len(events))
         is_over = any(event.type in FINAL_TYPES for event in events)
         trip.add(topic, expire(key, FINAL_TTL_S if is_over else self._ttl_s))
@@ -144,9 +145,11 @@ class Sending:
 class _RoundTrip:
     """Commands that go out together, and whose topic each of their replies is about."""
 
-    __slots__ = ("packed", "topics")
+    __slots__ = ("adds", "packed", "topics")
 
     def __init__(self) -> None:
+        self.adds = False
+        """Whether there is anything among them that a server which takes no writes would refuse."""
         self.packed: list[bytes] = []
         self.topics: list[str] = []
 

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from overnight.domain.event import Recorded
 from overnight.ports.notifier import Notice
 from overnight.stores.inproc.notifier import InprocNotifier
-from overnight.stores.redis.link import ANSWER_S, Address, Link, Reply
+from overnight.stores.redis.link import Address, Link, Reply
 from overnight.stores.redis.resp import Keys, bulk, pack
 from overnight.stores.relay.figures import Figures
 from overnight.stores.relay.line import Health, LineLost
@@ -110,7 +110,7 @@ class Watching:
     async def _read(self, link: Link) -> None:
         readable = [watch for watch in self._watches.values() if watch.position is not None]
         self.is_blocked = True
-        (reply,) = await link.ask(self._request(readable), 1, within=BLOCK_MS / 1000 + ANSWER_S)
+        (reply,) = await link.ask(self._request(readable), 1, patience_s=BLOCK_MS / 1000)
         self.is_blocked = False
         if isinstance(reply, ResponseError):
             raise LineLost(self._address.said(reply))

@@ -8,9 +8,10 @@ from overnight.ports.meter import Relayed, RelayMeter
 class Figures:
     """Counts since the start, passed on to a meter where there is one."""
 
-    __slots__ = ("_meter", "connected", "counts")
+    __slots__ = ("_carrier", "_meter", "connected", "counts")
 
-    def __init__(self, meter: RelayMeter | None) -> None:
+    def __init__(self, carrier: str, meter: RelayMeter | None) -> None:
+        self._carrier = carrier
         self._meter = meter
         self.connected = False
         """Whether everything works at this moment."""
@@ -29,4 +30,4 @@ class Figures:
         """It works, or it does not."""
         self.connected = connected
         if self._meter is not None:
-            self._meter.relay_connected(connected)
+            self._meter.relay_connected(self._carrier, connected)

@@ -57,7 +57,7 @@ class PostgresNotifier:
         self._channel = channel
         self._by = secrets.token_hex(4)
         self._hub = InprocNotifier()
-        self._figures = Figures(meter)
+        self._figures = Figures("postgres", meter)
         self._outbox = Outbox(self._figures)
         self._health = Health("postgres", _shown(url), self._figures, ("sending", "listening"))
         self._tasks: list[asyncio.Task[None]] = []
