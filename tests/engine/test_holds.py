@@ -215,7 +215,7 @@ async def test_a_holder_that_was_replaced_stops_touching_the_run(rig: Make) -> N
     server = await rig(backend)
     run = await server.submit(mode="oneshot")
     agent = await begun(server, backend)
-    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1))
+    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, lease_s=0))
     agent.token = taken.token
     seq = len(await server.events(run))
     agent.say("for the next holder")
@@ -243,7 +243,7 @@ async def test_the_rescuer_takes_up_what_nobody_renews(rig: Make) -> None:
     server = await rig(backend, clock=clock)
     run = await server.submit(mode="oneshot")
     agent = await begun(server, backend)
-    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1))
+    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, lease_s=0))
     agent.token = taken.token
     await server.worker.renew()
     await eventually(lambda: not server.worker.holds(run.pk))

@@ -17,10 +17,13 @@ from overnight.stores.sql import (
     gates,
     holds,
     installation,
+    lanes,
     leases,
     migrate,
+    places,
     queue,
     requests,
+    room,
     run_pages,
     runs,
     session_pages,
@@ -37,10 +40,14 @@ from overnight.stores.sql.statements import Statement
 from overnight.stores.sql.transaction import SqlTransaction
 
 MODULES = (
-    approvals, changes, claims, events, gates, holds, installation, leases, queue, requests, run_pages,
-    runs, session_pages, session_removal, sessions, shares, streams, tokens, turns,
+    approvals, changes, claims, events, gates, holds, installation, lanes, leases, places, queue, requests, room,
+    run_pages, runs, session_pages, session_removal, sessions, shares, streams, tokens, turns,
 )  # fmt: skip
-WHOLE_TABLE_IS_RIGHT = {"tokens._ALL", "tokens._FIND"}  # people make a handful of them
+WHOLE_TABLE_IS_RIGHT = {
+    "tokens._ALL", "tokens._FIND",  # people make a handful of them
+    "lanes._ALL",  # as many as there are hosts, backends and needs
+    "leases._ALL_HELD", "room._BACKENDS", "room._LABELS",  # all that is held: as many as there are slots
+}  # fmt: skip
 GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"
 
 
@@ -79,10 +86,16 @@ def test_no_fixed_statement_reads_a_whole_table(link: SqliteLink, name: str, sta
     "statement, index",
     [
         (claims._DUE, "ix_runs_due"),
-        (claims._EARLIER, "ix_runs_session"),
+        (claims._DUE_LIMITED, "ix_runs_limited"),
+        (claims._NEXT_LIMIT, "ix_runs_limited"),
+        (gates._EARLIER, "ix_runs_session"),
         (gates._OPEN_TIME, "ix_runs_gate_time"),
-        (gates._OPEN_SESSION, "ix_runs_gate_session"),
-        (gates._OPEN_AFTER, "ix_runs_gate_by"),
+        (gates._NEXT_OF_SESSION, "ix_runs_gate_session"),
+        (places._WAITED_FOR, "ix_runs_gate_key"),
+        (places._FIRST_OF_NEXT_LANE, "ix_runs_gate_key"),
+        (lanes._FIND, "uq_lanes_lane"),
+        (lanes._SERVED, "ix_runs_due"),
+        (lanes._SERVED, "uq_lanes_lane"),
         (installation._EXPIRED, "ix_runs_ended"),
         (approvals._OVERDUE, "ix_approvals_overdue"),
         (approvals._PENDING, "ix_approvals_run"),
@@ -92,7 +105,7 @@ def test_no_fixed_statement_reads_a_whole_table(link: SqliteLink, name: str, sta
         (run_pages._CHANGED, "ix_runs_change"),
         (run_pages._CHANGED_OF, "ix_runs_change"),
         (requests._PENDING, "ix_requests_pending"),
-        (holds._LOCKED_INSIDE, "ix_workspace_locks_node"),
+        (places._LOCKED_INSIDE, "ix_workspace_locks_node"),
         (session_removal._USED, "ix_runs_session"),
         (sessions._LIVE, "ix_runs_session"),
         (sessions._UNTOUCHED, "ix_sessions_untouched"),

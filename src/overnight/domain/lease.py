@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from overnight.errors import LeaseLost
+
+DEFAULT_LEASE_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,9 @@ class Run:
     parent_id: RunId | None = None
     retry_of: RunId | None = None
     host_id: HostId
+    """The host that holds it, or held it last; before that the one that it was submitted to."""
+    place: str = ""
+    """Where it may be carried out, see `domain.placement`; empty: on `host_id`, which the store then writes down."""
     workspace: str | None
     """Absolute path once known (a git workspace has none before its first claim)."""
     worker: WorkerId | None = None

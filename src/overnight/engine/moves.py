@@ -14,7 +14,7 @@ from overnight.domain.approval import Approval
 from overnight.domain.event import Draft
 from overnight.domain.run import Run
 from overnight.domain.session import Phase
-from overnight.domain.states import FINAL, Input, State
+from overnight.domain.states import Input, State
 from overnight.domain.values import Cancellation, Completion, Failure, PauseReason, WaitingFor
 from overnight.ports.notifier import QUEUE
 from overnight.ports.unit_of_work import Transaction
@@ -165,7 +165,8 @@ def handed_back(
     return move(tx, run, Input.HAND_BACK, type, now_ms, {"reason": reason}, **changes)
 
 
-_UNHELD = FINAL | {State.QUEUED, State.PAUSED, State.WAITING}
+_UNHELD: Final = frozenset({State.QUEUED, State.PAUSED, State.WAITING})
+"""Besides the final ones, whose hold ends with the saving."""
 
 
 PHASES: Final[Mapping[State, Phase]] = MappingProxyType(

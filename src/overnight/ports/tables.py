@@ -13,12 +13,13 @@ from typing import Protocol
 from overnight.domain.backend import BackendCheck
 from overnight.domain.connection import Connection
 from overnight.domain.event import Draft, Recorded
-from overnight.domain.lease import Lease
+from overnight.domain.lease import DEFAULT_LEASE_S, Lease
 from overnight.domain.request import Principal, Request, RequestKind
 from overnight.domain.run import Position, Run, Turn
 from overnight.domain.states import State
 from overnight.domain.token import AccessToken
-from overnight.domain.worker import Offer, Worker
+from overnight.domain.values import WaitingFor
+from overnight.domain.worker import Lane, Offer, Worker
 from overnight.ids import HostId, RunId, SessionId, WorkerId
 
 
@@ -124,21 +125,28 @@ class Held:
     run: Run
     worker_pk: int | None
     renewal: int
+    expired: bool
+    """Whether the database's clock is past the end of the lease; true where there is none any more."""
 
 
 class LeaseTable(Protocol):
     """Exclusive rights to advance runs. Claim and take raise the token."""
 
     def claim(self, offer: Offer, now_ms: int) -> tuple[Run, ...]:
-        """Take up to `offer.free` due runs: highest priority, then oldest; of the offered backends and this host.
+        """Take up to `offer.free` due runs of the lanes that the offer covers, for `offer.lease_s`.
 
-        Leaves out runs with a later `not_before`, whose session has another non-final run before them, or whose
-        workspace (also nested) is locked by a held run; these get their `waiting_for` set. The claimed runs come back
-        with a new token, still in the state they were in: the caller moves them in the same transaction.
+        Highest priority first, then in the order in which they became claimable. Leaves out runs with a later
+        `not_before`, whose session has another non-final run before them, whose workspace (also nested) is locked by
+        a held run, and whose backend or label has reached its limit or rate; these get their `waiting_for` set,
+        except where the whole backend waits (see `explain`). The claimed runs come back with a new token, the
+        claimer's host and the place where they may go on, still in the state they were in: the caller moves them in
+        the same transaction. A worker that is not active gets none.
         """
         ...
 
-    def take(self, pk: int, worker_pk: int, expected_token: int) -> Run:
+    def take(
+        self, pk: int, worker_pk: int, expected_token: int, lease_s: float = DEFAULT_LEASE_S
+    ) -> Run:
         """Adopt a held run: raise its token, if it is still `expected_token`. Raises LeaseLost otherwise."""
         ...
 
@@ -159,6 +167,14 @@ class LeaseTable(Protocol):
 
     def held(self, host_id: HostId | None = None) -> tuple[Held, ...]:
         """All held runs (of one host)."""
+        ...
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes in which runs could be claimed if somebody offered them."""
+        ...
+
+    def explain(self, lane_pk: int, waiting: WaitingFor | None, most: int) -> int:
+        """Have the first `most` claimable runs of a lane say why nobody claims them; how many said something else."""
         ...
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from overnight.ports.notifier import CHANGES
 from overnight.stores.sql.context import Context
@@ -14,7 +14,7 @@ from overnight.stores.sql.statements import Link, Statement
 _NEXT: Final = Statement(
     update(counters)
     .where(counters.c.name == "change")
-    .values(value=counters.c.value + 1)
+    .values(value=counters.c.value + bindparam("more"))
     .returning(counters.c.value)
 )
 _LAST: Final = Statement(select(counters.c.value).where(counters.c.name == "change"))
@@ -26,9 +26,16 @@ def next_change(context: Context) -> int:
     return next_number(context.link)
 
 
-def next_number(link: Link) -> int:
-    """A number that was never given out before."""
-    row = link.one(_NEXT)
+def next_changes(context: Context, many: int) -> range:
+    """The next positions at once, in order."""
+    context.wake(CHANGES)
+    last = next_number(context.link, many)
+    return range(last - many + 1, last + 1)
+
+
+def next_number(link: Link, more: int = 1) -> int:
+    """A number that was never given out before; with `more`, the last of so many."""
+    row = link.one(_NEXT, more=more)
     assert row is not None  # noqa: S101 -- the row is made with the schema
     return int(row[0])
 

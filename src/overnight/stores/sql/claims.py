@@ -1,49 +1,61 @@
-"""Claiming: which due runs a worker gets. All the rules stand here, with the gates that they close."""
+"""Claiming: which due runs a worker gets. All the rules stand here, with the gates that they close.
+
+A claim looks at the lanes that its offer covers, takes the best runs of each, and passes over those that must wait:
+these go behind their gate, so that the next claim does not meet them again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import bindparam, literal_column, null, select, update
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, null, select, update
+from sqlalchemy import exists as there_is
 
+from overnight.domain.placement import place_once_begun, root_of
 from overnight.domain.run import Run
 from overnight.domain.values import WaitingFor
-from overnight.domain.worker import Offer
+from overnight.domain.worker import Lane, Offer
 from overnight.ports.notifier import QUEUE
-from overnight.stores.sql import gates, holds
-from overnight.stores.sql.changes import next_change
+from overnight.stores.sql import gates, holds, lanes, places
+from overnight.stores.sql.changes import next_changes
 from overnight.stores.sql.context import Context
+from overnight.stores.sql.room import Room
 from overnight.stores.sql.rows import run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
-from overnight.stores.sql.schema import runs
-from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.schema import leases, run_places, runs
+from overnight.stores.sql.statements import Row, Statement, key
 
 _LOOKS: Final = 128
 """How many waiting runs one claim passes by at most, so that it stays within a few milliseconds."""
 
-_DUE: Final = Statement(
-    select(*RUN_ROW)
-    .select_from(RUN_TABLES)
-    .where(
-        runs.c.host_id == key("host"),
-        runs.c.backend == key("backend"),
-        runs.c.state == literal_column("'queued'"),
-        runs.c.gate.is_(None),
-    )
-    .order_by(runs.c.priority.desc(), runs.c.pk)
-    .limit(bindparam("most"))
-    .with_for_update(of=runs, skip_locked=True)
+_FACTS: Final = (
+    runs.c.due,
+    there_is(select(literal_column("1")).select_from(leases).where(leases.c.run_pk == runs.c.pk)),
+    there_is(select(literal_column("1")).select_from(run_places).where(run_places.c.run_pk == runs.c.pk)),
 )
-_EARLIER: Final = Statement(
-    select(runs.c.id)
-    .where(
-        runs.c.session_pk == key("session"),
-        runs.c.pk < key("pk"),
-        runs.c.ended_at.is_(None),
-        runs.c.parent_id.is_(None),
+"""Behind the run: its turn, whether somebody holds it, and whether it works in a place that is known."""
+
+
+def _best(*which: ColumnElement[bool]) -> Statement:
+    return Statement(
+        select(*RUN_ROW, *_FACTS)
+        .select_from(RUN_TABLES)
+        .where(runs.c.lane == key("lane"), *which)
+        .order_by(runs.c.priority.desc(), runs.c.due, runs.c.pk)
+        .limit(bindparam("most"))
+        .with_for_update(of=runs, skip_locked=True)
     )
-    .limit(1)
+
+
+_DUE: Final = _best(
+    runs.c.state == literal_column("'queued'"), runs.c.gate.is_(None), runs.c.limited.is_(None)
+)
+_DUE_LIMITED: Final = _best(runs.c.limited.is_not(None), runs.c.limited == key("limit"))
+_NEXT_LIMIT: Final = Statement(
+    select(func.min(runs.c.limited)).where(
+        runs.c.lane == key("lane"), runs.c.limited.is_not(None), runs.c.limited > key("limit")
+    )
 )
 _CLAIMED: Final = Statement(
     update(runs)
@@ -51,70 +63,181 @@ _CLAIMED: Final = Statement(
     .values(
         token=runs.c.token + 1,
         gate=gates.HELD,
-        gate_by=null(),
+        gate_key=null(),
+        limited=null(),
         waiting_for=null(),
+        host_id=bindparam("host"),
+        place=bindparam("at"),
         change=bindparam("order"),
     )
 )
-_SET_ASIDE: Final = Statement(update(runs).where(runs.c.pk == key("pk")).values(gate=gates.HELD))
+_SET_ASIDE: Final = Statement(
+    update(runs).where(runs.c.pk == key("pk")).values(gate=gates.HELD, limited=null())
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A run that might be claimed, and what was seen of it."""
+
+    run: Run
+    due: int
+    held: bool
+    placed: bool
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return -self.run.spec.priority, self.due, self.run.pk
 
 
 def claim(context: Context, offer: Offer, now_ms: int) -> tuple[Run, ...]:
     """See `ports.tables.LeaseTable.claim`.
 
-    A run that must wait is put behind its gate, so the next claim does not meet it again. Whoever passes by more than
-    `_LOOKS` of them leaves the rest to the next call and wakes the queue for it.
+    Whoever passes by more than `_LOOKS` runs that must wait leaves the rest to the next call and wakes the queue for
+    it.
     """
     gates.open_due(context, now_ms)
-    claimed: list[Run] = []
-    looks = 0
-    while len(claimed) < offer.free:
-        due = _due(context, offer, offer.free - len(claimed))
-        if not due:
-            break
-        if looks >= _LOOKS:
-            context.wake(QUEUE)
-            break
-        looks += len(due)
-        claimed.extend(run for run in (_try(context, found, offer) for found in due) if run is not None)
-    return tuple(claimed)
+    return _Claim(context, offer).run()
 
 
-def _due(context: Context, offer: Offer, most: int) -> list[Run]:
-    """The best of every offered backend, best first: each backend has its own stretch of the index."""
-    found = [
-        run_of(row)
-        for backend in dict.fromkeys(offer.backends)
-        for row in context.link.all(_DUE, key_host=offer.host_id, key_backend=backend, most=most)
-    ]
-    found.sort(key=lambda run: (-run.spec.priority, run.pk))
-    return found[:most]
+class _Claim:
+    """One call."""
+
+    def __init__(self, context: Context, offer: Offer) -> None:
+        self._context = context
+        self._link = context.link
+        self._offer = offer
+        self._taken: list[Run] = []
+        self._passed = False
+        """Whether a run was met that must wait."""
+        self._opened = False
+        """Whether others came forward through that."""
+
+    def run(self) -> tuple[Run, ...]:
+        looks = 0
+        room: Room | None = None
+        while (wanted := self._offer.free - len(self._taken)) > 0:
+            offered = lanes.served(self._context, self._offer)
+            if not offered:
+                break
+            room = room or Room(self._context, self._offer)
+            found = self._find(offered, room, wanted)
+            if found and looks >= _LOOKS:
+                self._context.wake(QUEUE)
+                break
+            looks += len(found)
+            self._passed = self._opened = False
+            for one in found:
+                self._try(one, room)
+                if self._opened:
+                    break  # somebody better may have come forward
+            if not found or (len(found) < wanted and not (self._passed or self._opened)):
+                break
+        if room is not None:
+            room.settle()
+        return tuple(self._written())
+
+    def _find(self, offered: list[tuple[Lane, bool]], room: Room, wanted: int) -> list[_Found]:
+        """The best of every lane, best first. Those that wait for a limit with room count like the others."""
+        found: list[_Found] = []
+        for lane, limited in offered:
+            most = min(wanted, room.for_backend(lane.backend))
+            if most > 0:
+                found += map(_found, self._link.all(_DUE, key_lane=lane.pk, most=most))
+                if limited:
+                    found += self._limited(lane, room, most)
+        found.sort(key=lambda one: one.order)
+        return found[:wanted]
+
+    def _limited(self, lane: Lane, room: Room, most: int) -> list[_Found]:
+        found: list[_Found] = []
+        name = ""
+        while (row := self._link.one(_NEXT_LIMIT, key_lane=lane.pk, key_limit=name)) and row[0] is not None:
+            name = row[0]
+            if (few := min(most, room.for_label(name))) > 0:
+                rows = self._link.all(_DUE_LIMITED, key_lane=lane.pk, key_limit=name, most=few)
+                found += map(_found, rows)
+        return found
+
+    def _try(self, found: _Found, room: Room) -> None:
+        """Take the run, or close its gate."""
+        run = found.run
+        if room.for_backend(run.backend) == 0:
+            return  # its lane is not looked at again before there is room
+        if found.held:
+            self._link.run(_SET_ASIDE, key_pk=run.pk)
+            self._passed = True
+            return
+        place = self._place(found)
+        if not self._wait(run, place, room):
+            self._take(run, place)
+            room.take(run)
+
+    def _place(self, found: _Found) -> places.Place:
+        """Where it works. What an earlier host knew of it says nothing here, unless the hosts share the directory."""
+        run = found.run
+        if not found.placed or (run.host_id != self._offer.host_id and root_of(run.place) is None):
+            if found.placed:
+                places.save_place(self._link, run.pk, ())
+            return places.place_for(run, None, ())
+        return places.place_of(self._link, run)
+
+    def _wait(self, run: Run, place: places.Place, room: Room) -> bool:
+        """Whether the run must wait; then its gate is closed and those behind it in the same place come forward."""
+        waiting = gates.session_order(self._context, run)
+        if waiting is not None:
+            gates.shut(self._context, run, waiting, gate=gates.SESSION)
+            return self._pass(place)
+        name = places.blocker(self._link, run.pk, place)
+        if name is not None:
+            waiting = WaitingFor(kind="workspace", detail="another run works there")
+            gates.shut(self._context, run, waiting, gate=places.WORKSPACE, key=name)
+            return self._pass(place, but=name)
+        full = room.full_label(run)
+        if full is not None:
+            detail = f"limit: label {full} ({room.most_of_label(full)} at once)"
+            gates.shut(self._context, run, WaitingFor(kind="backend", detail=detail), gate=None, limited=full)
+            return self._pass(place)
+        return False
+
+    def _pass(self, place: places.Place, *, but: str | None = None) -> bool:
+        self._opened = places.let_through(self._context, place, but=but)
+        self._passed = True
+        return True
+
+    def _take(self, run: Run, place: places.Place) -> None:
+        offer = self._offer
+        token = run.token + 1
+        holds.add_hold(self._context, run.pk, offer.worker_pk, token, round(offer.lease_s * 1000))
+        if place.nodes:
+            places.lock_place(self._link, run.pk, place)
+            self._opened = places.let_through(self._context, place)
+        self._taken.append(
+            replace(
+                run,
+                token=token,
+                waiting_for=None,
+                host_id=offer.host_id,
+                place=place_once_begun(run.spec, run.place, offer.host_id),
+            )
+        )
+
+    def _written(self) -> list[Run]:
+        if not self._taken:
+            return []
+        orders = next_changes(self._context, len(self._taken))
+        taken = [replace(run, change=order) for run, order in zip(self._taken, orders, strict=True)]
+        form = getattr(_CLAIMED, self._link.dialect)
+        self._link.run_many(
+            _CLAIMED,
+            [
+                form.bind({"key_pk": run.pk, "host": run.host_id, "at": run.place, "order": run.change})
+                for run in taken
+            ],
+        )
+        return taken
 
 
-def _try(context: Context, run: Run, offer: Offer) -> Run | None:
-    """Take the run, or close its gate."""
-    if holds.is_held(context.link, run.pk):
-        context.link.run(_SET_ASIDE, key_pk=run.pk)
-        return None
-    waiting = _session_order(context, run)
-    if waiting is not None:
-        gates.shut(context, run, waiting, None)
-        return None
-    place = gates.place_of(context.link, run)
-    other = holds.blocker(context.link, run.pk, place)
-    if other is not None:
-        gates.shut(context, run, WaitingFor(kind="workspace"), other)
-        return None
-    claimed = replace(run, token=run.token + 1, waiting_for=None, change=next_change(context))
-    context.link.run(_CLAIMED, key_pk=run.pk, order=claimed.change)
-    holds.add_hold(context.link, run.pk, offer.worker_pk, claimed.token)
-    holds.lock_place(context.link, run.pk, place)
-    return claimed
-
-
-def _session_order(context: Context, run: Run) -> WaitingFor | None:
-    """One run of a session at a time, in the order of submission; child runs go by their parent's plan."""
-    if run.parent_id is not None:
-        return None
-    earlier = context.link.one(_EARLIER, key_session=run.session_pk, key_pk=run.pk)
-    return WaitingFor(kind="session", detail=earlier[0]) if earlier else None
+def _found(row: Row) -> _Found:
+    *run, due, held, placed = row
+    return _Found(run=run_of(tuple(run)), due=due, held=bool(held), placed=bool(placed))

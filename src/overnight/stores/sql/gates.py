@@ -6,10 +6,9 @@ claims read, and put back by that for which it waits. So a claim costs the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, literal_column, null, select, update
+from sqlalchemy import bindparam, case, literal_column, null, select, update
 
 from overnight.domain.run import Run
 from overnight.domain.states import State
@@ -18,70 +17,83 @@ from overnight.ports.notifier import QUEUE
 from overnight.stores.sql.changes import next_change
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump_waiting
-from overnight.stores.sql.schema import run_places, runs
-from overnight.stores.sql.statements import Link, Statement, key
+from overnight.stores.sql.schema import counters, runs
+from overnight.stores.sql.statements import Statement, key
 
 TIME: Final = "time"
+SESSION: Final = "session"
 HELD: Final = "held"
 """Claimed, but not moved on by its holder yet; the end of the hold opens it."""
+_MOST: Final = 256
+"""Gates opened at once because their time has come, so that no claim takes long."""
 
-_OPEN: Final = {"gate": null(), "gate_by": null()}
+_TURN: Final = select(counters.c.value).where(counters.c.name == "change").scalar_subquery()
 # Reasons stand in the SQL as literals: a partial index is used only for what is known when it is prepared.
 _OPEN_TIME: Final = Statement(
-    update(runs).where(runs.c.gate == literal_column("'time'"), runs.c.not_before <= key("now")).values(_OPEN)
-)
-_OPEN_SESSION: Final = Statement(
     update(runs)
     .where(
-        runs.c.pk
-        == select(runs.c.pk)
-        .where(runs.c.gate == literal_column("'session'"), runs.c.session_pk == key("session"))
-        .order_by(runs.c.pk)
-        .limit(1)
-        .scalar_subquery()
+        runs.c.pk.in_(
+            select(runs.c.pk)
+            .where(runs.c.gate == literal_column("'time'"), runs.c.not_before <= key("now"))
+            .order_by(runs.c.not_before)
+            .limit(bindparam("most"))
+        )
     )
-    .values(_OPEN)
+    # One that has begun keeps its turn: it has waited for it already.
+    .values(gate=null(), waiting_for=null(), due=case((runs.c.started_at.is_(None), _TURN), else_=runs.c.due))
 )
-_OPEN_AFTER: Final = Statement(update(runs).where(runs.c.gate_by == key("pk")).values(_OPEN))
+_NEXT_OF_SESSION: Final = Statement(
+    select(runs.c.pk)
+    .where(runs.c.gate == literal_column("'session'"), runs.c.session_pk == key("session"))
+    .order_by(runs.c.pk)
+    .limit(1)
+)
+_EARLIER: Final = Statement(
+    select(runs.c.id)
+    .where(
+        runs.c.session_pk == key("session"),
+        runs.c.pk < key("pk"),
+        runs.c.ended_at.is_(None),
+        runs.c.parent_id.is_(None),
+    )
+    .limit(1)
+)
+_OPEN: Final = Statement(
+    update(runs)
+    .where(runs.c.pk == key("pk"))
+    .values(
+        gate=null(), gate_key=null(), waiting_for=null(), due=bindparam("order"), change=bindparam("order")
+    )
+)
 _SHUT: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
     .values(
-        gate=bindparam("why"),
-        gate_by=bindparam("by"),
+        gate=bindparam("new_gate"),
+        gate_key=bindparam("new_key"),
+        limited=bindparam("new_limited"),
         waiting_for=bindparam("waiting"),
         change=bindparam("order"),
     )
 )
-_PLACE: Final = Statement(
-    select(run_places.c.node).where(run_places.c.run_pk == key("pk")).order_by(run_places.c.depth)
-)
-_FORGET_PLACE: Final = Statement(delete(run_places).where(run_places.c.run_pk == key("pk")))
-_ADD_PLACE: Final = Statement(insert(run_places))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a run works: its directory and all that it lies in, from the inside out; empty while not known."""
-
-    host_id: str
-    nodes: tuple[str, ...]
-    shared: bool
 
 
 def first_gate(run: Run) -> str | None:
-    """The gate of a run that has just been added or saved: only time can be told from the run alone."""
+    """The gate of a run that has just been saved: only time can be told from the run alone."""
     return TIME if run.state is State.QUEUED and run.not_before is not None else None
 
 
+def session_order(context: Context, run: Run) -> WaitingFor | None:
+    """One run of a session at a time, in the order of submission; child runs go by their parent's plan."""
+    if run.parent_id is not None:
+        return None
+    earlier = context.link.one(_EARLIER, key_session=run.session_pk, key_pk=run.pk)
+    return WaitingFor(kind="session", detail=earlier[0]) if earlier else None
+
+
 def open_due(context: Context, now_ms: int) -> None:
-    """Open the gates whose time has come."""
-    context.link.run(_OPEN_TIME, key_now=now_ms)
-
-
-def open_after(context: Context, pk: int) -> None:
-    """Open the gates of runs that wait for the workspace that `pk` held."""
-    if context.link.run(_OPEN_AFTER, key_pk=pk):
+    """Open the gates whose time has come; many of them little by little."""
+    if context.link.run(_OPEN_TIME, key_now=now_ms, most=_MOST) == _MOST:
         context.wake(QUEUE)
 
 
@@ -90,30 +102,29 @@ def open_session(context: Context, run: Run) -> None:
 
     The first is enough: a run waits for its session only while an earlier one lives, and that one's end comes here.
     """
-    if context.link.run(_OPEN_SESSION, key_session=run.session_pk):
-        context.wake(QUEUE)
+    row = context.link.one(_NEXT_OF_SESSION, key_session=run.session_pk)
+    if row is not None:
+        open_gate(context, row[0])
 
 
-def shut(context: Context, run: Run, waiting: WaitingFor, by: int | None) -> None:
+def open_gate(context: Context, pk: int) -> None:
+    """Have the run looked at again, behind all that are due already."""
+    context.link.run(_OPEN, key_pk=pk, order=next_change(context))
+    context.wake(QUEUE)
+
+
+def shut(
+    context: Context, run: Run, waiting: WaitingFor, *, gate: str | None, key: str | None = None,
+    limited: str | None = None,
+) -> None:  # fmt: skip
     """Close the gate of a run that cannot be claimed now; raises its change only when the reason is a new one."""
     change = run.change if run.waiting_for == waiting else next_change(context)
     context.link.run(
         _SHUT,
         key_pk=run.pk,
-        why=waiting.kind,
-        by=by,
+        new_gate=gate,
+        new_key=key,
+        new_limited=limited,
         waiting=dump_waiting(waiting),
         order=change,
     )
-
-
-def place_of(link: Link, run: Run) -> Place:
-    """Where the run works, as last recorded."""
-    nodes = tuple(row[0] for row in link.all(_PLACE, key_pk=run.pk))
-    return Place(host_id=run.host_id, nodes=nodes, shared=run.spec.workspace_lock == "shared")
-
-
-def save_place(link: Link, pk: int, nodes: tuple[str, ...]) -> None:
-    """Record where the run works."""
-    link.run(_FORGET_PLACE, key_pk=pk)
-    link.run_many(_ADD_PLACE, [(pk, depth, node) for depth, node in enumerate(nodes)])

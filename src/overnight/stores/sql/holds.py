@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
+from overnight.domain.run import Run
+from overnight.ports.notifier import QUEUE
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.gates import HELD, Place, open_after
-from overnight.stores.sql.rows import dump
-from overnight.stores.sql.schema import leases, runs, workspace_locks
-from overnight.stores.sql.statements import Link, Row, Statement, elements, key
+from overnight.stores.sql.database_clock import database_now, told
+from overnight.stores.sql.gates import HELD
+from overnight.stores.sql.places import Place, blocker, let_through, lock_place, place_of, unlock
+from overnight.stores.sql.schema import leases, runs
+from overnight.stores.sql.statements import Link, Row, Statement, key
 
 _NEXT: Final = update(runs).where(runs.c.pk == key("pk")).values(token=runs.c.token + 1)
 _RAISE: Final = Statement(_NEXT.returning(runs.c.token))
@@ -20,58 +23,54 @@ _HELD: Final = Statement(select(leases.c.run_pk).where(leases.c.run_pk == key("p
 _TAKE: Final = Statement(
     update(leases)
     .where(leases.c.run_pk == key("pk"))
-    .values(worker_pk=bindparam("worker"), token=bindparam("now"), renewal=leases.c.renewal + 1)
-)
-_ADD: Final = Statement(insert(leases))
-_UNLOCK: Final = Statement(delete(workspace_locks).where(workspace_locks.c.run_pk == key("pk")))
-_LOCK: Final = Statement(insert(workspace_locks))
-
-
-def _locked(*more: ColumnElement[bool]) -> Statement:
-    return Statement(
-        select(workspace_locks.c.run_pk)
-        .where(
-            workspace_locks.c.host_id == key("host"),
-            workspace_locks.c.run_pk != key("pk"),
-            workspace_locks.c.shared + bindparam("key_shared") < 2,
-            *more,
-        )
-        .limit(1)
+    .values(
+        worker_pk=bindparam("worker"),
+        token=bindparam("now"),
+        renewal=leases.c.renewal + 1,
+        length=bindparam("ms"),
+        expires_at=database_now() + bindparam("ms"),
     )
-
-
-_LOCKED_INSIDE: Final = _locked(workspace_locks.c.node == key("own"))
-"""Somebody works in this directory or in one beneath it: it is in their chain."""
-_LOCKED_OUTSIDE: Final = _locked(
-    workspace_locks.c.depth == 0,
-    workspace_locks.c.node.in_(select(elements("key_chain").c.value)),
 )
-"""Somebody works in a directory that this one lies in."""
+_ADD: Final = Statement(
+    insert(leases).values(
+        run_pk=bindparam("pk"),
+        worker_pk=bindparam("worker"),
+        token=bindparam("now"),
+        renewal=bindparam("renewals"),
+        length=bindparam("ms"),
+        expires_at=database_now() + bindparam("ms"),
+    )
+)
 
 
-def add_hold(link: Link, pk: int, worker_pk: int, token: int) -> None:
+def add_hold(context: Context, pk: int, worker_pk: int, token: int, lease_ms: int) -> None:
     """Write down that the worker holds the run, which nobody held, under a token that has just been raised."""
-    link.run(_ADD, run_pk=pk, worker_pk=worker_pk, token=token, renewal=0)
+    context.link.run(
+        _ADD, pk=pk, worker=worker_pk, now=token, renewals=0, ms=lease_ms, **told(context)
+    )  # fmt: skip
 
 
-def take_hold(link: Link, pk: int, worker_pk: int) -> int:
+def take_hold(context: Context, pk: int, worker_pk: int, lease_ms: int) -> int:
     """Give the run to the worker, whoever held it before; the new token comes back."""
-    token = _token(link.one(_RAISE, key_pk=pk))
-    if link.run(_TAKE, key_pk=pk, worker=worker_pk, now=token) == 0:
-        add_hold(link, pk, worker_pk, token)
+    token = _token(context.link.one(_RAISE, key_pk=pk))
+    given = {"worker": worker_pk, "now": token, "ms": lease_ms, **told(context)}
+    if context.link.run(_TAKE, key_pk=pk, **given) == 0:
+        add_hold(context, pk, worker_pk, token, lease_ms)
     return token
 
 
-def end_hold(context: Context, pk: int) -> int | None:
+def end_hold(context: Context, run: Run) -> int | None:
     """Remove the lease and its workspace locks and raise the token, so that nobody who knows only the earlier one
-    may write any more. None when the run was not held.
+    may write any more. None when the run was not held: then it may have stood in the queue for its workspace.
     """
     link = context.link
-    link.run(_UNLOCK, key_pk=pk)
-    if link.run(_FORGET, key_pk=pk) == 0:
+    left = unlock(link, run.pk)
+    held = link.run(_FORGET, key_pk=run.pk) > 0
+    let_through(context, left or place_of(link, run))
+    if not held:
         return None
-    open_after(context, pk)
-    return _token(link.one(_GIVE_BACK, key_pk=pk))
+    context.wake(QUEUE)  # a limit may have room again
+    return _token(link.one(_GIVE_BACK, key_pk=run.pk))
 
 
 def _token(row: Row | None) -> int:
@@ -84,23 +83,6 @@ def is_held(link: Link, pk: int) -> bool:
     return link.one(_HELD, key_pk=pk) is not None
 
 
-def blocker(link: Link, pk: int, place: Place) -> int | None:
-    """Another held run that works in the same directory, in one beneath it, or in one around it."""
-    if not place.nodes:
-        return None
-    common = {"key_host": place.host_id, "key_pk": pk, "key_shared": int(place.shared)}
-    row = link.one(_LOCKED_INSIDE, **common, key_own=place.nodes[0]) or link.one(
-        _LOCKED_OUTSIDE, **common, key_chain=dump(place.nodes)
-    )
-    return int(row[0]) if row else None
-
-
-def lock_place(link: Link, pk: int, place: Place) -> None:
-    """Lock the workspace of a held run; the caller has asked `blocker`."""
-    rows = [(pk, depth, place.host_id, node, int(place.shared)) for depth, node in enumerate(place.nodes)]
-    link.run_many(_LOCK, rows)
-
-
 def move_locks(context: Context, pk: int, place: Place) -> bool:
     """Let the locks of a run follow it to `place`; False, and nothing done, when another held run is there.
 
@@ -111,6 +93,6 @@ def move_locks(context: Context, pk: int, place: Place) -> bool:
         return True
     if blocker(link, pk, place) is not None:
         return False
-    link.run(_UNLOCK, key_pk=pk)
+    unlock(link, pk)
     lock_place(link, pk, place)
     return True

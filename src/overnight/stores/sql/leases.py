@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import select, text, tuple_, union, update
+from sqlalchemy import Text, and_, bindparam, literal_column, select, text, tuple_, union, update
 
 from overnight.clock import Clock
-from overnight.domain.lease import Lease
+from overnight.domain.lease import DEFAULT_LEASE_S, Lease
 from overnight.domain.run import Run
 from overnight.domain.states import HELD
-from overnight.domain.worker import Offer
+from overnight.domain.values import WaitingFor
+from overnight.domain.worker import Lane, Offer
 from overnight.errors import LeaseLost
 from overnight.ids import HostId
 from overnight.ports.tables import Held
 from overnight.stores.sql.changes import next_change
 from overnight.stores.sql.claims import claim
 from overnight.stores.sql.context import Context
+from overnight.stores.sql.database_clock import database_now, told
 from overnight.stores.sql.holds import end_hold, is_held, take_hold
-from overnight.stores.sql.rows import dump, run_of
+from overnight.stores.sql.lanes import with_work
+from overnight.stores.sql.rows import dump, dump_waiting, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.runs import SqlRunTable
 from overnight.stores.sql.schema import leases, runs
@@ -32,7 +35,7 @@ _RENEW: Final = Statement(
         leases.c.worker_pk == key("worker"),
         tuple_(leases.c.run_pk, leases.c.token).in_(select(_GIVEN.c.key, _GIVEN.c.value)),
     )
-    .values(renewal=leases.c.renewal + 1)
+    .values(renewal=leases.c.renewal + 1, expires_at=database_now() + leases.c.length)
     .returning(leases.c.run_pk)
 )
 _TOUCH: Final = Statement(update(runs).where(runs.c.pk == key("pk")).values(change=key("change")))
@@ -42,6 +45,37 @@ _HELD: Final = union(
 )
 """By lease, and by state alone where a lease was given up before the end was confirmed. The words are those of the
 partial index."""
+_LASTING: Final = and_(
+    leases.c.expires_at > database_now(), leases.c.expires_at - leases.c.length <= database_now()
+)
+"""An end that is farther away than the lease is long was written before the clock went back, and says nothing."""
+_ALL_HELD: Final = Statement(
+    select(
+        *RUN_ROW,
+        leases.c.worker_pk,
+        leases.c.renewal,
+        _LASTING,
+    )
+    .select_from(RUN_TABLES.outerjoin(leases, leases.c.run_pk == runs.c.pk))
+    .where(runs.c.pk.in_(_HELD), key("host", Text()).is_(None) | (runs.c.host_id == key("host", Text())))
+    .order_by(runs.c.pk)
+)
+_WAITERS: Final = Statement(
+    select(runs.c.pk, runs.c.waiting_for)
+    .where(
+        runs.c.lane == key("lane"),
+        runs.c.state == literal_column("'queued'"),
+        runs.c.gate.is_(None),
+        runs.c.limited.is_(None),
+    )
+    .order_by(runs.c.priority.desc(), runs.c.due, runs.c.pk)
+    .limit(bindparam("most"))
+)
+_EXPLAIN: Final = Statement(
+    update(runs)
+    .where(runs.c.pk == key("pk"))
+    .values(waiting_for=bindparam("waiting"), change=bindparam("order"))
+)
 
 
 class SqlLeaseTable:
@@ -59,21 +93,22 @@ class SqlLeaseTable:
         """See the port."""
         return claim(self._context, offer, now_ms)
 
-    def take(self, pk: int, worker_pk: int, expected_token: int) -> Run:
+    def take(self, pk: int, worker_pk: int, expected_token: int, lease_s: float = DEFAULT_LEASE_S) -> Run:
         """See the port."""
         run = self._runs.lock(pk)
         if run.token != expected_token:
             raise LeaseLost(f"the run {run.id} is at token {run.token}, not {expected_token}")
         if run.state not in HELD and not is_held(self._link, pk):
             raise LeaseLost(f"nobody holds the run {run.id}, which is {run.state.value}")
-        take_hold(self._link, pk, worker_pk)
+        take_hold(self._context, pk, worker_pk, round(lease_s * 1000))
         self._link.run(_TOUCH, key_pk=pk, key_change=next_change(self._context))
         return self._runs.lock(pk)
 
     def renew(self, worker_pk: int, tokens: Mapping[int, int]) -> frozenset[int]:
         """See the port."""
         given = dump({str(pk): token for pk, token in tokens.items()})
-        kept = {row[0] for row in self._link.all(_RENEW, key_worker=worker_pk, key_tokens=given)}
+        rows = self._link.all(_RENEW, key_worker=worker_pk, key_tokens=given, **told(self._context))
+        kept = {row[0] for row in rows}
         return frozenset(tokens) - kept
 
     def check(self, lease: Lease) -> Run:
@@ -84,19 +119,25 @@ class SqlLeaseTable:
 
     def drop(self, pk: int) -> None:
         """See the port."""
-        end_hold(self._context, pk)
+        end_hold(self._context, self._runs.lock(pk))
 
     def held(self, host_id: HostId | None = None) -> tuple[Held, ...]:
         """See the port."""
-        query = (
-            select(*RUN_ROW, leases.c.worker_pk, leases.c.renewal)
-            .select_from(RUN_TABLES.outerjoin(leases, leases.c.run_pk == runs.c.pk))
-            .where(runs.c.pk.in_(_HELD))
-            .order_by(runs.c.pk)
-        )
-        if host_id is not None:
-            query = query.where(runs.c.host_id == host_id)
         return tuple(
-            Held(run=run_of(row[:-2]), worker_pk=row[-2], renewal=row[-1] or 0)
-            for row in self._link.select(query)
+            Held(run=run_of(row[:-3]), worker_pk=row[-3], renewal=row[-2] or 0, expired=not row[-1])
+            for row in self._link.all(_ALL_HELD, key_host=host_id, **told(self._context))
         )
+
+    def lanes(self) -> tuple[Lane, ...]:
+        """See the port."""
+        return with_work(self._context)
+
+    def explain(self, lane_pk: int, waiting: WaitingFor | None, most: int) -> int:
+        """See the port."""
+        told_so = dump_waiting(waiting)
+        stale = [
+            pk for pk, found in self._link.all(_WAITERS, key_lane=lane_pk, most=most) if found != told_so
+        ]
+        for pk in stale:
+            self._link.run(_EXPLAIN, key_pk=pk, waiting=told_so, order=next_change(self._context))
+        return len(stale)

@@ -100,6 +100,8 @@ def changing(run: Run) -> dict[str, object]:
     """The columns that a save writes. The token is not among them: only holds and hand-backs move it."""
     return {
         "state": run.state.value,
+        "host_id": run.host_id,
+        "place": run.place,
         "workspace": run.workspace,
         "backend": run.backend,
         "worker": run.worker,
@@ -135,7 +137,7 @@ RUN_COLUMNS: Final = (
     "pk", "id", "owner", "state", "session_pk", "session_id", "parent_id", "retry_of", "host_id", "workspace",
     "worker", "pid", "created_at", "updated_at", "started_at", "ended_at", "token", "attempt", "turn", "fallback",
     "stats", "idle_turns", "completion", "error", "waiting_for", "waiting_until", "pause_reason", "cancellation",
-    "not_before", "raised_limits", "sandbox_effective", "now", "change", "waiting_since",
+    "not_before", "raised_limits", "sandbox_effective", "now", "change", "waiting_since", "place",
 )  # fmt: skip
 """Of `runs`, in the order that `run_of` expects; behind them come the spec, `last_seq` and `last_at`."""
 
@@ -146,7 +148,7 @@ def run_of(row: Row) -> Run:
         pk, id, owner, state, session_pk, session_id, parent_id, retry_of, host_id, workspace,
         worker, pid, created_at, updated_at, started_at, ended_at, token, attempt, turn, fallback,
         stats, idle_turns, completion, error, waiting_for, waiting_until, pause_reason, cancellation,
-        not_before, raised_limits, sandbox_effective, now, change, waiting_since,
+        not_before, raised_limits, sandbox_effective, now, change, waiting_since, place,
         spec, last_seq, last_at,
     ) = row  # fmt: skip
     return Run(
@@ -159,7 +161,7 @@ def run_of(row: Row) -> Run:
         waiting_until=waiting_until, pause_reason=pause_reason, cancellation=_load_cancellation(cancellation),
         not_before=not_before, raised_limits=_load_limits(raised_limits), sandbox_effective=sandbox_effective,
         now=_load_value(Now, now),
-        last_seq=last_seq, change=change, waiting_since=waiting_since,
+        last_seq=last_seq, change=change, waiting_since=waiting_since, place=place,
     )  # fmt: skip
 
 

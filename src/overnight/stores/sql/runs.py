@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, literal_column, null, select, update
 
+from overnight.domain.placement import at_host
 from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.errors import Conflict, NotFound, RunNotFinal
@@ -17,16 +18,11 @@ from overnight.ports.tables import Idempotency, RunFilter, RunPage
 from overnight.stores.sql import run_pages
 from overnight.stores.sql.changes import last_change, next_change
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.gates import (
-    Place,
-    first_gate,
-    open_after,
-    open_session,
-    place_of,
-    save_place,
-)
+from overnight.stores.sql.gates import SESSION, first_gate, open_gate, open_session, session_order
 from overnight.stores.sql.holds import end_hold, move_locks
+from overnight.stores.sql.lanes import lane_of
 from overnight.stores.sql.people_schema import approvals
+from overnight.stores.sql.places import WORKSPACE, let_through, place_for, place_of, save_place
 from overnight.stores.sql.rows import changing, dump, dump_spec, load, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import (
@@ -50,14 +46,24 @@ _ADD_LABEL: Final = Statement(insert(run_labels))
 _ADD_KEY: Final = Statement(insert(idempotency))
 _NOT_SAVED: Final = frozenset(
     {
-        "pk", "id", "owner", "session_pk", "session_id", "parent_id", "retry_of", "host_id", "mode", "priority",
-        "shared", "created_at", "token",
+        "pk", "id", "owner", "session_pk", "session_id", "parent_id", "retry_of", "mode", "priority", "shared",
+        "created_at", "token", "lane", "due", "gate_key", "limited",
     }
 )  # fmt: skip
 _SAVE: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
     .values({name: bindparam(f"new_{name}") for name in runs.c.keys() if name not in _NOT_SAVED})  # noqa: SIM118
+    .values(
+        gate_key=null(),
+        limited=null(),
+        lane=func.coalesce(bindparam("new_lane", type_=runs.c.lane.type), runs.c.lane),
+        # Who comes back to the queue goes to its end; who is in it, or had begun already, keeps his turn.
+        due=case(
+            (runs.c.state == literal_column("'queued'"), runs.c.due),
+            else_=func.coalesce(bindparam("new_due", type_=runs.c.due.type), runs.c.due),
+        ),
+    )
     .returning(
         runs.c.token,
         *(
@@ -85,6 +91,7 @@ _SAME: Final = Statement(
 _MOVE: Final = Statement(
     update(runs).where(runs.c.pk == key("pk")).values(workspace=bindparam("path"), change=bindparam("order"))
 )
+_GATE: Final = Statement(select(runs.c.gate).where(runs.c.pk == key("pk")))
 _DELETE: Final = tuple(
     Statement(delete(table).where(table.c.run_pk == key("pk")))
     for table in (approvals, idempotency, requests, inputs, turns, run_places, run_labels, run_specs)
@@ -104,7 +111,11 @@ class SqlRunTable:
     def add(self, run: Run, *, secret_environment: Mapping[str, str], idempotency: Idempotency | None) -> Run:
         """See the port."""
         pk = next_change(self._context)
-        run = replace(run, pk=pk, change=pk, last_seq=0, last_event_at=None)
+        place = run.place or at_host(run.host_id)
+        run = replace(run, pk=pk, change=pk, place=place, last_seq=0, last_event_at=None)
+        gate = first_gate(run)
+        if gate is None and (waiting := session_order(self._context, run)) is not None:
+            gate, run = SESSION, replace(run, waiting_for=waiting)
         add_stream(self._link, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
         self._link.run(
             _ADD,
@@ -116,12 +127,14 @@ class SqlRunTable:
             session_id=run.session_id,
             parent_id=run.parent_id,
             retry_of=run.retry_of,
-            host_id=run.host_id,
             mode=run.spec.mode,
             priority=run.spec.priority,
             shared=int(run.spec.workspace_lock == "shared"),
-            gate=first_gate(run),
-            gate_by=None,
+            lane=lane_of(self._context, run),
+            due=pk,
+            gate=gate,
+            gate_key=None,
+            limited=None,
             created_at=run.created_at,
             token=run.token,
             change=run.change,
@@ -162,16 +175,19 @@ class SqlRunTable:
         """See the port."""
         change = next_change(self._context)
         values = {f"new_{name}": value for name, value in changing(run).items()}
+        queued = run.state is State.QUEUED
         row = self._link.one(
-            _SAVE, key_pk=run.pk, **values, new_gate=first_gate(run), new_gate_by=None, new_change=change
-        )
+            _SAVE, key_pk=run.pk, **values, new_gate=first_gate(run), new_change=change,
+            new_lane=lane_of(self._context, run) if queued else None,
+            new_due=change if queued and run.started_at is None else None,
+        )  # fmt: skip
         if row is None:
             raise NotFound(f"no run {run.id}")
         token, last_seq, last_at = row
         if run.final:
-            token = end_hold(self._context, run.pk) or token
+            token = end_hold(self._context, run) or token
             open_session(self._context, run)
-        if run.state is State.QUEUED:
+        if queued:
             self._context.wake(QUEUE)
         return replace(run, change=change, token=token, last_seq=last_seq, last_event_at=last_at)
 
@@ -215,12 +231,14 @@ class SqlRunTable:
     def set_workspace(self, pk: int, path: str, chain: tuple[str, ...]) -> bool:
         """See the port."""
         run = self.lock(pk)
-        place = Place(host_id=run.host_id, nodes=chain, shared=run.spec.workspace_lock == "shared")
+        place, left = place_for(run, path, chain), place_of(self._link, run)
         if not move_locks(self._context, pk, place):
             return False
-        if place_of(self._link, run).nodes != chain:
-            save_place(self._link, pk, chain)
-            open_after(self._context, pk)
+        if left.nodes != place.nodes:
+            save_place(self._link, pk, place.nodes)
+            if self._link.one(_GATE, key_pk=pk) == (WORKSPACE,):
+                open_gate(self._context, pk)
+            let_through(self._context, left)
         if run.workspace != path:
             self._link.run(_MOVE, key_pk=pk, path=path, order=next_change(self._context))
         return True

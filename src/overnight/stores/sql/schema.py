@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 import overnight.stores.sql.people_schema  # noqa: F401 -- its tables belong to the same metadata
+import overnight.stores.sql.remote_schema  # noqa: F401 -- the same
 from overnight.domain.states import TRANSITIONS, TURN_TRANSITIONS
 from overnight.stores.sql.conventions import (
     COUNTED,
@@ -131,7 +132,6 @@ runs: Final = Table(
     Column("priority", Key, nullable=False),
     Column("shared", Key, nullable=False),
     Column("gate", Text),
-    Column("gate_by", Key),
     Column("worker", Text),
     Column("pid", Key),
     Column("created_at", Key, nullable=False),
@@ -156,6 +156,11 @@ runs: Final = Table(
     Column("now", Text),
     Column("change", Key, nullable=False),
     Column("waiting_since", Key),
+    Column("place", Text, nullable=False, server_default=text("''")),
+    Column("lane", Key, nullable=False, server_default=text("0")),
+    Column("due", Key, nullable=False, server_default=text("0")),
+    Column("gate_key", Text),
+    Column("limited", Text),
     CheckConstraint(one_of("state", list(_RUN_STATES)), name="state"),
     CheckConstraint(ends(_RUN_STATES), name="ended_at"),
     CheckConstraint("gate IS NULL OR state = 'queued'", name="gate"),
@@ -164,9 +169,30 @@ runs: Final = Table(
 )
 """Small on purpose, since a save writes the whole row: what never changes lies in `run_specs`.
 
-`gate` says why a queued run need not be looked at by a claim: it is opened by what it waits for (see claims.py), so
-that claiming costs the same however many runs wait.
+`gate` says why a queued run need not be looked at by a claim: it is opened by what it waits for (see gates.py), so
+that claiming costs the same however many runs wait. A run at the gate `workspace` waits for `gate_key`; `limited` is
+the limit that was full when it was last looked at. `lane` counts while it is queued; `due` is its turn in its priority.
 """
+
+lanes: Final = Table(
+    "lanes",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("place", Text, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("need", Text, nullable=False),
+    **COUNTED,
+)
+"""What runs ask of a worker: where it works, which backend it offers, and (canonical JSON) which labels it bears."""
+
+rates: Final = Table(
+    "rates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("full_at", Key, nullable=False),
+    **STRICT,
+)
+"""When the bucket of starts will be full again: wall microseconds."""
 
 run_specs: Final = Table(
     "run_specs",
@@ -204,6 +230,8 @@ leases: Final = Table(
     Column("worker_pk", Key, nullable=False),
     Column("token", Key, nullable=False),
     Column("renewal", Key, nullable=False),
+    Column("length", Key, nullable=False, server_default=text("15000")),
+    Column("expires_at", Key, nullable=False, server_default=text("0")),
     **STRICT,
 )
 """One narrow row a hold, so that renewing all of a worker's leases touches a page or two."""
@@ -310,9 +338,24 @@ workers: Final = Table(
     Column("state", Text, nullable=False),
     Column("started_at", Key, nullable=False),
     Column("seen_at", Key, nullable=False),
-    CheckConstraint(one_of("state", ["active", "draining", "gone"]), name="state"),
+    Column("places", Text, nullable=False, server_default=text("'[]'")),
+    Column("reason", Text),
+    Column("changed_by", Text),
+    Column("changed_at", Key),
+    CheckConstraint(one_of("state", ["active", "draining", "quarantined", "gone"]), name="state"),
     **COUNTED,
 )
+
+worker_faults: Final = Table(
+    "worker_faults",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("host_id", Text, nullable=False, index=True),
+    Column("at", Key, nullable=False),
+    Column("why", Text, nullable=False),
+    **COUNTED,
+)
+"""What went wrong in a row on a host; a turn that begins there ends the row."""
 
 checks: Final = Table(
     "checks",
@@ -361,15 +404,32 @@ that of the commits.
 
 partial_index(
     "ix_runs_due",
-    runs.c.host_id,
-    runs.c.backend,
+    runs.c.lane,
     runs.c.priority.desc(),
+    runs.c.due,
     runs.c.pk,
-    where="state = 'queued' AND gate IS NULL",
+    where="state = 'queued' AND gate IS NULL AND limited IS NULL",
+)
+partial_index(
+    "ix_runs_limited",
+    runs.c.lane,
+    runs.c.limited,
+    runs.c.priority.desc(),
+    runs.c.due,
+    runs.c.pk,
+    where="limited IS NOT NULL",
+)
+partial_index(
+    "ix_runs_gate_key",
+    runs.c.gate_key,
+    runs.c.lane,
+    runs.c.priority.desc(),
+    runs.c.due,
+    runs.c.pk,
+    where="gate = 'workspace'",
 )
 partial_index("ix_runs_gate_time", runs.c.not_before, where="gate = 'time'")
 partial_index("ix_runs_gate_session", runs.c.session_pk, runs.c.pk, where="gate = 'session'")
-partial_index("ix_runs_gate_by", runs.c.gate_by, where="gate_by IS NOT NULL")
 partial_index("ix_runs_held", runs.c.pk, where="state IN ('running', 'pausing', 'blocked', 'cancelling')")
 partial_index("ix_runs_ended", runs.c.ended_at, runs.c.pk, where="ended_at IS NOT NULL")
 Index("ix_runs_newest", runs.c.created_at, runs.c.pk)
@@ -377,6 +437,7 @@ Index("ix_runs_owner_newest", runs.c.owner, runs.c.created_at, runs.c.pk)
 Index("ix_runs_owner_state", runs.c.owner, runs.c.state, runs.c.created_at, runs.c.pk)
 Index("ix_runs_session", runs.c.session_pk, runs.c.ended_at, runs.c.pk)
 Index("ix_runs_change", runs.c.change)
+Index("uq_lanes_lane", lanes.c.place, lanes.c.backend, lanes.c.need, unique=True)
 Index("ix_leases_worker", leases.c.worker_pk)
 Index("ix_workspace_locks_node", workspace_locks.c.host_id, workspace_locks.c.node)
 Index("ix_requests_pending", requests.c.run_pk, requests.c.settled_at, requests.c.pk)

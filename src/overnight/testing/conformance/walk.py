@@ -80,17 +80,21 @@ class Walk:
             await self.stage.move(run, input, **change)
 
     async def claim(self, free: int) -> None:
-        """Claim, and compare with the model: as many as can be, none that may not be, the best of them first."""
+        """Claim, and compare with the model: as many as can be, none that may not be, the most urgent first."""
         before = await self.runs()
         claimed = await self.stage.claim(self.worker, free)
-        expected: list[int] = []
         held = {pk for pk, run in before.items() if run.state in _HELD}
-        for run in sorted(before.values(), key=lambda run: (-run.spec.priority, run.pk)):
-            if len(expected) < free and self.may_run(run, before, held):
-                expected.append(run.pk)
-                held.add(run.pk)
-        assert [run.pk for run in claimed] == expected
-        assert all(run.token > before[run.pk].token for run in claimed)
+        for run in claimed:
+            may = self.those_that_may(before, held)
+            assert run.pk in may
+            assert run.spec.priority == max(before[pk].spec.priority for pk in may)
+            assert run.token > before[run.pk].token
+            held.add(run.pk)
+        assert len(claimed) == free or not self.those_that_may(before, held), "one that may run was left out"
+
+    def those_that_may(self, runs: dict[int, Run], held: set[int]) -> list[int]:
+        """Whoever could be carried out besides those in `held`."""
+        return [pk for pk, run in runs.items() if pk not in held and self.may_run(run, runs, held)]
 
     def may_run(self, run: Run, runs: dict[int, Run], held: set[int]) -> bool:
         """The rules of claiming, said once more and simply."""

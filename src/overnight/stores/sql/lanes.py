@@ -1,0 +1,106 @@
+"""Lanes: what runs ask of a worker, as rows that claims choose by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, literal_column, select
+
+from overnight.domain.placement import need_of, satisfied
+from overnight.domain.run import Run
+from overnight.domain.worker import Lane, Offer
+from overnight.stores.sql.context import Context
+from overnight.stores.sql.rows import dump, load
+from overnight.stores.sql.schema import lanes, runs, workers
+from overnight.stores.sql.statements import Statement, elements, key
+
+MOST_COUNTED: Final = 1000
+
+_FIND: Final = Statement(
+    select(lanes.c.pk).where(
+        lanes.c.place == key("place"), lanes.c.backend == key("backend"), lanes.c.need == key("need")
+    )
+)
+_ADD: Final = Statement(
+    insert(lanes)
+    .values(place=bindparam("place"), backend=bindparam("backend"), need=bindparam("need"))
+    .returning(lanes.c.pk)
+)
+_IS_OPEN: Final = (
+    runs.c.lane == lanes.c.pk,
+    runs.c.state == literal_column("'queued'"),
+    runs.c.gate.is_(None),
+    runs.c.limited.is_(None),
+)
+_IS_LIMITED: Final = (runs.c.lane == lanes.c.pk, runs.c.limited.is_not(None))
+_ONE: Final[ColumnElement[int]] = literal_column("1")
+_SERVED: Final = Statement(
+    select(
+        lanes.c.pk,
+        lanes.c.place,
+        lanes.c.backend,
+        lanes.c.need,
+        exists(select(_ONE).select_from(runs).where(*_IS_LIMITED)).label("limited"),
+    ).where(
+        lanes.c.place.in_(select(elements("key_places").c.value)),
+        lanes.c.backend.in_(select(elements("key_backends").c.value)),
+        exists(select(_ONE).select_from(runs).where(*_IS_OPEN))
+        | exists(select(_ONE).select_from(runs).where(*_IS_LIMITED)),
+        exists(
+            select(_ONE)
+            .select_from(workers)
+            .where(workers.c.pk == key("worker"), workers.c.state == literal_column("'active'"))
+        ),
+    )
+)
+_COUNTED: Final = (
+    select(runs.c.created_at)
+    .where(*_IS_OPEN)
+    .order_by(runs.c.priority.desc(), runs.c.due, runs.c.pk)
+    .limit(bindparam("most"))
+    .correlate(lanes)
+)
+_ALL: Final = Statement(
+    select(
+        lanes.c.pk,
+        lanes.c.place,
+        lanes.c.backend,
+        lanes.c.need,
+        select(func.count()).select_from(_COUNTED.subquery()).scalar_subquery(),
+        _COUNTED.limit(bindparam("first")).scalar_subquery(),
+    ).order_by(lanes.c.place, lanes.c.backend, lanes.c.need)
+)
+
+
+def lane_of(context: Context, run: Run) -> int:
+    """The key of the run's lane, which is made if it is the first one there."""
+    need = need_of(run.spec.labels)
+    wanted = {"place": run.place, "backend": run.backend, "need": dump(need) if need else "{}"}
+    row = context.link.one(_FIND, **{f"key_{name}": value for name, value in wanted.items()})
+    row = row or context.link.one(_ADD, **wanted)
+    assert row is not None  # noqa: S101 -- INSERT … RETURNING always has one
+    return int(row[0])
+
+
+def served(context: Context, offer: Offer) -> list[tuple[Lane, bool]]:
+    """The lanes with work that an active worker's offer covers, each with whether runs in it wait for a limit."""
+    rows = context.link.all(
+        _SERVED,
+        key_places=dump(offer.served),
+        key_backends=dump(offer.backends),
+        key_worker=offer.worker_pk,
+    )
+    found = [
+        (Lane(pk=pk, place=place, backend=backend, need=load(need)), bool(limited))
+        for pk, place, backend, need, limited in rows
+    ]
+    return [(lane, limited) for lane, limited in found if satisfied(lane.need, offer.labels)]
+
+
+def with_work(context: Context) -> tuple[Lane, ...]:
+    """Every lane in which runs could be claimed, and how many."""
+    return tuple(
+        Lane(pk=pk, place=place, backend=backend, need=load(need), runs=count, oldest_at=oldest)
+        for pk, place, backend, need, count, oldest in context.link.all(_ALL, most=MOST_COUNTED, first=1)
+        if count
+    )
