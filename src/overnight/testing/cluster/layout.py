@@ -32,6 +32,10 @@ class Layout:
     poll_s: float = 1.0
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further environment of every member."""
+    own_clocks: frozenset[str] = frozenset()
+    """Members whose wall clock can be moved."""
+    small_disks: Mapping[str, int] = field(default_factory=dict)
+    """Members (or `postgres`) whose folder is a disk of its own, with its size in MiB."""
     config: str = ""
     """Further lines of everybody's overnight.toml."""
 
@@ -93,6 +97,8 @@ class Layout:
             "OVERNIGHT_MAX_CONNECTIONS": "5000",
             "OVERNIGHT_MAX_CONNECTIONS_PER_USER": "5000",
         }
+        if "PYTHONPATH" in os.environ:  # whoever tries another checkout says so by it
+            found["PYTHONPATH"] = os.environ["PYTHONPATH"]
         if port is not None:
             found["OVERNIGHT_LISTEN"] = f"127.0.0.1:{port}"
         if database is not None:

@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import httpx2
 import orjson
 
+from overnight.testing.cluster.clock import faked
 from overnight.testing.cluster.databases import Postgres, Valkey
+from overnight.testing.cluster.disks import SmallDisks
 from overnight.testing.cluster.layout import TOKEN, Layout, free_port
 from overnight.testing.cluster.links import Links
 from overnight.testing.cluster.programs import Program, kill_quietly, processes_of
@@ -78,8 +81,11 @@ class Cluster:
         )
         self.valkey = Valkey(layout.root / "valkey", log / "valkey.log") if layout.valkey else None
         self.links: Links | None = None
+        self.disks = SmallDisks(layout.root, layout.small_disks)
         self.servers: list[Member] = []
         self.workers: list[Member] = []
+        self.offsets: dict[str, Path] = {}
+        """For each member that has a wall clock of its own: the file that moves it."""
 
     async def __aenter__(self) -> Self:
         self.layout.make()
@@ -120,6 +126,7 @@ class Cluster:
         for database in (self.valkey, self.postgres):
             if database is not None:
                 await database.program.stop()
+        self.disks.close()
 
     def _is_database(self, pid: int) -> bool:
         """Postgres and its children end in order, at last."""
@@ -132,6 +139,7 @@ class Cluster:
 
     async def _start(self) -> None:
         layout = self.layout
+        self.disks.mount()
         names = [f"s{n}" for n in range(1, layout.servers + 1)] + [
             f"w{n}" for n in range(1, layout.workers + 1)
         ]
@@ -150,6 +158,16 @@ class Cluster:
         await self.servers[0].start()  # whoever comes first makes the tables
         await asyncio.gather(*(member.start() for member in self.members[1:]))
 
+    def _clock(self, name: str) -> dict[str, str]:
+        """A wall clock of its own, for the members that the layout names, where that can be had."""
+        if name not in self.layout.own_clocks:
+            return {}
+        offset = self.layout.root / "config" / f"{name}.clock"
+        found = faked(offset)
+        if found:
+            self.offsets[name] = offset
+        return found
+
     def _member(self, name: str) -> Member:
         layout, is_server = self.layout, name.startswith("s")
         port = free_port() if is_server else None
@@ -164,7 +182,7 @@ class Cluster:
         program = Program(
             name=name,
             argv=[sys.executable, "-m", "overnight", *command],
-            env=layout.environment(name, port, database, redis),
+            env=layout.environment(name, port, database, redis) | self._clock(name),
             cwd=layout.shared,
             log=layout.root / "log" / f"{name}.out",
         )

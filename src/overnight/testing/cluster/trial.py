@@ -73,7 +73,9 @@ async def _work(trial: Trial, stage: Stage, chance: random.Random) -> float | No
         await trial.plot(stage)
         left = max(0.0, stage.began + trial.over_s - boot())
         try:
-            await asyncio.wait_for(work, left + trial.bound_s)
+            async with asyncio.timeout(left + trial.bound_s):
+                await work
+                await stage.workload.settle_the_rest()
         except TimeoutError:
             return None  # the checker names what has not come to its end
         return boot()

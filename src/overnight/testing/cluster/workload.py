@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import httpx2
@@ -70,6 +70,8 @@ class Workload:
         self.counts: Counter[str] = Counter()
         self.runs: dict[str, str] = {}
         """Run id by key."""
+        self.unsettled: dict[str, Mapping[str, object]] = {}
+        """What others have submitted, to be submitted again in the end under the same keys."""
         self.live: dict[str, Course] = {}
 
     async def close(self) -> None:
@@ -84,6 +86,13 @@ class Workload:
                 await asyncio.sleep(max(0.0, began + over_s * index / len(jobs) - boot()))
                 await self._slots.acquire()
                 group.create_task(self._carry(job))
+
+    async def settle_the_rest(self) -> None:
+        """Learn what became of every submission that others have made, and carry what came of it to its end."""
+        jobs = [
+            Job(number=0, key=key, kind="plain", spec=spec, delay_s=0) for key, spec in self.unsettled.items()
+        ]
+        await self.carry_all(jobs)
 
     async def _carry(self, job: Job) -> None:
         try:

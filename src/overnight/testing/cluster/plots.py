@@ -1,0 +1,51 @@
+"""Plots: which nemeses act on a cluster, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from overnight.testing.cluster.nemeses import ALL, Nemesis
+from overnight.testing.cluster.stage import Stage
+from overnight.testing.history.recorder import boot
+
+REST_S = (0.5, 2.5)
+"""Between the end of one nemesis and the beginning of the next."""
+
+
+def at_random(seconds: float, *, side_by_side: int = 1) -> Callable[[Stage], Awaitable[None]]:
+    """Nemeses drawn by chance, `side_by_side` of them at any time, until so many seconds have passed."""
+
+    async def plot(stage: Stage) -> None:
+        possible = []
+        for nemesis in ALL:
+            missing = nemesis.missing(stage)
+            if missing is None:
+                possible.append(nemesis)
+            else:
+                stage.say(f"left out: {nemesis.name}: {missing}")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(side_by_side):
+                group.create_task(_act(stage, possible, boot() + seconds))
+
+    return plot
+
+
+async def _act(stage: Stage, possible: list[Nemesis], until: float) -> None:
+    weights = [nemesis.weight for nemesis in possible]
+    while True:
+        await asyncio.sleep(stage.chance.uniform(*REST_S))
+        if boot() >= until:
+            return
+        await stage.chance.choices(possible, weights=weights)[0].act(stage)
+
+
+def in_order(*acts: tuple[float, Callable[[Stage], Awaitable[None]]]) -> Callable[[Stage], Awaitable[None]]:
+    """Each act at its second since the beginning (or as soon as the one before has ended)."""
+
+    async def plot(stage: Stage) -> None:
+        for at, act in acts:
+            await asyncio.sleep(max(0.0, stage.began + at - boot()))
+            await act(stage)
+
+    return plot
