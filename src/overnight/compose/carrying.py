@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from overnight.domain.lease import keeper_deadline
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
-from overnight.engine.local_source import LocalRunSource
+from overnight.engine.local_source import LocalRunSource, offer_of
 from overnight.engine.maintenance.disk import DiskWatch
 from overnight.engine.maintenance.expirer import Expirer
 from overnight.engine.maintenance.heartbeat import Heartbeat
@@ -64,7 +65,8 @@ async def carrying(settings: Settings, ground: Ground, meter: Meter, *, working:
     """Made and registered; not started. Raises StartRefused when this host works elsewhere already."""
     sandbox = await confinement.confinement(settings, home(settings))
     shop = await _workshop(settings, ground, meter, sandbox, working=working)
-    source = LocalRunSource(ground.uow, ground.clock, shop.worker)
+    offer = partial(offer_of, limits=settings.queue.limits, lease_s=settings.timing.lease_s)
+    source = LocalRunSource(ground.uow, ground.clock, shop.worker, offer=offer)
     duties = tuple(_duties(settings, ground, shop))
     if settings.postgres and not working:
         attendant = Attendant(shop, source, duties)
@@ -119,11 +121,14 @@ async def _register(settings: Settings, ground: Ground, host: HostId, names: tup
         pid=os.getpid(),
         version=VERSION,
         slots=settings.slots if names else 0,
-        backends=names,
+        backends=settings.queue.offered(names),
+        labels=settings.queue.labels,
+        places=settings.queue.places,
         started_at=now,
         seen_at=now,
     )
-    return await ground.uow.write(lambda tx: tx.workers.add(row))
+    after = settings.queue.quarantine_after if names else 0
+    return await ground.uow.write(lambda tx: tx.workers.add(row, quarantine_after=after))
 
 
 def home(settings: Settings) -> Path:

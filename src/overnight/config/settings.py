@@ -16,6 +16,7 @@ from overnight.config import approvals, stores
 from overnight.config.backends import BackendSettings, backends, default_backend
 from overnight.config.modes import modes
 from overnight.config.parse import Value
+from overnight.config.queue import QueueSettings, queue
 from overnight.config.sandbox import SandboxSettings, sandbox
 from overnight.config.secrets import secrets
 from overnight.config.sources import Sources, read
@@ -70,6 +71,7 @@ class Settings:
     log: LogSettings
     workspace_roots: tuple[Path, ...]
     slots: int
+    queue: QueueSettings = field(default_factory=QueueSettings)
     runs: RunPolicy
     timing: Timing
     storage: Storage
@@ -146,6 +148,7 @@ def load(
         log=_log(sources),
         workspace_roots=cast("tuple[Path, ...]", sources["workspace_roots"]),
         slots=cast("int", sources["worker.slots"]),
+        queue=queue(sources, known),
         runs=_run_policy(sources, known, database_url),
         timing=_timing(sources, shared=not database_url.startswith(stores.SQLITE)),
         storage=_storage(sources),

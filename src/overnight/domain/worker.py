@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from overnight.domain.lease import DEFAULT_LEASE_S
-from overnight.domain.queue_limits import NO_LIMITS, QueueLimits
 from overnight.domain.placement import ANYWHERE, at_host, host_of, root_of, satisfied
+from overnight.domain.queue_limits import NO_LIMITS, QueueLimits
+from overnight.errors import Conflict
 from overnight.ids import HostId, WorkerId
 
 WorkerState = Literal["active", "draining", "quarantined", "gone"]
@@ -16,6 +17,8 @@ WorkerState = Literal["active", "draining", "quarantined", "gone"]
 
 QUARANTINE_AFTER: Final = 3
 """Failures in a row."""
+QUARANTINED_BY: Final = "overnight"
+"""Who puts workers into quarantine."""
 QUARANTINE_WITHIN_MS: Final = 600_000
 """Failures that are older do not belong to the row any more."""
 
@@ -118,7 +121,34 @@ def _where(place: str) -> str:
     return ""
 
 
-def is_row(faults: tuple[int, ...], now_ms: int, after: int) -> bool:
-    """Whether failures at these times (wall milliseconds) are `after` in a row. A clock that went back ends no row."""
+Action = Literal["drain", "resume", "release"]
+_MOVES: Final[Mapping[Action, Mapping[WorkerState, WorkerState]]] = {
+    "drain": {"active": "draining", "draining": "draining"},
+    "resume": {"draining": "active", "active": "active"},
+    "release": {"quarantined": "active", "active": "active"},
+}
+
+
+def acted(state: WorkerState, action: Action) -> WorkerState:
+    """The state after what a person asks of a worker; asking again changes nothing. Raises Conflict."""
+    after = _MOVES[action].get(state)
+    if after is None:
+        mend = {"quarantined": "release it", "draining": "resume it"}.get(state, "")
+        raise Conflict(f"a worker that is {state} cannot {action}", mend=mend)
+    return after
+
+
+def back(reason: str | None, changed_by: str | None) -> WorkerState:
+    """The state of a worker that was taken for gone and is not: what it was before."""
+    if reason is None:
+        return "active"
+    return "quarantined" if changed_by == QUARANTINED_BY else "draining"
+
+
+def keeps_failing(faults: Sequence[int], now_ms: int, after: int) -> bool:
+    """Whether failures at these times (wall milliseconds) are a reason for quarantine; `after` 0: never.
+
+    A clock that was set back since then ends no row.
+    """
     recent = [at for at in faults if now_ms - at < QUARANTINE_WITHIN_MS]
-    return len(recent) >= after
+    return 0 < after <= len(recent)

@@ -7,7 +7,8 @@ from functools import partial
 
 from overnight.clock import Clock
 from overnight.domain.event import Draft
-from overnight.domain.lease import Lease
+from overnight.domain.lease import DEFAULT_LEASE_S, Lease
+from overnight.domain.queue_limits import NO_LIMITS, QueueLimits
 from overnight.domain.run import Run
 from overnight.domain.states import Input, State
 from overnight.domain.values import Cancellation, Failure
@@ -20,9 +21,14 @@ from overnight.ports.unit_of_work import Transaction, UnitOfWork
 OfferOf = Callable[[Worker, int], Offer]
 
 
-def offer_of(worker: Worker, free: int) -> Offer:
+def offer_of(
+    worker: Worker, free: int, *, limits: QueueLimits = NO_LIMITS, lease_s: float = DEFAULT_LEASE_S
+) -> Offer:
     """What a worker with `free` slots can take."""
-    return Offer(worker_pk=worker.pk, host_id=worker.host_id, backends=worker.backends, free=free)
+    return Offer(
+        worker_pk=worker.pk, host_id=worker.host_id, backends=worker.backends, places=worker.places,
+        labels=worker.labels, free=free, limits=limits, lease_s=lease_s,
+    )  # fmt: skip
 
 
 class LocalRunSource:
@@ -41,7 +47,8 @@ class LocalRunSource:
 
     async def take(self, run: Run) -> Run:
         """See the port."""
-        return await self._uow.write(lambda tx: tx.leases.take(run.pk, self._worker.pk, run.token))
+        lease_s = self._offer(self._worker, 1).lease_s
+        return await self._uow.write(lambda tx: tx.leases.take(run.pk, self._worker.pk, run.token, lease_s))
 
     async def look(self, run_id: RunId) -> Run:
         """See the port."""

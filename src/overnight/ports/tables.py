@@ -19,7 +19,7 @@ from overnight.domain.run import Position, Run, Turn
 from overnight.domain.states import State
 from overnight.domain.token import AccessToken
 from overnight.domain.values import WaitingFor
-from overnight.domain.worker import Lane, Offer, Worker
+from overnight.domain.worker import Action, Lane, Offer, Worker
 from overnight.ids import HostId, RunId, SessionId, WorkerId
 
 
@@ -333,8 +333,8 @@ class TokenTable(Protocol):
 class WorkerTable(Protocol):
     """Workers and cached backend checks."""
 
-    def add(self, worker: Worker) -> Worker:
-        """Register; `worker.pk` is ignored."""
+    def add(self, worker: Worker, *, quarantine_after: int = 0) -> Worker:
+        """Register; `worker.pk` is ignored. On a host that kept failing just now it begins in quarantine."""
         ...
 
     def beat(self, pk: int, at: int) -> None:
@@ -342,7 +342,22 @@ class WorkerTable(Protocol):
         ...
 
     def set_state(self, worker_id: WorkerId, state: str, at: int) -> None:
-        """Active, draining or gone."""
+        """Gone; or active again, which for one that was drained or in quarantine means just that. Raises NotFound."""
+        ...
+
+    def act(self, worker_id: WorkerId, action: Action, *, by: str, reason: str | None, at: int) -> Worker:
+        """What a person asks; a release starts the count of failures afresh. Wakes `QUEUE`.
+
+        Raises NotFound, Conflict.
+        """
+        ...
+
+    def fault(self, pk: int, why: str, at: int, *, quarantine_after: int) -> bool:
+        """The worker could not even begin, or lost its leases; whether that puts it into quarantine now."""
+        ...
+
+    def went_well(self, pk: int) -> None:
+        """A turn is under way on the worker's host: whatever failed there before is no row any more."""
         ...
 
     def all(self) -> tuple[Worker, ...]:

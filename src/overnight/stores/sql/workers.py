@@ -6,21 +6,30 @@ from dataclasses import asdict, replace
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
-from overnight.domain.worker import Worker
+from overnight.domain.worker import (
+    QUARANTINE_WITHIN_MS,
+    QUARANTINED_BY,
+    Action,
+    Worker,
+    acted,
+    back,
+    keeps_failing,
+)
 from overnight.errors import NotFound
 from overnight.ids import HostId, WorkerId
+from overnight.ports.notifier import QUEUE
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump, load
-from overnight.stores.sql.schema import checks, workers
+from overnight.stores.sql.schema import checks, leases, worker_faults, workers
 from overnight.stores.sql.statements import Row, Statement, key, text_key
 
 _SHOWN_GONE_MS: Final = 3_600_000
 _COLUMNS: Final = (
     "pk", "id", "host_id", "host_name", "pid", "version", "slots", "backends", "labels", "state",
-    "started_at", "seen_at",
+    "started_at", "seen_at", "places", "reason", "changed_by", "changed_at",
 )  # fmt: skip
 _ADD: Final = Statement(
     insert(workers)
@@ -33,10 +42,41 @@ _SET_STATE: Final = Statement(
     .where(workers.c.id == key("id"))
     .values(state=bindparam("new_state"), seen_at=bindparam("at"))
 )
+_CHANGE: Final = Statement(
+    update(workers)
+    .where(workers.c.pk == key("pk"))
+    .values(
+        state=bindparam("new_state"),
+        reason=bindparam("why"),
+        changed_by=bindparam("by"),
+        changed_at=bindparam("at"),
+    )
+)
+_BUSY: Final = select(func.count()).where(leases.c.worker_pk == workers.c.pk).scalar_subquery()
+_ROW: Final = select(*(workers.c[name] for name in _COLUMNS), _BUSY)
+_GET: Final = Statement(_ROW.where(workers.c.id == key("id")))
+_BY_KEY: Final = Statement(_ROW.where(workers.c.pk == key("pk")))
 _ALL: Final = Statement(
-    select(*(workers.c[name] for name in _COLUMNS))
-    .where(or_(workers.c.state != "gone", workers.c.seen_at >= key("since")))
-    .order_by(workers.c.started_at, workers.c.pk)
+    _ROW.where(or_(workers.c.state != "gone", workers.c.seen_at >= key("since"))).order_by(
+        workers.c.started_at, workers.c.pk
+    )
+)
+_FAULTS: Final = Statement(
+    select(worker_faults.c.at, worker_faults.c.why)
+    .where(worker_faults.c.host_id == key("host"))
+    .order_by(worker_faults.c.pk)
+)
+_ADD_FAULT: Final = Statement(
+    insert(worker_faults).values(host_id=bindparam("host"), at=bindparam("at"), why=bindparam("why"))
+)
+_FORGET_OLD: Final = Statement(
+    delete(worker_faults).where(worker_faults.c.host_id == key("host"), worker_faults.c.at < key("before"))
+)
+_FORGET_FAULTS: Final = Statement(
+    delete(worker_faults).where(
+        worker_faults.c.host_id
+        == select(workers.c.host_id).where(workers.c.pk == key("pk")).scalar_subquery()
+    )
 )
 _CHECK_COLUMNS: Final = ("name", "status", "version", "capabilities", "problems", "checked_at", "stamp")
 _FORGET_CHECK: Final = Statement(
@@ -59,10 +99,16 @@ class SqlWorkerTable:
         self._context = context
         self._link = context.link
 
-    def add(self, worker: Worker) -> Worker:
+    def add(self, worker: Worker, *, quarantine_after: int = 0) -> Worker:
         """See the port."""
+        if reason := self._why_failing(worker.host_id, worker.started_at, quarantine_after):
+            worker = replace(
+                worker, state="quarantined", reason=reason, changed_by=QUARANTINED_BY,
+                changed_at=worker.started_at,
+            )  # fmt: skip
         values = {name: getattr(worker, name) for name in _COLUMNS}
         values |= {"backends": dump(worker.backends), "labels": dump(dict(worker.labels))}
+        values |= {"places": dump(worker.places)}
         row = self._link.one(_ADD, **values)
         assert row is not None  # noqa: S101 -- INSERT … RETURNING always has one
         return replace(worker, pk=row[0])
@@ -72,9 +118,58 @@ class SqlWorkerTable:
         self._link.run(_BEAT, key_pk=pk, at=at)
 
     def set_state(self, worker_id: WorkerId, state: str, at: int) -> None:
-        """See the port. Raises NotFound."""
-        if self._link.run(_SET_STATE, key_id=worker_id, new_state=state, at=at) != 1:
+        """See the port."""
+        worker = self._get(worker_id)
+        if state == "active":
+            state = back(worker.reason, worker.changed_by)
+        self._link.run(_SET_STATE, key_id=worker_id, new_state=state, at=at)
+
+    def act(self, worker_id: WorkerId, action: Action, *, by: str, reason: str | None, at: int) -> Worker:
+        """See the port."""
+        worker = self._get(worker_id)
+        state = acted(worker.state, action)
+        if action == "release":
+            self._link.run(_FORGET_FAULTS, key_pk=worker.pk)
+        if state == worker.state:
+            return worker
+        why = (reason or f"drained by {by}") if state == "draining" else None
+        self._change(worker.pk, state, why, by, at)
+        return self._get(worker_id)
+
+    def fault(self, pk: int, why: str, at: int, *, quarantine_after: int) -> bool:
+        """See the port."""
+        row = self._link.one(_BY_KEY, key_pk=pk)
+        if row is None:
+            return False
+        worker = _worker(row)
+        self._link.run(_FORGET_OLD, key_host=worker.host_id, key_before=at - QUARANTINE_WITHIN_MS)
+        self._link.run(_ADD_FAULT, host=worker.host_id, at=at, why=why)
+        reason = self._why_failing(worker.host_id, at, quarantine_after)
+        if reason is None or worker.state not in {"active", "draining"}:
+            return False
+        self._change(pk, "quarantined", reason, QUARANTINED_BY, at)
+        return True
+
+    def went_well(self, pk: int) -> None:
+        """See the port."""
+        self._link.run(_FORGET_FAULTS, key_pk=pk)
+
+    def _get(self, worker_id: WorkerId) -> Worker:
+        row = self._link.one(_GET, key_id=worker_id)
+        if row is None:
             raise NotFound(f"no worker {worker_id}")
+        return _worker(row)
+
+    def _change(self, pk: int, state: str, why: str | None, by: str, at: int) -> None:
+        self._link.run(_CHANGE, key_pk=pk, new_state=state, why=why, by=by, at=at)
+        self._context.wake(QUEUE)
+
+    def _why_failing(self, host_id: HostId, at: int, quarantine_after: int) -> str | None:
+        """The reason for a quarantine, where there is one."""
+        faults = self._link.all(_FAULTS, key_host=host_id)
+        if not keeps_failing([row[0] for row in faults], at, quarantine_after):
+            return None
+        return f"{len(faults)} failures in a row, the last: {faults[-1][1]}"
 
     def all(self) -> tuple[Worker, ...]:
         """See the port."""
@@ -102,9 +197,11 @@ class SqlWorkerTable:
 
 
 def _worker(row: Row) -> Worker:
-    values = dict(zip(_COLUMNS, row, strict=True))
+    *columns, busy = row
+    values = dict(zip(_COLUMNS, columns, strict=True))
     values |= {"backends": tuple(orjson.loads(values["backends"])), "labels": load(values["labels"])}
-    return Worker(**values)
+    values |= {"places": tuple(orjson.loads(values["places"]))}
+    return Worker(**values, busy=busy)
 
 
 def _check(row: Row) -> BackendCheck:

@@ -63,7 +63,7 @@ class Walk:
 
     async def runs(self) -> dict[int, Run]:
         """All of them as they are now, oldest first."""
-        return await self.stage.uow.read(lambda tx: {pk: tx.runs.lock(pk) for pk in self.pks})
+        return await self.stage.uow.write(lambda tx: {pk: tx.runs.lock(pk) for pk in self.pks})
 
     async def move(self) -> None:
         """Something happens to a run to which it can happen."""
