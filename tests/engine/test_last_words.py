@@ -49,7 +49,8 @@ async def test_what_is_said_at_the_very_end_is_recorded_once(
     printed = [data["text"] for data in await second.data(run, "output.recorded")]
     assert "".join(printed) == "half a line"
     assert await second.store.read(lambda tx: tx.sessions.backend_state(run.session_pk, "fake")) == {
-        "thread": "t"
+        "thread": "t",
+        "host": run.host_id,
     }
     [turn] = await second.turns(run)
     assert (turn.items, turn.last_message) == (2, "the answer")

@@ -11,14 +11,19 @@ from tests.engine.rig import Rig
 
 from overnight.domain.run import Run
 from overnight.domain.states import State
+from overnight.domain.worker import Worker as WorkerRow
+from overnight.engine.hosts import Host, Rouse, remember
 from overnight.engine.maintenance.disk import DiskWatch
 from overnight.engine.maintenance.heartbeat import Heartbeat
 from overnight.engine.maintenance.pruner import DAY_MS, Pruner
 from overnight.engine.maintenance.rescuer import Rescuer
+from overnight.engine.maintenance.silent_workers import SilentWorkers
 from overnight.engine.policy import Storage
 from overnight.engine.supervisor import Duty, repeat
 from overnight.errors import NotFound
-from overnight.ids import HostId
+from overnight.ids import HostId, new_worker_id
+from overnight.keeper_protocol import boot_id
+from overnight.ports.unit_of_work import Transaction
 from overnight.testing.clocks import ManualClock
 from overnight.testing.signals import Signals, eventually
 
@@ -135,18 +140,21 @@ async def test_a_run_of_a_host_that_is_gone_is_given_back(rig: Make, asked: str 
     run = await server.submit(mode="oneshot")
     await server.until(run, State.RUNNING)
     await server.agent(backend)
-    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1))
+    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, 0.001))
     backend.agents[0].token = taken.token
     await server.worker.renew()
     await eventually(lambda: not server.worker.holds(run.pk))
     if asked:
         await server.control(run, "cancel")
-    elsewhere = replace(server.shop.worker, host_id=HostId("hst_00000000000000000000000001"))
-    clock = ManualClock()
-    rescuer = Rescuer(replace(server.shop, worker=elsewhere, clock=clock), server.worker)
+    await server.store.write(lambda tx: tx.runs.save(replace(tx.runs.lock(run.pk), place="any")))
+    told = Host(id=run.host_id, name="there", data_dir=str(server.root / "data"), boot_id=boot_id())
+    await server.store.write(lambda tx: remember(tx, told))
+    (server.root / "data" / "host.json").write_text(f'{{"host_id": "{run.host_id}"}}')
+    lives = [True, False]
+    rescuer, clock = on_another_host(server, rouse=lambda _: lives.pop(0))
     assert await rescuer.once() == 0
     await clock.advance(server.timing.lease_s)
-    assert await rescuer.once() == 1
+    assert [await rescuer.once(), await rescuer.once()] == [0, 1]
     if asked:
         ended = await server.until(run, State.CANCELLED)
         assert ended.cancellation is not None
@@ -156,6 +164,84 @@ async def test_a_run_of_a_host_that_is_gone_is_given_back(rig: Make, asked: str 
     assert (ended.attempt, ended.turn) == (2, 1)
     types = await server.types(run)
     assert types.index("turn.abandoned") < types.index("run.requeued") < types.index("run.resumed")
+
+
+async def test_a_run_that_only_its_host_can_carry_out_waits_for_it_and_says_so(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        await agent.forever()
+
+    backend = fake(script)
+    server = await rig(backend)
+    run = await server.submit(mode="oneshot")
+    await server.until(run, State.RUNNING)
+    await server.agent(backend)
+    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, 0.001))
+    backend.agents[0].token = taken.token
+    await server.worker.renew()
+    await eventually(lambda: not server.worker.holds(run.pk))
+    rescuer, clock = on_another_host(server)
+    await rescuer.once()
+    await clock.advance(server.timing.lease_s)
+    assert [await rescuer.once(), await rescuer.once()] == [1, 0]
+    waiting = await server.run(run)
+    assert (waiting.state, waiting.token) == (State.RUNNING, taken.token)
+    assert waiting.waiting_for is not None
+    assert (waiting.waiting_for.kind, str(run.host_id) in waiting.waiting_for.detail) == ("workspace", True)
+    assert await server.worker.adopt(waiting, "worker_gone")
+    await eventually(lambda: recovered(server, run))
+    assert (await server.run(run)).waiting_for is None
+    await server.control(waiting, "cancel")
+    await server.until(run, State.CANCELLED)
+
+
+async def test_a_heartbeat_that_has_not_moved_means_gone_unless_a_lease_is_renewed(rig: Make) -> None:
+    server = await rig(fake())
+    clock = ManualClock()
+    silent = SilentWorkers(replace(server.shop, clock=clock), stale_s=30)
+    names = ("silent", "beating", "holding")
+    found = [await server.store.write(lambda tx: tx.workers.add(another_worker(server, n))) for n in range(3)]
+    others = dict(zip(names, found, strict=True))
+    await silent.once()
+    await clock.advance(31)
+    beating = others["beating"].pk
+    await server.store.write(lambda tx: tx.workers.beat(beating, 7))
+    run = await server.submit(not_before="2100-01-01T00:00:00Z")
+    await server.store.write(lambda tx: hold_for(tx, run, others["holding"].pk))
+    assert await silent.once() == 1
+    states = {worker.pk: worker.state for worker in await server.store.read(lambda tx: tx.workers.all())}
+    assert [states.get(others[name].pk, "gone") for name in names] == ["gone", "active", "active"]
+
+
+async def test_whoever_was_taken_for_gone_is_back_with_its_next_heartbeat(rig: Make) -> None:
+    server = await rig(fake())
+    me = server.shop.worker
+    now = server.shop.clock.wall_ms()
+    await server.store.write(lambda tx: tx.workers.set_state(me.id, "gone", now))
+    await Heartbeat(server.shop).once()
+    [row] = await server.store.read(lambda tx: [worker for worker in tx.workers.all() if worker.pk == me.pk])
+    assert row.state == "active"
+
+
+async def recovered(server: Rig, run: Run) -> bool:
+    return "run.recovered" in await server.types(run)
+
+
+def on_another_host(server: Rig, rouse: Rouse = lambda _: False) -> tuple[Rescuer, ManualClock]:
+    """A rescuer elsewhere, and its clock."""
+    elsewhere = replace(server.shop.worker, host_id=HostId("hst_00000000000000000000000001"))
+    clock = ManualClock()
+    shop = replace(server.shop, worker=elsewhere, clock=clock)
+    return Rescuer(shop, server.worker, rouse=rouse), clock
+
+
+def another_worker(server: Rig, number: int) -> WorkerRow:
+    return replace(server.shop.worker, id=new_worker_id(number), host_id=HostId(f"hst_{number:026d}"))
+
+
+def hold_for(tx: Transaction, run: Run, worker_pk: int) -> None:
+    tx.runs.save(replace(tx.runs.lock(run.pk), state=State.RUNNING, not_before=None))
+    taken = tx.leases.take(run.pk, worker_pk, run.token)
+    tx.leases.renew(worker_pk, {run.pk: taken.token})
 
 
 async def test_a_duty_that_fails_is_done_again() -> None:

@@ -154,8 +154,8 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         sessions=SessionService(uow=store, clock=clock, policy=policy, folders=folders),
         chat=Chat(uow=store, clock=clock, runs=runs, policy=policy, rules=rules),
         sharing=Sharing(uow=store, clock=clock), modes=policy.modes, session_policy=SessionPolicy(),
-        diffs=Diffs(uow=store, workspaces=workspaces, policy=policy),
-        turn_files=TurnFiles(uow=store, folders=folders, policy=policy),
+        diffs=Diffs(uow=store, workspaces=workspaces, policy=policy, host_id=HOST),
+        turn_files=TurnFiles(uow=store, folders=folders, policy=policy, host_id=HOST),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
         handover=lambda: handovers.append("now"), ready=ready,
     )  # fmt: skip

@@ -59,6 +59,7 @@ class Scene:
             uow=cast("Any", self.database),
             workspaces=self.workspaces,
             policy=RunPolicy(default_backend="echo", hidden=("opsecret2",)),
+            host_id=HostId("h"),
         )
 
     def turn(self, number: int) -> None:

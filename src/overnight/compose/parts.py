@@ -11,6 +11,7 @@ from overnight.compose import health
 from overnight.compose.carrying import STALE_BEATS, VERSION, Carrying, carrying
 from overnight.compose.ground import Ground, ground
 from overnight.config.settings import Settings
+from overnight.domain.placement import root_of
 from overnight.engine.admission import Admission
 from overnight.engine.approvals import ApprovalService
 from overnight.engine.chat import Chat
@@ -24,6 +25,7 @@ from overnight.engine.sessions import SessionService
 from overnight.engine.sharing import Sharing
 from overnight.engine.supervisor import Attendant, Supervisor
 from overnight.engine.turn_files import TurnFiles
+from overnight.engine.whereabouts import Whereabouts
 from overnight.ids import HostId
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.metrics import Meters
@@ -79,7 +81,12 @@ def _services(
     runs = RunService(
         uow=store,
         clock=shop.clock,
-        admission=Admission(policy=settings.runs, backends=shop.backends, workspaces=shop.workspaces),
+        admission=Admission(
+            policy=settings.runs,
+            backends=shop.backends,
+            workspaces=shop.workspaces,
+            whereabouts=_whereabouts(store, crew),
+        ),
         previewer=Previewer(uow=store, workspaces=shop.workspaces, backends=shop.backends),
         rules=rules,
         storage=settings.storage,
@@ -107,14 +114,26 @@ def _services(
             host_id=shop.worker.host_id,
         ),
         backends=shop.backends,
-        diffs=Diffs(uow=store, workspaces=shop.workspaces, policy=settings.runs),
-        turn_files=TurnFiles(uow=store, folders=shop.folders, policy=settings.runs),
+        diffs=Diffs(uow=store, workspaces=shop.workspaces, policy=settings.runs, host_id=shop.worker.host_id),
+        turn_files=TurnFiles(
+            uow=store, folders=shop.folders, policy=settings.runs, host_id=shop.worker.host_id
+        ),
         doctor=Doctor(health.looks(settings, below, crew.sandbox), shop.backends).report,
         config=lambda: list(settings.shown()),
         handover=handover,
         ready=health.readiness(runs, store),
         meters=meters,
         lease_age_s=lambda: crew.lease_age_s,
+    )
+
+
+def _whereabouts(store: UnitOfWork, crew: Carrying) -> Whereabouts:
+    me = crew.shop.worker
+    return Whereabouts(
+        uow=store,
+        host_id=me.host_id,
+        shared_roots=[root for root in map(root_of, me.places) if root is not None],
+        working=crew.worker is not None,
     )
 
 

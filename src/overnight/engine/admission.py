@@ -16,6 +16,7 @@ from overnight.domain.completion import Pattern
 from overnight.domain.spec import ApprovalPolicy, LimitsSpec, RunSpec, Sandbox
 from overnight.engine.directory import Backends
 from overnight.engine.policy import RunPolicy
+from overnight.engine.whereabouts import Whereabouts
 from overnight.errors import (
     AboveCeiling,
     BackendNotReady,
@@ -53,15 +54,21 @@ class Admitted:
     chain: tuple[str, ...]
     not_before: int | None
     sandbox_effective: str
+    place: str = ""
+    """Where it may be carried out, see `domain.placement`; empty: on the host of this server."""
 
 
 class Admission:
     """Decides whether a run may be accepted."""
 
-    def __init__(self, *, policy: RunPolicy, backends: Backends, workspaces: Workspaces) -> None:
+    def __init__(
+        self, *, policy: RunPolicy, backends: Backends, workspaces: Workspaces,
+        whereabouts: Whereabouts | None = None,
+    ) -> None:  # fmt: skip
         self.policy = self._policy = policy
         self._backends = backends
         self._workspaces = workspaces
+        self._whereabouts = whereabouts
 
     async def admit(self, spec: RunSpec) -> Admitted:
         """Resolve and check `spec`. Raises an `InvalidInput` or `AboveCeiling` that says what to change."""
@@ -82,6 +89,9 @@ class Admission:
         not_before = _moment(spec.not_before)
         self._check_ready(backend.name)
         workspace, chain = await self._place(spec)
+        place = "" if self._whereabouts is None else self._whereabouts.place(spec, workspace)
+        if self._whereabouts is not None:
+            await self._whereabouts.check(place)
         resolved = spec.model_copy(
             update={
                 "backend": backend.name,
@@ -91,7 +101,7 @@ class Admission:
         )
         return Admitted(
             spec=resolved, environment=dict(spec.environment), workspace=workspace, chain=chain,
-            not_before=not_before, sandbox_effective=effective,
+            not_before=not_before, sandbox_effective=effective, place=place,
         )  # fmt: skip
 
     def _check_mode(self, spec: RunSpec) -> None:
@@ -146,6 +156,8 @@ class Admission:
         return await asyncio.to_thread(self._check_workspace, spec.workspace, spec.completion.stop_file)
 
     def _check_workspace(self, workspace: str, stop_file: str | None) -> tuple[str, tuple[str, ...]]:
+        if self._whereabouts is not None and self._whereabouts.leaves_to_worker(workspace):
+            return workspace, (workspace,)  # the root's own names will do to lock it
         identity = self._workspaces.check(workspace)
         if stop_file is not None and self._stop_file_is_there(identity.path, stop_file):
             raise StopFilePresent(

@@ -15,6 +15,7 @@ from overnight.domain.states import TurnState
 from overnight.engine import prompt
 from overnight.engine.conversation import Words, words
 from overnight.engine.follow_requests import steering, text_of
+from overnight.engine.hosts import known_on
 from overnight.engine.opening import Opening, Place, next_place
 from overnight.engine.preparation import Prepared
 from overnight.engine.waiting_messages import taken_back
@@ -94,7 +95,7 @@ def _known(tx: Transaction, run: Run) -> _Known:
         said = Words(texts=(*again, *(text_of(request) for request in steers)), history=before)
     return _Known(
         last=last, steers=steers, place=place, words=said,
-        resume=tx.sessions.backend_state(run.session_pk, run.backend),
+        resume=known_on(run.host_id, tx.sessions.backend_state(run.session_pk, run.backend)),
         variables=tx.sessions.get(run.session_id, None).variables,
     )  # fmt: skip
 

@@ -15,9 +15,10 @@ from overnight.domain.run import Run
 from overnight.domain.text import plain
 from overnight.domain.values import FileStats
 from overnight.engine.comparison import BASE, label
+from overnight.engine.hosts import elsewhere
 from overnight.engine.policy import RunPolicy
-from overnight.errors import NotFound
-from overnight.ids import RunId
+from overnight.errors import NotFound, OnAnotherHost
+from overnight.ids import HostId, RunId
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 from overnight.ports.workspace import FileChange, Shadow, Workspaces
 
@@ -43,6 +44,7 @@ class _Asked:
     redactor: Redactor
     scope: str
     turn: int | None
+    elsewhere: OnAnotherHost | None
 
 
 class Diffs:
@@ -52,16 +54,19 @@ class Diffs:
     turn; `uncommitted`: what no snapshot has yet, so the changes since the last turn's end.
     """
 
-    def __init__(self, *, uow: UnitOfWork, workspaces: Workspaces, policy: RunPolicy) -> None:
+    def __init__(
+        self, *, uow: UnitOfWork, workspaces: Workspaces, policy: RunPolicy, host_id: HostId
+    ) -> None:
         self._uow = uow
         self._workspaces = workspaces
         self._policy = policy
+        self._host_id = host_id
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def diff(
         self, run_id: str, owner: str | None, *, scope: str, turn: int | None, path: str | None
     ) -> DiffAnswer:
-        """Statistics of all files, or the patch of `path`. Raises NotFound, WorkspaceUnreadable."""
+        """Statistics of all files, or the patch of `path`. Raises NotFound, WorkspaceUnreadable, OnAnotherHost."""
         asked = await self._asked(run_id, owner, scope, turn)
         async with self._turns:
             return await asyncio.to_thread(self._look, asked, path)
@@ -71,17 +76,20 @@ class Diffs:
         return await self.diff(run_id, owner, scope=scope, turn=turn, path=None)
 
     async def _asked(self, run_id: str, owner: str | None, scope: str, turn: int | None) -> _Asked:
-        def unit(tx: Transaction) -> tuple[Run, dict[str, str]]:
+        def unit(tx: Transaction) -> tuple[Run, dict[str, str], OnAnotherHost | None]:
             run = tx.runs.get(RunId(run_id), owner)
-            return run, tx.runs.secret_environment(run.pk)
+            return run, tx.runs.secret_environment(run.pk), elsewhere(tx, run, self._host_id)
 
-        run, environment = await self._uow.read(unit)
-        return _Asked(run=run, redactor=self._policy.redactor(environment.values()), scope=scope, turn=turn)
+        run, environment, away = await self._uow.read(unit)
+        redactor = self._policy.redactor(environment.values())
+        return _Asked(run=run, redactor=redactor, scope=scope, turn=turn, elsewhere=away)
 
     def _look(self, asked: _Asked, path: str | None) -> DiffAnswer:
         head: dict[str, object] = {"scope": asked.scope, "turn": asked.turn}
         if asked.run.workspace is None:
             return _answer({**head, **(_statistics(()) if path is None else _patch(path, ""))})
+        if asked.elsewhere is not None and (asked.run.turn > 0 or asked.run.worker is not None):
+            raise asked.elsewhere
         shadow = self._workspaces.shadow(asked.run.id, Path(asked.run.workspace))
         span = _span(shadow, asked)
         if path is not None:

@@ -6,19 +6,20 @@ there and nowhere else, so runs that need it wait for its worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import orjson
 
-from overnight.domain.run import Turn
+from overnight.domain.run import Run, Turn
 from overnight.errors import OnAnotherHost
 from overnight.ids import HostId
 from overnight.keeper_protocol import boot_id
 from overnight.ports.unit_of_work import Transaction
 
+_HOST: Final = "host"
 HOST_FILE: Final = "host.json"
 """In a data directory: the id of the host that it is."""
 
@@ -81,12 +82,26 @@ def id_in(data_dir: Path) -> HostId | None:
         return None
 
 
-def elsewhere(host_id: HostId, name: str) -> OnAnotherHost:
-    """The refusal for files of a run that lie on another host."""
+def kept_on(host_id: HostId, state: Mapping[str, object]) -> dict[str, object]:
+    """A backend's session state with the host where the home lies that it means; empty stays empty."""
+    return {**state, _HOST: host_id} if state else {}
+
+
+def known_on(host_id: HostId, state: Mapping[str, object]) -> dict[str, object]:
+    """The state as the backend gave it; empty on every other host than its own: the conversation begins anew there."""
+    found = dict(state)
+    return found if found.pop(_HOST, host_id) == host_id else {}
+
+
+def elsewhere(tx: Transaction, run: Run, here: HostId) -> OnAnotherHost | None:
+    """The refusal for files of a run that another host has, or had last; None where they lie here."""
+    if run.host_id == here:
+        return None
+    name = name_of(tx, run.host_id)
     return OnAnotherHost(
-        f"these files lie on host {name}",
-        mend="ask a server that runs there, with the data directory of that host",
-        extra={"host_id": host_id, "host": name},
+        f"these files of {run.id} lie on host {name}",
+        mend="ask a server that has the data directory of that host",
+        extra={"host_id": run.host_id, "host": name},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from overnight.clock import Clock
 from overnight.domain.event import Draft
+from overnight.domain.placement import ANYWHERE, at_host
 from overnight.domain.request import Principal, SteerHow
 from overnight.domain.run import Run
 from overnight.domain.session import Session
@@ -198,7 +199,7 @@ class RunService:
         now = self._clock.wall_ms()
         session, told = self._session(tx, admitted.spec, by, now)
         run = tx.runs.add(
-            self._queued(admitted, by, session, now, retry_of),
+            replace(self._queued(admitted, by, session, now, retry_of), place=_place(tx, admitted, session)),
             secret_environment=admitted.environment,
             idempotency=idempotency,
         )
@@ -246,6 +247,15 @@ class RunService:
         except OvernightError as error:
             return BulkResult(run_id=run.id, error=error)
         return BulkResult(run_id=run.id, run=after)
+
+
+def _place(tx: Transaction, admitted: Admitted, session: Session) -> str:
+    """A conversation goes on where its folder is: with the host of its last run, once that has begun."""
+    spec = admitted.spec
+    if admitted.place == ANYWHERE and spec.workspace is None and spec.mode == "chat" and spec.session_id:
+        for last in tx.runs.page(RunFilter(session_id=session.id), limit=1).runs:
+            return at_host(last.host_id) if last.turn else last.place
+    return admitted.place
 
 
 def _with_environment(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, dict[str, str]]:

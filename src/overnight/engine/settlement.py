@@ -18,6 +18,7 @@ from overnight.engine.boundary import cancelled, let_go
 from overnight.engine.conversation import waits
 from overnight.engine.follow_requests import drop_requests, is_steered
 from overnight.engine.hold import Wish
+from overnight.engine.hosts import kept_on
 from overnight.engine.next_step import (
     Again,
     AskBudget,
@@ -168,7 +169,7 @@ def _close(tx: Transaction, run: Run, turn: Turn, closing: Closing, now_ms: int)
     data = _data(turn, closing)
     last = closing.last
     if last.state is not None:
-        tx.sessions.save_backend_state(run.session_pk, turn.backend, last.state)
+        tx.sessions.save_backend_state(run.session_pk, turn.backend, kept_on(run.host_id, last.state))
     drafts = [*last.drafts, *closing.drafts, Draft(type=f"turn.{closing.outcome.value}", data=data)]
     stamped = [replace(draft, turn=turn.number, attempt=turn.attempt) for draft in drafts]
     last_seq = tx.events.append(run.pk, stamped, now_ms)[-1].seq

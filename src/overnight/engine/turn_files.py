@@ -9,9 +9,10 @@ from typing import Literal
 from overnight.domain.redaction import Redactor
 from overnight.domain.run import Turn
 from overnight.engine.folders import Folders
+from overnight.engine.hosts import elsewhere
 from overnight.engine.policy import RunPolicy
-from overnight.errors import NotFound
-from overnight.ids import RunId
+from overnight.errors import NotFound, OnAnotherHost
+from overnight.ids import HostId, RunId
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 Name = Literal["prompt.md", "stdout", "stderr"]
@@ -24,29 +25,33 @@ class TurnFile:
     path: Path
     attempt: int
     redactor: Redactor
+    elsewhere: OnAnotherHost | None = None
+    """Why it is not there, where another host has it."""
 
 
 class TurnFiles:
     """Finds the files of turns."""
 
-    def __init__(self, *, uow: UnitOfWork, folders: Folders, policy: RunPolicy) -> None:
+    def __init__(self, *, uow: UnitOfWork, folders: Folders, policy: RunPolicy, host_id: HostId) -> None:
         self._uow = uow
         self._folders = folders
         self._policy = policy
+        self._host_id = host_id
 
     async def locate(
         self, run_id: RunId, owner: str | None, number: int, attempt: int | None, name: Name
     ) -> TurnFile:
         """Where the file would be; of the last attempt when none is named. Raises NotFound for run and turn."""
 
-        def unit(tx: Transaction) -> tuple[Turn, dict[str, str]]:
-            pk = tx.runs.get(run_id, owner).pk
-            return _turn(tx, pk, number, attempt), tx.runs.secret_environment(pk)
+        def unit(tx: Transaction) -> tuple[Turn, dict[str, str], OnAnotherHost | None]:
+            run = tx.runs.get(run_id, owner)
+            turn = _turn(tx, run.pk, number, attempt)
+            return turn, tx.runs.secret_environment(run.pk), elsewhere(tx, run, self._host_id)
 
-        turn, environment = await self._uow.read(unit)
+        turn, environment, away = await self._uow.read(unit)
         return TurnFile(
             path=self._folders.data_dir / turn.folder / name, attempt=turn.attempt,
-            redactor=self._policy.redactor(environment.values()),
+            redactor=self._policy.redactor(environment.values()), elsewhere=away,
         )  # fmt: skip
 
 

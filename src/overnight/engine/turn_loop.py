@@ -27,6 +27,7 @@ from overnight.domain.update import (
 from overnight.domain.values import Failure, Now
 from overnight.engine.desk import Desk
 from overnight.engine.hold import Hold, Wish
+from overnight.engine.hosts import kept_on
 from overnight.engine.inbox import Inbox
 from overnight.engine.opening import timeout_s
 from overnight.engine.questions import blocked_ms
@@ -276,7 +277,7 @@ class _Progress:
         turn = self.turn
         tx.turns.advance(run.pk, turn.number, turn.attempt, self.position, self.items)
         if self.state is not None:
-            tx.sessions.save_backend_state(run.session_pk, turn.backend, self.state)
+            tx.sessions.save_backend_state(run.session_pk, turn.backend, kept_on(run.host_id, self.state))
         if self.show:
             tx.runs.save(replace(run, now=self.now, updated_at=now_ms))
         if not self.drafts:

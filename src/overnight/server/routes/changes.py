@@ -72,7 +72,11 @@ def _reply(answer: DiffAnswer, known: str | None) -> Response:
 
 
 _change = partial(
-    Operation, tag="changes", method="GET", more={304: {"description": "Not changed since that ETag"}}
+    Operation,
+    tag="changes",
+    method="GET",
+    refusals=(409,),
+    more={304: {"description": "Not changed since that ETag"}},
 )
 OPERATIONS: Final = (
     _change(

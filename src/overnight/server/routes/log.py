@@ -81,7 +81,7 @@ async def _file(here: Context, run_id: str, number: int, attempt: int | None, na
     found = await here.services.turn_files.locate(RunId(run_id), here.owner, number, attempt, name)
     file = await asyncio.to_thread(open_regular, found.path)
     if file is None:
-        raise NotFound(f"turn {number} has no {name}")
+        raise found.elsewhere or NotFound(f"turn {number} has no {name}")
     called = f"{run_id}-{number}-{found.attempt}-{name.removesuffix('.md')}.txt"
     return FileResponse(file, called, found.redactor)
 
@@ -92,10 +92,10 @@ OPERATIONS: Final = (
     _log(path=f"{API}/runs/{{run_id}}/turns", endpoint=list_turns, summary="List the turns", model=schema.TurnList),
     _log(
         path=f"{API}/runs/{{run_id}}/turns/{{number}}/prompt", endpoint=get_turn_prompt,
-        summary="Read a turn's prompt", media="text/plain",
+        summary="Read a turn's prompt", media="text/plain", refusals=(409,),
     ),
     _log(
         path=f"{API}/runs/{{run_id}}/turns/{{number}}/output", endpoint=get_turn_output,
-        summary="Download a turn's raw output", media="text/plain",
+        summary="Download a turn's raw output", media="text/plain", refusals=(409,),
     ),
 )  # fmt: skip
