@@ -199,7 +199,8 @@ async def test_a_heartbeat_that_has_not_moved_means_gone_unless_a_lease_is_renew
     clock = ManualClock()
     silent = SilentWorkers(replace(server.shop, clock=clock), stale_s=30)
     names = ("silent", "beating", "holding")
-    found = [await server.store.write(lambda tx: tx.workers.add(another_worker(server, n))) for n in range(3)]
+    rows = [another_worker(server, number) for number in range(3)]
+    found = await server.store.write(lambda tx: [tx.workers.add(row) for row in rows])
     others = dict(zip(names, found, strict=True))
     await silent.once()
     await clock.advance(31)
