@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from overnight.ports.approval_tables import ApprovalTable
+from overnight.ports.remote import RemoteTable
 from overnight.ports.session_tables import KeyTable, QueueTable, SessionTable, ShareTable
 from overnight.ports.tables import (
     ConnectionTable,
@@ -91,6 +92,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def remote(self) -> RemoteTable:
+        """Workers that have no database."""
+        ...
+
+    @property
     def installation(self) -> Installation:
         """Single facts and housekeeping."""
         ...
@@ -121,4 +127,20 @@ class UnitOfWork(Protocol):
 
     async def read(self, query: Unit[T]) -> T:
         """Run a reading `query` on a snapshot of its own, beside the writer."""
+        ...
+
+
+class Store(UnitOfWork, Protocol):
+    """A unit of work with a beginning and an end: one database, as a process holds it."""
+
+    async def start(self) -> None:
+        """Begin, on the loop that will use it. Raises StartRefused (or one beneath it) when that cannot be."""
+        ...
+
+    async def close(self) -> None:
+        """Carry out what waits, then let go of the database; idempotent."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Room that is left where the facts and files lie; new work is refused below the operator's reserve."""
         ...

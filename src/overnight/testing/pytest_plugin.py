@@ -17,6 +17,7 @@ from overnight.testing.agents.install import USUAL, Name
 from overnight.testing.clocks import ManualClock
 from overnight.testing.model_server import ModelServer, Script
 from overnight.testing.services import valkey as valkey_service
+from overnight.testing.services.postgres import PostgresServer, ServiceUnavailable, postgres
 from overnight.testing.services.valkey import Valkey, ValkeyUnavailable
 from overnight.testing.signals import Signals
 
@@ -96,6 +97,24 @@ def valkey(valkey_server: Valkey) -> Valkey:
     """An empty Valkey server that answers, whatever the test before has done to it."""
     valkey_server.mend()
     return valkey_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A Postgres of this test process; skipped with the reason where there is none."""
+    try:
+        with postgres() as server:
+            yield server
+    except ServiceUnavailable as error:
+        pytest.skip(f"no Postgres here: {error}")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of a fresh, empty database on it, removed afterwards."""
+    name = postgres_server.fresh()
+    yield postgres_server.url(name)
+    postgres_server.drop(name)
 
 
 def _real(name: Name) -> Path:

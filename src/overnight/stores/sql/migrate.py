@@ -13,16 +13,23 @@ from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.schema import ALL_TABLES
 from overnight.stores.sql.statements import Link, ddl
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The revision that `schema.py` describes."""
+OLDEST_PROGRAM: Final = "0003"
+"""The oldest revision whose programs may work on that schema; the newest revision's file says the same."""
+
+
+USABLE_FROM: Final = "schema.usable_from"
+"""The installation's key for the oldest revision whose programs may still work on this schema."""
+_TABLES: Final = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name",
+    "postgres": "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1",
+}
 
 
 def table_names(link: Link) -> list[str]:
-    """The tables that are there, SQLite's own left out."""
-    rows = link.raw.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
-    )
-    return [row[0] for row in rows]
+    """The tables that are there, the database's own left out; on Postgres those of the current schema."""
+    return [row[0] for row in link.rows(_TABLES[link.dialect])]
 
 
 def revision(link: Link) -> str | None:
@@ -30,23 +37,23 @@ def revision(link: Link) -> str | None:
     tables = table_names(link)
     if not tables:
         return None
-    row = None
-    if "alembic_version" in tables:
-        row = (link.rows("SELECT version_num FROM alembic_version") or [None])[0]
-    if row is None:
-        raise UnsafeDatabase("the file is a database of another program")
-    return str(row[0])
+    rows = link.rows("SELECT version_num FROM alembic_version") if "alembic_version" in tables else []
+    if not rows:
+        raise UnsafeDatabase("it is a database of another program")
+    return str(rows[0][0])
 
 
 def prepare(path: Path, connections: Connections, clock: Clock) -> None:
-    """Make the schema in an empty database, leave one of today as it is, migrate an older one after a backup.
+    """Make the schema in an empty file, leave one of today as it is, migrate an older one after a backup.
 
     Raises UnsafeDatabase for one that a newer Overnight has made, or that is none of ours.
     """
     link = connections.open(writing=True)
     try:
         if revision(link) is None:
+            link.script("BEGIN IMMEDIATE")
             create(link)
+            link.script("COMMIT")
     finally:
         link.close()
     move(path, connections, clock, to=HEAD, further=())
@@ -69,13 +76,17 @@ def move(
 
 
 def create(link: Link) -> None:
-    """The schema of today in an empty database, in one transaction."""
-    link.script("BEGIN IMMEDIATE")
+    """The schema of today in an empty database; the caller's transaction is to be committed."""
+    name = link.dialect
     for table in ALL_TABLES:
-        link.script(ddl(CreateTable(table)))
+        link.script(ddl(CreateTable(table), name))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            link.script(ddl(CreateIndex(index)))
+            if (
+                name == "postgres"
+            ):  # the same rows as on SQLite; said here, as saying it there would load that dialect
+                index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
+            link.script(ddl(CreateIndex(index), name))
     link.script("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-    link.raw.execute("INSERT INTO alembic_version VALUES (?)", (HEAD,))
+    link.script(f"INSERT INTO alembic_version VALUES ('{HEAD}')")  # noqa: S608 -- our own words
     link.script("INSERT INTO counters (name, value) VALUES ('change', 0)")
-    link.script("COMMIT")
+    link.script(f"INSERT INTO installation (key, value) VALUES ('{USABLE_FROM}', '{OLDEST_PROGRAM}')")  # noqa: S608

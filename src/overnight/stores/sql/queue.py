@@ -19,9 +19,7 @@ _COLUMNS: Final = ("pk", "id", "session_pk", "text", "actor", "created_at", "sta
 _ROW: Final = tuple(queue.c[name] for name in _COLUMNS)
 _NEW: Final = ("id", "session_pk", "text", "actor", "state", "run_id", "turn", "created_at", "settled_at")
 _ADD: Final = Statement(insert(queue).values({name: bindparam(name) for name in _NEW}).returning(queue.c.pk))
-_GET: Final = Statement(
-    select(*_ROW).where(queue.c.id == key("id"), queue.c.session_pk == key("session")).with_for_update()
-)
+_GET: Final = Statement(select(*_ROW).where(queue.c.id == key("id"), queue.c.session_pk == key("session")))
 _QUEUED: Final = Statement(
     select(*_ROW)
     .where(queue.c.session_pk == key("session"), queue.c.state == literal_column("'queued'"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from overnight.ports.unit_of_work import Unit
-from overnight.stores.sql import outcomes
+from overnight.stores.sql.ground import Ground
 from overnight.stores.sql.statements import Link
 from overnight.stores.sql.transaction import SqlTransaction
 
@@ -17,10 +17,10 @@ COUNT: Final = 3
 
 
 class Readers:
-    """Runs queries beside the writer. Connections are opened when first needed."""
+    """Runs queries beside the writer. Connections are opened when first needed, and anew when they were cut."""
 
-    def __init__(self, open_link: Callable[[], tuple[Link, SqlTransaction]]) -> None:
-        self._open = open_link
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._own = threading.local()
         self._links: list[Link] = []
         self.pool: Final = ThreadPoolExecutor(COUNT, thread_name_prefix="overnight-reader")
@@ -28,27 +28,53 @@ class Readers:
     def run(self, query: Unit[T]) -> T:
         """On a thread of the pool: one snapshot for the whole query, which may only read.
 
-        Raises what the query raises, and Unavailable when the disk fails.
+        Raises what the query raises, and Unavailable when the database fails.
         """
+        try:
+            return self._run_again_when_cut(query)
+        except Exception as error:
+            if self._ground.is_storage_failure(error):
+                raise self._ground.in_query(error) from error
+            raise
+
+    def _run_again_when_cut(self, query: Unit[T]) -> T:
+        is_old = self._found() is not None
         try:
             return self._run(query)
         except Exception as error:
-            if outcomes.is_storage_failure(error):
-                raise outcomes.in_query(error) from error
-            raise
+            if not (is_old and self._ground.is_cut(error)):
+                raise
+        return self._run(query)
 
     def _run(self, query: Unit[T]) -> T:
-        found: tuple[Link, SqlTransaction] | None = getattr(self._own, "found", None)
-        if found is None:
-            found = self._own.found = self._open()
-            self._links.append(found[0])
-        link, transaction = found
-        link.script("BEGIN")
+        link, transaction = self._found() or self._open()
         try:
-            return query(transaction)
-        finally:
-            transaction.take_notices()
-            link.script("ROLLBACK")
+            link.script("BEGIN")
+            try:
+                return query(transaction)
+            finally:
+                transaction.take_notices()
+                link.script("ROLLBACK")
+        except Exception as error:
+            if self._ground.is_storage_failure(error):
+                self._drop(link)
+            raise
+
+    def _found(self) -> tuple[Link, SqlTransaction] | None:
+        found: tuple[Link, SqlTransaction] | None = getattr(self._own, "found", None)
+        return found
+
+    def _open(self) -> tuple[Link, SqlTransaction]:
+        found = self._own.found = self._ground.open(writing=False)
+        self._links.append(found[0])
+        return found
+
+    def _drop(self, link: Link) -> None:
+        """The next query of this thread opens another."""
+        self._own.found = None
+        self._links.remove(link)
+        with suppress(Exception):  # it is given up
+            link.close()
 
     def close(self) -> None:
         """Wait for the queries that run, then close all connections. Blocks."""

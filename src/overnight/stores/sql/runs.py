@@ -72,9 +72,7 @@ _SAVE: Final = Statement(
         ),
     )
 )
-_LOCK: Final = Statement(
-    select(*RUN_ROW).select_from(RUN_TABLES).where(runs.c.pk == key("pk")).with_for_update(of=runs)
-)
+_LOCK: Final = Statement(select(*RUN_ROW).select_from(RUN_TABLES).where(runs.c.pk == key("pk")))
 _GET: Final = Statement(
     select(*RUN_ROW)
     .select_from(RUN_TABLES)

@@ -60,9 +60,7 @@ _DELETE: Final = tuple(
 _DELETE_SESSION: Final = Statement(delete(sessions).where(sessions.c.pk == key("pk")))
 _USED: Final = Statement(select(runs.c.pk).where(runs.c.session_pk == key("pk")).limit(1))
 _ROW: Final = Statement(
-    select(*(sessions.c[name] for name in SESSION_COLUMNS))
-    .where(sessions.c.pk == key("pk"))
-    .with_for_update()
+    select(*(sessions.c[name] for name in SESSION_COLUMNS)).where(sessions.c.pk == key("pk"))
 )
 
 

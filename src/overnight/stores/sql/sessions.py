@@ -28,7 +28,7 @@ _GET: Final = Statement(
         sessions.c.id == key("id"), (text_key("owner").is_(None)) | (sessions.c.owner == text_key("owner"))
     )
 )
-_LOCK: Final = Statement(select(*_ROW).where(sessions.c.pk == key("pk")).with_for_update())
+_LOCK: Final = Statement(select(*_ROW).where(sessions.c.pk == key("pk")))
 _SAVE: Final = Statement(
     update(sessions)
     .where(sessions.c.pk == key("pk"))

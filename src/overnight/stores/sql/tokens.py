@@ -33,7 +33,6 @@ _FIND: Final = Statement(
     .where(or_(tokens.c.id == key("name"), tokens.c.name == key("name")), _ANY_OWNER)
     .order_by(tokens.c.revoked_at.is_not(None), tokens.c.pk.desc())
     .limit(1)
-    .with_for_update()
 )
 _REVOKE: Final = Statement(update(tokens).where(tokens.c.pk == key("pk")).values(revoked_at=bindparam("at")))
 _USED: Final = Statement(update(tokens).where(tokens.c.pk == key("pk")).values(last_used_at=bindparam("at")))

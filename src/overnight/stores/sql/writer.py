@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from overnight.errors import OvernightError, Unavailable
 from overnight.ports.notifier import Notice
 from overnight.ports.unit_of_work import Unit
-from overnight.stores.sql import outcomes
+from overnight.stores.sql.ground import Ground
 from overnight.stores.sql.statements import Link
 from overnight.stores.sql.transaction import SqlTransaction
 
@@ -34,22 +33,20 @@ class Job:
     notices: list[Notice] = field(default_factory=list)
 
 
-Open = Callable[[], tuple[Link, SqlTransaction]]
 Release = Callable[[list[Job]], None]
 
 
 class Writer:
     """Runs jobs on its own thread; `release` is called on that thread with each settled batch, after its commit.
 
-    A unit that fails rolls back its savepoint alone. When the disk fails, SQLite may roll back everything: then each
-    unit of the batch runs again in a transaction of its own (units are safe to run again), so that every caller
-    learns its own fate. After a commit that failed the connection is opened anew.
+    A unit that fails rolls back its savepoint alone. When the disk or the connection fails, everything may be rolled
+    back: then each unit of the batch runs again in a transaction of its own (units are safe to run again), so that
+    every caller learns its own fate. After a commit that failed the connection is opened anew.
     """
 
-    def __init__(self, open_link: Open, release: Release, folder: Path) -> None:
-        self._open = open_link
+    def __init__(self, ground: Ground, release: Release) -> None:
+        self._ground = ground
         self._release = release
-        self._folder = folder
         self._urgent: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
         self._wake = threading.Condition()
@@ -60,7 +57,7 @@ class Writer:
 
     def start(self) -> None:
         """Open the connection (raises what that raises) and begin."""
-        self._link, self._transaction = self._open()
+        self._link, self._transaction = self._ground.open(writing=True)
         self._thread.start()
 
     def submit(self, job: Job, *, urgent: bool) -> None:
@@ -110,7 +107,7 @@ class Writer:
             link, transaction = self._begin()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the caller must hear of it
             self._drop_link()
-            self._fail([job], self._explain(outcomes.in_unit, error))
+            self._fail([job], self._explain(self._ground.in_unit, error))
             return
         while True:
             if not self._run(link, transaction, job):
@@ -125,9 +122,16 @@ class Writer:
         self._commit(link, batch)
 
     def _begin(self) -> tuple[Link, SqlTransaction]:
-        if self._link is None or self._transaction is None:
-            self._link, self._transaction = self._open()
-        self._link.script("BEGIN IMMEDIATE")
+        if self._link is not None and self._transaction is not None:
+            try:
+                self._link.script(self._ground.begin)
+                return self._link, self._transaction
+            except Exception as error:
+                if not self._ground.is_cut(error):
+                    raise
+                self._drop_link()  # it was cut while nobody used it, so nothing is lost
+        self._link, self._transaction = self._ground.open(writing=True)
+        self._link.script(self._ground.begin)
         return self._link, self._transaction
 
     def _run(self, link: Link, transaction: SqlTransaction, job: Job) -> bool:
@@ -140,7 +144,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
             transaction.take_notices()
             job.error = error
-            return not outcomes.is_storage_failure(error) and self._roll_back(link)
+            return not self._ground.is_storage_failure(error) and self._roll_back(link)
         job.notices = transaction.take_notices()
         return True
 
@@ -157,20 +161,16 @@ class Writer:
             link.script("COMMIT")
         except Exception as error:  # noqa: BLE001 -- every caller must hear of it
             self._recover()
-            self._fail(batch, self._explain(outcomes.at_commit, error))
+            self._fail(batch, self._explain(self._ground.at_commit, error))
             return
         self._release(batch)
 
     def _recover(self) -> None:
-        """After a commit whose fate is not known: a new connection, which sees what is there.
-
-        A failed fsync may leave in memory what never reached the disk, and count it as written; so what the log holds
-        is copied into the database, which writes it once more.
-        """
+        """After a commit whose fate is not known: a new connection, which sees what is there."""
         self._drop_link()
         with suppress(Exception):  # the next transaction tries to open again
-            self._link, self._transaction = self._open()
-            self._link.script("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._link, self._transaction = self._ground.open(writing=True)
+            self._ground.recover(self._link)
         self._drop_link()  # the next one takes the room again that the log has lost
 
     def _one_by_one(self, batch: list[Job]) -> None:
@@ -186,14 +186,12 @@ class Writer:
             except Exception as failure:  # noqa: BLE001 -- the caller must hear of it
                 error = failure
             self._drop_link()
-            self._fail([job], self._explain(outcomes.in_unit, error))
+            self._fail([job], self._explain(self._ground.in_unit, error))
 
-    def _explain(
-        self, meaning: Callable[[Exception, Path], OvernightError], error: BaseException
-    ) -> BaseException:
+    def _explain(self, meaning: Callable[[Exception], OvernightError], error: BaseException) -> BaseException:
         if isinstance(error, OvernightError) or not isinstance(error, Exception):
             return error
-        explained = meaning(error, self._folder)
+        explained = meaning(error)
         explained.__cause__ = error
         return explained
 

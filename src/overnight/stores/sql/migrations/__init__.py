@@ -9,12 +9,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from overnight.clock import Clock, rfc3339
 from overnight.errors import UnsafeDatabase
 from overnight.stores.sql.backups import copy
 from overnight.stores.sql.connections import Connections
+from overnight.stores.sql.migrate import USABLE_FROM
 
 HERE: Final = Path(__file__).parent
 
@@ -35,13 +36,14 @@ def move(
     """
     config = alembic_config(further)
     scripts = ScriptDirectory.from_config(config)
-    _expect(scripts, found, path)
-    _expect(scripts, to, path)
+    expect(scripts, found, str(path))
+    expect(scripts, to, str(path))
     stamp = rfc3339(clock.wall_ms()).replace(":", "").replace(".", "")
     backup = path.with_name(f"{path.name}.{found}.{stamp}.backup")
     copy(connections, backup)
     with connections.core() as connection:
-        _run(config, connection, scripts, found=found, to=to)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        run(config, connection, scripts, found=found, to=to)
     return backup
 
 
@@ -55,30 +57,44 @@ def alembic_config(further: tuple[Path, ...]) -> Config:
     return config
 
 
-def _expect(scripts: ScriptDirectory, revision: str, path: Path) -> None:
+def expect(scripts: ScriptDirectory, revision: str, database: str) -> None:
+    """Raises UnsafeDatabase unless this program knows the revision."""
     try:
         scripts.get_revision(revision)
     except CommandError as error:
         raise UnsafeDatabase(
-            f"{path} has schema {revision}, which this version of Overnight does not know",
+            f"{database} has schema {revision}, which this version of Overnight does not know",
             mend="upgrade Overnight, or restore the backup that was made before its upgrade",
         ) from error
 
 
-def _run(config: Config, connection: Connection, scripts: ScriptDirectory, *, found: str, to: str) -> None:
-    """In one transaction: SQLite can take back table changes too."""
+def run(config: Config, connection: Connection, scripts: ScriptDirectory, *, found: str, to: str) -> None:
+    """In the transaction that the caller has begun, which ends here: both databases take back table changes too."""
     config.attributes["connection"] = connection
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
         target = scripts.get_current_head() if to == "head" else to
         if target is not None and _is_behind(scripts, target, found):
             command.downgrade(config, target)
         else:
             command.upgrade(config, to)
+        _say_who_may_use_it(connection, scripts, target)
         connection.exec_driver_sql("COMMIT")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise
+
+
+def _say_who_may_use_it(connection: Connection, scripts: ScriptDirectory, revision: str | None) -> None:
+    """The oldest revision whose programs may work on the schema: its file names it as `usable_from`, or it is alone."""
+    script = scripts.get_revision(revision) if revision not in (None, "base") else None
+    if script is None:
+        return
+    oldest = getattr(script.module, "usable_from", script.revision)
+    connection.execute(text("DELETE FROM installation WHERE key = :key"), {"key": USABLE_FROM})
+    connection.execute(
+        text("INSERT INTO installation (key, value) VALUES (:key, :oldest)"),
+        {"key": USABLE_FROM, "oldest": oldest},
+    )
 
 
 def _is_behind(scripts: ScriptDirectory, target: str, found: str) -> bool:

@@ -1,0 +1,129 @@
+"""A connection to Postgres, as the tables use it; and what Core needs to know to write for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg.pq import Format, TransactionStatus
+from sqlalchemy import Connection, Executable
+from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import DBAPIError
+
+from overnight.stores.sql.statements import DialectName, Form, Link, Row, Statement
+
+NUL, SHOWN_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
+"""Postgres keeps no NUL in a text. Whoever writes or asks for one gets the sign for what cannot be shown."""
+
+
+class _Ddl(PGDDLCompiler):
+    """Texts are compared byte by byte, as on SQLite, whatever language the database speaks."""
+
+    def get_column_specification(self, column: Any, **options: Any) -> str:
+        text: str = super().get_column_specification(column, **options)  # type: ignore[no-untyped-call]
+        name, _, rest = text.partition(" ")
+        kind, separator, more = rest.partition(" ")
+        order = ' COLLATE "C"' if kind == "TEXT" else ""
+        return f"{name} {kind}{order}{separator}{more}"
+
+
+def new_dialect(paramstyle: str) -> PGDialect_psycopg:
+    """How Core writes for Postgres."""
+    made = PGDialect_psycopg(paramstyle=paramstyle, use_native_hstore=False)  # type: ignore[no-untyped-call]
+    made.ddl_compiler = _Ddl
+    return made
+
+
+DIALECT: Final = new_dialect("numeric_dollar")
+
+
+class PostgresLink(Link):
+    """See `Link`. The connection must be in autocommit mode: transactions begin and end where our code says so."""
+
+    __slots__ = ("_core", "_cursor", "raw")
+
+    dialect: DialectName = "postgres"
+
+    def __init__(self, core: Connection) -> None:
+        self._core = core
+        raw: Any = core.connection.driver_connection
+        self.raw: psycopg.Connection[Row] = raw
+        self._cursor: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
+        self._cursor.format = Format.BINARY
+
+    def _execute(self, form: Form, values: dict[str, object]) -> psycopg.RawCursor[Row]:
+        given = form.bind(values)
+        return self._cursor.execute(form.sql, [*map(plain, given)])
+
+    def run(self, statement: Statement, /, **values: object) -> int:
+        """See `Link`."""
+        return self._execute(statement.postgres, values).rowcount
+
+    def run_many(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:
+        """See `Link`."""
+        given = [[*map(plain, row)] for row in rows]
+        if given:
+            self._cursor.executemany(statement.postgres.sql, given)
+
+    def one(self, statement: Statement, /, **values: object) -> Row | None:
+        """See `Link`."""
+        return self._execute(statement.postgres, values).fetchone()
+
+    def all(self, statement: Statement, /, **values: object) -> list[Row]:
+        """See `Link`."""
+        return self._execute(statement.postgres, values).fetchall()
+
+    def select(self, clause: Executable) -> list[Row]:
+        """See `Link`."""
+        try:
+            return [tuple(row) for row in self._core.execute(clause)]
+        except DBAPIError as error:
+            raise error.orig or error from None
+
+    def rows(self, sql: str, *values: object) -> list[Row]:
+        """See `Link`; parameters are `$1`, `$2` …"""
+        return self._cursor.execute(sql, values).fetchall()
+
+    def script(self, sql: str) -> None:
+        """See `Link`. Several statements may stand in one text.
+
+        Raises psycopg.OperationalError when a COMMIT has become a rollback, which Postgres says without an error.
+        """
+        cursor = self.raw.execute(sql)
+        if sql == "COMMIT" and cursor.statusmessage != "COMMIT":
+            raise psycopg.OperationalError(f"the commit ended as {cursor.statusmessage}")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the connection lives and no transaction is open."""
+        return self.raw.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def size_bytes(self) -> int:
+        """See `Link`. The tables of this schema with their indexes, free space included."""
+        row = self.rows(
+            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c "
+            "WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace"
+        )[0]
+        return int(row[0])
+
+    def close(self) -> None:
+        """See `Link`."""
+        self._cursor.close()
+        self._core.invalidate()
+        self._core.close()
+        self.raw.close()
+
+
+def plain(value: object) -> object:
+    """A parameter as it is sent.
+
+    Numbers go as text without a type, for the statement says the types: so a statement is prepared once, whether a
+    value is there or NULL.
+    """
+    if isinstance(value, str):
+        return value.replace(NUL, SHOWN_NUL) if NUL in value else value
+    if isinstance(value, int):
+        return str(int(value))
+    return value

@@ -1,0 +1,54 @@
+"""Postgres passes every store suite."""
+
+import pytest
+
+from overnight.testing.conformance.approvals import ApprovalSuite
+from overnight.testing.conformance.log import LogSuite
+from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
+from overnight.testing.conformance.records import RecordSuite
+from overnight.testing.conformance.sessions import SessionSuite
+from overnight.testing.conformance.stage import Stage
+from overnight.testing.conformance.tables import TableSuite
+from overnight.testing.conformance.units import UnitSuite
+from overnight.testing.conformance.walk import WalkSuite
+
+
+@pytest.fixture
+def stage(postgres_stage: Stage) -> Stage:
+    return postgres_stage
+
+
+class TestUnits(UnitSuite):
+    pass
+
+
+class TestLog(LogSuite):
+    pass
+
+
+class TestRecords(RecordSuite):
+    pass
+
+
+class TestApprovals(ApprovalSuite):
+    pass
+
+
+class TestClaims(ClaimSuite):
+    pass
+
+
+class TestLeases(LeaseSuite):
+    pass
+
+
+class TestWalks(WalkSuite):
+    pass
+
+
+class TestTables(TableSuite):
+    pass
+
+
+class TestSessions(SessionSuite):
+    pass
