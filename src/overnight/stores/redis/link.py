@@ -59,6 +59,9 @@ class Address:
     def said(self, error: BaseException) -> str:
         """What an error says, without the password that it might repeat."""
         text = str(error) or type(error).__name__
+        code = getattr(error, "status_code", None)  # which the library has cut off
+        if code is not None and not text.startswith(code):
+            text = f"{code} {text}"
         for secret in (self._options.get("password"), self._options.get("username")):
             if secret:
                 text = text.replace(secret, "***")

@@ -39,7 +39,8 @@ class RedisNotifier:
 
     `url` is `redis://`, `rediss://` or `unix://` (ValueError for anything else) and names a single server, or the
     primary behind a name; no cluster. `stream_length` bounds the events kept of a run, about; `ttl_s` is how long they
-    stay after the last. A server that does not answer within `answer_s` counts as gone. All processes of an installation use the same `prefix`.
+    stay after the last. A server that does not answer within `answer_s` counts as gone. All processes of an
+    installation use the same `prefix`.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from overnight.domain.event import FINAL_TYPES, Recorded
 from overnight.ports.notifier import STREAM
@@ -25,7 +25,7 @@ BELL: Final = "our own bell"
 """What replies are about that are about no stream."""
 _BELL_TTL_S: Final = 60
 _REFUSED_PAUSE_S: Final = 1.0
-_AWAY: Final = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOTBUSY")
+_AWAY: Final = (ReadOnlyError, MasterDownError)
 """Refusals that another connection may mend: the server is not, or no longer, the one to write to."""
 
 
@@ -84,7 +84,7 @@ class Sending:
         except BaseException:
             self._outbox.failed(batch)
             raise
-        refused = self._judge(trip, replies)
+        refused = trip.refused(replies)
         if refused:
             await self._refused(batch, refused, health)
         else:
@@ -123,21 +123,13 @@ class Sending:
         is_over = any(event.type in FINAL_TYPES for event in events)
         trip.add(topic, expire(key, FINAL_TTL_S if is_over else self._ttl_s))
 
-    def _judge(self, trip: _RoundTrip, replies: Sequence[Reply]) -> dict[str, str]:
-        """The topics of which something was refused, and why."""
-        return {
-            topic: self._address.said(reply)
-            for topic, reply in zip(trip.topics, replies, strict=True)
-            if isinstance(reply, ResponseError)
-        }
-
-    async def _refused(self, batch: Batch, refused: dict[str, str], health: Health) -> None:
+    async def _refused(self, batch: Batch, refused: dict[str, ResponseError], health: Health) -> None:
         """Wake-ups say what streams could not; where not even those are taken, there is time until the next attempt."""
-        reason = next(iter(refused.values()))
-        health.down("accepting", reason)
+        refusal = next(iter(refused.values()))
+        health.down("accepting", self._address.said(refusal))
         self._outbox.refused(batch, refused.keys(), wakes=WAKES in refused)
-        if reason.startswith(_AWAY):
-            raise LineLost(reason)
+        if isinstance(refusal, _AWAY):
+            raise LineLost(self._address.said(refusal))
         if WAKES in refused:
             await asyncio.sleep(_REFUSED_PAUSE_S)
 
@@ -157,3 +149,11 @@ class _RoundTrip:
         """Some commands about a topic."""
         self.packed.append(packed)
         self.topics += [topic] * replies
+
+    def refused(self, replies: Sequence[Reply]) -> dict[str, ResponseError]:
+        """The topics of which something was refused, and why."""
+        return {
+            topic: reply
+            for topic, reply in zip(self.topics, replies, strict=True)
+            if isinstance(reply, ResponseError)
+        }

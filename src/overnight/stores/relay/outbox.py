@@ -112,8 +112,9 @@ class Outbox:
 
     async def drained(self) -> None:
         """Wait until whoever takes has come for more and found nothing; at once while it is shut."""
-        while self._is_open and not self.is_empty:
+        while self._is_open and not (self.is_empty and self._idle.is_set()):
             self._idle.clear()
+            self.nudge()
             await self._idle.wait()
 
     async def take(self, timeout: float, *, most: int, most_bytes: int) -> Batch | None:
@@ -126,6 +127,7 @@ class Outbox:
                     await self._woken.wait()
             except TimeoutError:
                 return None
+        self._idle.clear()
         batch = Batch(notices=[], owed=self._owed, owes_all=self._owes_all)
         self._owed, self._owes_all, self._is_nudged = set(), False, False
         size = 0

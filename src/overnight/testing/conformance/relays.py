@@ -115,8 +115,11 @@ class RelaySuite:
         session.close()
 
     async def test_every_event_arrives_or_is_known_to_be_missing(self, relays: Relays) -> None:
-        log, dice = Log(), random.Random(4)
+        log, dice = Log(), random.Random(4)  # noqa: S311 -- dice
         reader = Reader(relays.there, log)
+        log.append(relays.here)
+        await reader.reaches(1)
+        await quiet(relays.there.subscribe("nothing"))
         while len(log.events) < 3000:
             log.append(relays.here, dice.randrange(1, 40))
             for _ in range(dice.randrange(4)):
@@ -124,7 +127,7 @@ class RelaySuite:
         await reader.reaches(len(log.events))
         if relays.carries_events:
             assert reader.seqs == sorted(set(reader.seqs)), "in order, and none twice"
-            assert reader.carried > 1000
+            assert reader.carried > 500
         else:
             assert reader.seqs == []
         await reader.close()
@@ -143,7 +146,7 @@ class RelaySuite:
         await reader.close()
 
     async def test_two_writers_of_one_stream(self, relays: Relays) -> None:
-        log, dice = Log(), random.Random(5)
+        log, dice = Log(), random.Random(5)  # noqa: S311 -- dice
         readers = [Reader(relays.here, log), Reader(relays.there, log)]
         for _ in range(200):
             log.append(dice.choice([relays.here, relays.there]), dice.randrange(1, 4))

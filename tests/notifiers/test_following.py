@@ -1,0 +1,143 @@
+"""Readers at a server that hears of events by Valkey alone: the same history, whatever becomes of Valkey."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.notifiers.follow import CLOCK, History, Server, append
+
+from overnight.domain.run import Run
+from overnight.ports.notifier import Notice, stream_topic
+from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.redis.notifier import RedisNotifier
+from overnight.stores.sql.sqlite import SqliteStore
+from overnight.testing.clocks import ManualClock
+from overnight.testing.conformance.stage import Stage
+from overnight.testing.services.valkey import Valkey
+from overnight.testing.signals import eventually
+
+pytestmark = pytest.mark.anyio
+Pair = tuple[RedisNotifier, RedisNotifier]
+
+
+@pytest.fixture
+async def store(tmp_path: Path, pair: Pair) -> AsyncIterator[SqliteStore]:
+    """What the first of the pair publishes comes from here."""
+    store = SqliteStore(tmp_path / "overnight.db", CLOCK, pair[0], synchronous="NORMAL")
+    await store.start()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def run(store: SqliteStore) -> Run:
+    return await Stage(uow=store, notifier=InprocNotifier(), clock=ManualClock()).run()
+
+
+async def at(seq: int, *readers: History) -> None:
+    """All of them have come so far."""
+    await eventually(lambda: all(reader.last == seq for reader in readers), what=f"event {seq}")
+
+
+async def test_reading_live_touches_no_database(store: SqliteStore, run: Run, pair: Pair) -> None:
+    server = Server(store, pair[1])
+    readers = [server.read(run) for _ in range(5)]
+    await append(store, run, 10)
+    await eventually(lambda: all(reader.last == 11 for reader in readers), what="the beginning")
+    last = await append(store, run)
+    await eventually(lambda: all(reader.last == last for reader in readers), what="the first live event")
+    reads = server.uow.reads
+    for _ in range(100):
+        last = await append(store, run, 3)
+        await at(last, *readers)
+    assert server.uow.reads == reads, "three hundred events to five readers without one read"
+    stored = await store.read(lambda tx: tx.events.after(run.pk, 0, 1000))
+    assert all(tuple(reader.events) == stored for reader in readers), "the stored bytes"
+    server.follower.close()
+
+
+async def test_the_same_history_whatever_becomes_of_valkey(
+    store: SqliteStore, run: Run, pair: Pair, valkey: Valkey
+) -> None:
+    dice = random.Random(11)
+    servers = [Server(store, notifier, poll_s=0.2) for notifier in pair]
+    readers = [server.read(run) for server in servers]
+    nemeses = {
+        "kill": valkey.kill,
+        "start": valkey.start,
+        "restart": valkey.restart,
+        "flush": lambda: valkey.flush() if valkey.pid else None,
+        "drop": lambda: valkey.ask("CLIENT", "KILL", "TYPE", "normal") if valkey.pid else None,
+        "deafen": lambda: valkey.ask("CLIENT", "KILL", "TYPE", "pubsub") if valkey.pid else None,
+        "pause": lambda: valkey.ask("CLIENT", "PAUSE", "50") if valkey.pid else None,
+        "freeze": valkey.freeze,
+        "thaw": valkey.thaw,
+    }
+    last = 1
+    for _ in range(60):
+        name = dice.choice(list(nemeses))
+        valkey.thaw()
+        nemeses[name]()
+        for _ in range(5):
+            last = await append(store, run, dice.randrange(1, 20))
+        if dice.random() < 0.3:
+            late = servers[1].read(run, dice.randrange(last))
+            readers.append(late)
+    valkey.thaw()
+    valkey.start()
+    last = await append(store, run, type="run.completed")
+    for reader in readers:
+        await asyncio.wait_for(reader.task, 10)
+        assert reader.seqs == list(range(reader.seqs[0], last + 1))
+    assert [reader.seqs[0] for reader in readers[:2]] == [1, 1]
+
+
+async def test_with_valkey_away_everything_arrives_within_the_poll(
+    store: SqliteStore, run: Run, pair: Pair, valkey: Valkey
+) -> None:
+    reader = Server(store, pair[1], poll_s=0.1).read(run)
+    valkey.kill()
+    loop, late = asyncio.get_running_loop(), []
+    for _ in range(5):
+        last = await append(store, run)
+        begun = loop.time()
+        await at(last, reader)
+        late.append(loop.time() - begun)
+    assert sorted(late)[2] < 0.5, late
+    valkey.start()
+    await eventually(lambda: pair[0].trouble is None and pair[1].trouble is None, what="both to be back")
+    reader.reader.close()
+
+
+async def test_what_was_missed_meanwhile_arrives_as_soon_as_valkey_is_back(
+    store: SqliteStore, run: Run, pair: Pair, valkey: Valkey
+) -> None:
+    reader = Server(store, pair[1], poll_s=60).read(run)
+    await eventually(lambda: reader.last == 1, what="the beginning")
+    valkey.kill()
+    await eventually(lambda: not pair[0].figures.connected and not pair[1].figures.connected)
+    last = await append(store, run, 5)
+    counts = pair[0].figures.counts
+    await eventually(lambda: counts["dropped"] + counts["failed"] > 0, what="the loss to be counted")
+    valkey.start()
+    await eventually(lambda: reader.last == last, what="what was missed, without any poll")
+    reader.reader.close()
+
+
+async def test_deltas_do_not_hide_that_events_are_lost(store: SqliteStore, run: Run) -> None:
+    deaf = InprocNotifier()
+    reader = Server(store, deaf, poll_s=0.05).read(run)
+    await eventually(lambda: reader.last == 1, what="the beginning")
+
+    async def chatter() -> None:
+        while True:
+            deaf.publish([Notice(topic=stream_topic(run.id), delta=b"{}")])
+            await asyncio.sleep(0.001)
+
+    chattering = asyncio.create_task(chatter())
+    last = await append(store, run, 5)
+    await eventually(lambda: reader.last == last, what="events of which nobody told")
+    chattering.cancel()
+    reader.reader.close()
