@@ -94,7 +94,7 @@ def _end(outcome: Outcome, *, as_json: bool) -> None:
         "nothing_to_do": ("nothing to do", Exit.DONE),
         "planned": ("nothing was changed", Exit.DONE),
         "refused": ("nothing was changed; what served before serves", Exit.FAILED),
-        "rolled_back": ("rolled back: everything is as it was, and nothing is lost", Exit.FAILED),
+        "rolled_back": ("rolled back: the old version serves again", Exit.FAILED),
         "down": (
             "NOTHING SERVES. Put right what is said above, then again: overnight upgrade",
             Exit.UNREACHABLE,

@@ -1,18 +1,18 @@
-"""What an upgrade does to the data. Every step is a command of the new program, which the operator could give too."""
+"""What an upgrade does to the data. Whatever changes it does so in a process of its own."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from overnight.clock import SystemClock, rfc3339
-from overnight.compose.upgrade.program import Program
+from overnight.compose.upgrade.apart import apart
 from overnight.errors import StartRefused
-from overnight.stores.sql import migrate
+from overnight.stores.sql import admin, migrate
 from overnight.stores.sql.connections import Connections
+from overnight.stores.sql.library import driver
 
 REHEARSAL: Final = "upgrade-rehearsal"
 ROOM: Final = 2
@@ -56,9 +56,6 @@ class SqliteFile:
     """The database of one server, which has it alone: its schema changes between two servers."""
 
     path: Path
-    program: Program
-    """The new one."""
-    environment: Mapping[str, str] = field(repr=False)
     online: bool = False
 
     def revision(self) -> str | None:
@@ -87,20 +84,11 @@ class SqliteFile:
         return f"schema {found} to {migrate.HEAD} and back, on a copy"
 
     def _rehearse_on(self, copy: Path, found: str) -> None:
-        self._program("db", "backup", str(copy))
-        self._program("db", "upgrade", on=copy)
-        self._look_over(copy, migrate.HEAD)
-        self._program("db", "downgrade", found, on=copy)
-        self._look_over(copy, found)
-
-    def _look_over(self, copy: Path, wanted: str) -> None:
-        seen = self.program.report("db", "check", **_named(copy))
-        problems = [
-            *seen["problems"],
-            *([] if seen["revision"] == wanted else [f"its schema is {seen['revision']}"]),
-        ]
-        if problems:
-            raise StartRefused(f"the rehearsal on a copy did not come to schema {wanted}: {problems[0]}")
+        _copy(self.path, copy)
+        apart(lambda: _up(copy))
+        _look_over(copy, migrate.HEAD)
+        apart(lambda: _down(copy, found))
+        _look_over(copy, found)
 
     def _want_room(self) -> None:
         size = sum(
@@ -117,12 +105,12 @@ class SqliteFile:
         """See `Database`."""
         stamp = rfc3339(SystemClock().wall_ms()).replace(":", "").replace(".", "")
         target = self.path.with_name(f"{self.path.name}.before-upgrade.{stamp}.backup")
-        self._program("db", "backup", str(target))
+        _copy(self.path, target)
         return target
 
     def migrate(self) -> None:
         """See `Database`."""
-        self._program("db", "upgrade")
+        apart(lambda: _up(self.path))
 
     def take_back(self, to: str, backup: Path | None) -> str:
         """See `Database`."""
@@ -130,20 +118,44 @@ class SqliteFile:
         if found == to:
             return f"the schema is {to}, as before: nothing was taken back, and nothing is lost"
         try:
-            self._program("db", "downgrade", to)
+            apart(lambda: _down(self.path, to))
         except StartRefused as error:
             if backup is None:
                 raise
-            self._program("db", "restore", str(backup))
-            return f"schema {found} could not be taken back to {to} ({error.detail}): the copy {backup} is in place"
+            kept = apart(lambda: str(admin.restore(self.path, backup, SystemClock())))
+            return (
+                f"schema {found} could not be taken back to {to} ({error.detail}). The copy {backup} is in place; what "
+                f"was written since is in {kept} alone"
+            )
         return f"the schema is {to} again, with everything that was written meanwhile"
 
-    def _program(self, *arguments: str, on: Path | None = None) -> None:
-        self.program.ask(*arguments, **_named(on or self.path))
+
+def _up(path: Path) -> None:
+    _superfluous(admin.upgrade(path, SystemClock()))
 
 
-def _named(path: Path) -> dict[str, str]:
-    return {"OVERNIGHT_DATABASE_URL": f"sqlite:///{path}"}
+def _down(path: Path, to: str) -> None:
+    _superfluous(admin.downgrade(path, SystemClock(), to))
+
+
+def _superfluous(copy: Path | None) -> None:
+    """The copy that every migration makes of itself: there is one already."""
+    if copy is not None:
+        copy.unlink()
+
+
+def _copy(path: Path, target: Path) -> None:
+    try:
+        admin.backup(path, target)
+    except driver().Error as error:
+        raise StartRefused(f"{path} could not be copied: {error}") from error
+
+
+def _look_over(copy: Path, wanted: str) -> None:
+    seen = admin.check(copy)
+    problems = [*seen.problems, *([] if seen.revision == wanted else [f"its schema is {seen.revision}"])]
+    if problems:
+        raise StartRefused(f"the rehearsal on a copy did not come to schema {wanted}: {problems[0]}")
 
 
 def _counts(file: Path) -> bool:

@@ -101,7 +101,7 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
         cwd=old.program.cwd if old else Path.cwd(),
         environment=old.program.environment if old else environment,
     )
-    database = SqliteFile(path=settings.database, program=new, environment=new.environment)
+    database = SqliteFile(path=settings.database)
     found = database.revision()
     if found is None:
         raise NotFound(

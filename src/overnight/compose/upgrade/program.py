@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from overnight.config.paths import private_dir
 from overnight.errors import DataInUse, StartRefused
@@ -35,15 +34,6 @@ class Program:
         words = " ".join(line.strip() for line in done.stderr.strip().splitlines()[-3:])
         kind = DataInUse if done.returncode == _DATA_IN_USE else StartRefused
         raise kind(f"overnight {' '.join(arguments)}: {words or f'status {done.returncode}'}")
-
-    def report(self, *arguments: str, **variables: str) -> dict[str, Any]:
-        """The one JSON object that the command prints, whatever its status. Raises StartRefused."""
-        done = self._run((*arguments, "--json"), variables)
-        try:
-            found: dict[str, Any] = json.loads(done.stdout)
-        except ValueError:
-            raise StartRefused(f"overnight {' '.join(arguments)}: {done.stderr.strip()[-300:]}") from None
-        return found
 
     def version(self) -> str | None:
         """Which version lies there now; None when it cannot be started."""

@@ -17,6 +17,8 @@ from overnight.errors import OvernightError, StartRefused
 
 LOG: Final = "server.log"
 NOBODY: Final = -1
+OLD_WITHIN_S: Final = 60.0
+"""What the old version gets at least to come up again: it has shown that it can."""
 TROUBLE: Final = (OvernightError, OSError, subprocess.SubprocessError)
 """Whatever may go wrong with processes, files and databases."""
 
@@ -137,7 +139,8 @@ class Steps:
                 servers.run_command(options.rollback_command, os.environ)
             else:
                 self._start_directly(old)
-            done(f"version {old.version} serves again: {self._until_ready(old.version, besides=NOBODY)}")
+            url = self._until_ready(old.version, besides=NOBODY, at_least=OLD_WITHIN_S)
+            done(f"version {old.version} serves again: {url}")
 
     def _start_directly(self, old: servers.Server) -> None:
         there = old.program.version()
@@ -148,12 +151,12 @@ class Steps:
             )
         self._started = old.program.start(old.arguments, self._plan.place.data_dir / LOG)
 
-    def _until_ready(self, version: str, *, besides: int) -> str:
+    def _until_ready(self, version: str, *, besides: int, at_least: float = 0.0) -> str:
         return servers.until_ready(
             self._plan.place,
             version=version,
             besides=besides,
-            within_s=self._plan.options.within_s,
+            within_s=max(self._plan.options.within_s, at_least),
             started=self._started,
         )
 

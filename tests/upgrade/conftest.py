@@ -1,0 +1,93 @@
+"""A server that is to be upgraded, and the upgrades of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.e2e.harness import Server, gap_free
+
+from overnight.config import server_file
+from overnight.config.server_file import ServerFile
+from overnight.stores.sql import admin
+
+NEXT = Path(__file__).with_name("next_version.py")
+LINES = 300
+
+
+@dataclass
+class Upgraded:
+    """How `overnight upgrade` ended, and every step that it told."""
+
+    status: int
+    told: list[dict[str, str]]
+    err: str
+
+    @property
+    def done(self) -> list[str]:
+        return [told["step"] for told in self.told if told["state"] == "done"]
+
+    @property
+    def failed(self) -> list[str]:
+        return [told["step"] for told in self.told if told["state"] == "failed"]
+
+    @property
+    def end(self) -> str:
+        return self.told[-1]["state"] if self.told else ""
+
+    def words(self, step: str) -> str:
+        return next(told["message"] for told in reversed(self.told) if told["step"] == step)
+
+
+class Site(Server):
+    """One installation, of which versions come and go while an agent prints its lines."""
+
+    def upgrade(self, fault: str, *arguments: str) -> Upgraded:
+        done = subprocess.run(
+            [sys.executable, str(NEXT), fault, "upgrade", "--json", *arguments],
+            env=self.env(), cwd=self.root, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return Upgraded(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
+
+    @property
+    def serving(self) -> ServerFile | None:
+        return server_file.read(self.data, self.env())
+
+    def command_line(self) -> list[str]:
+        """Of the server that serves now."""
+        assert self.serving is not None
+        return psutil.Process(self.serving.pid).cmdline()
+
+    @property
+    def schema(self) -> str | None:
+        return admin.check(self.data / "overnight.db").revision
+
+    def working(self) -> dict[str, Any]:
+        """A run whose agent has begun to print its lines."""
+        run = self.submit("steady", mode="oneshot", workspace=str(self.workspace()))
+        self.seen(run["id"], "output.recorded")
+        return run
+
+    def unharmed(self, run: dict[str, Any]) -> None:
+        """Its agent has noticed nothing, and nothing that it printed is missing or doubled."""
+        assert self.until(run["id"], "completed")["attempt"] == 1
+        events = self.events(run["id"])
+        assert gap_free(events)
+        assert self.printed(run["id"]) == "".join(f"line {n}\n" for n in range(1, LINES + 1))
+        assert "turn.abandoned" not in [event["type"] for event in events]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    script = [["read_prompt"], {"lines": {"count": LINES, "per_second": 100}}]
+    made = Site(root=tmp_path, scripts={"steady": script})
+    made.start()
+    yield made
+    made.stop()
