@@ -129,7 +129,7 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
     # 3: one executor
     "an agent finds another alive": (3, "found another one alive", life(1, clashed=True)),
     "two agents' lives overlap": (3, "lived at once", life(0, seen=4.2)),
-    "a token is used twice": (3, "has the token of", life(1, token=1)),
+    "a token is used twice": (3, "whose hold was lost", life(1, token=1)),
     "a token falls": (3, "has token 2 after 5", life(0, token=5)),
     "an attempt is made twice": (3, "was started after", life(1, attempt=1)),
     "an agent that no log tells of": (3, "tells nothing of that turn", life(2, turn=2)),

@@ -102,7 +102,7 @@ class Layout:
         if port is not None:
             found["OVERNIGHT_LISTEN"] = f"127.0.0.1:{port}"
         if database is not None:
-            found |= {"OVERNIGHT_DATABASE_URL": database, "OVERNIGHT_SHARED_ROOTS": str(self.shared)}
+            found |= {"OVERNIGHT_DATABASE_URL": database, "OVERNIGHT_WORKER_SHARED_ROOTS": str(self.shared)}
         if redis is not None:
             found["OVERNIGHT_REDIS_URL"] = redis
         return {**found, **self.settings}

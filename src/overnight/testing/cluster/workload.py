@@ -97,9 +97,7 @@ class Workload:
     async def _carry(self, job: Job) -> None:
         try:
             answer = await self.until_certain(lambda: self.client.submit(job.spec, job.key))
-            if answer.outcome != "accepted":
-                self.counts["refused"] += 1
-                return
+            assert answer.outcome == "accepted", f"{job.key} was refused for good: {answer.body}"
             self.counts["accepted"] += 1
             await self._follow(job, str(answer.body["id"]))
             self.counts["ended"] += 1

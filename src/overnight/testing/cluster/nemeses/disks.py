@@ -6,8 +6,8 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 
+from overnight.testing.cluster.members import Member
 from overnight.testing.cluster.nemeses.nemesis import Nemesis
-from overnight.testing.cluster.programs import Program
 from overnight.testing.cluster.stage import Stage
 from overnight.testing.history.checks.storage import FULL
 
@@ -71,7 +71,7 @@ async def die_at_a_sync(stage: Stage) -> None:
     async with stage.fault("killed at sync", member.name, f"number {number}"):
         await member.program.kill()
         member.program.wrapper = injecting("fdatasync,fsync", "signal=SIGKILL", str(number))
-        await _until_dead(member.program, 6)
+        await _until_dead(member, 6)
     await member.start()
 
 
@@ -91,23 +91,23 @@ async def _failing(stage: Stage, syscalls: str, what: str, name: str) -> None:
     async with stage.fault(name, member.name, f"every {number}th"):
         await member.program.kill()
         member.program.wrapper = injecting(syscalls, what, f"{number}+{number}")
-        await _until_dead(member.program, 5)
-        await member.program.kill()
+        await _until_dead(member, 5)
     await member.start()
 
 
-async def _until_dead(program: Program, most_s: float) -> None:
+async def _until_dead(member: Member, most_s: float) -> None:
     """Let it run until it dies by itself, at most so long; afterwards it is no longer traced when it starts."""
+    program = member.program
     try:
         program.start()
         try:
+            await member.ready(60)  # being traced, it takes its time
             await program.ended(most_s)
         except AssertionError:
-            return  # it has lived through it
+            return  # it has lived through it, or died before it was ready
     finally:
         program.wrapper = ()
-        if program.running:
-            await program.kill()
+        await program.kill()
 
 
 async def failing_postgres(stage: Stage) -> None:

@@ -12,6 +12,8 @@ SETTLED = frozenset({"turn.completed", "turn.failed", "turn.abandoned"})
 SAID_BY_AGENTS = frozenset({"output.recorded", "message.completed", "agent.custom", "usage.recorded"})
 """What only the holder of a turn records."""
 
+NEW_HOLD = frozenset({"run.recovered", "run.requeued"})
+
 
 def check(history: History) -> Iterator[Violation]:
     """The agents' own record, then the log: nothing of a turn stands after its settlement."""
@@ -39,13 +41,12 @@ def _lives(run_id: str, lives: tuple[AgentLife, ...]) -> Iterator[Violation]:
 
 
 def _known(log: RunLog, lives: tuple[AgentLife, ...]) -> Iterator[Violation]:
-    """Every agent that lived belongs to a turn that the log tells of; after a turn that was given up by a lost hold
-    the next agent has a higher token (several turns of one hold share it).
-    """
-    given_up = {(e["turn"], e["attempt"]) for e in log.events if e["type"] == "turn.abandoned"}
+    """Every agent that lived belongs to a turn that the log tells of, and a new hold has a higher token."""
+    holds = _holds(log)
     for one, two in pairwise(lives):
-        if (one.turn, one.attempt) in given_up and two.token == one.token:
-            yield _broken(log.run_id, f"agent {two.name} has the token of {one.name}, which was given up")
+        before, after = holds.get((one.turn, one.attempt)), holds.get((two.turn, two.attempt))
+        if two.token == one.token and before is not None and after is not None and after > before:
+            yield _broken(log.run_id, f"agent {two.name} has the token of {one.name}, whose hold was lost")
     told = {
         (event["turn"], event["attempt"])
         for event in log.events
@@ -54,6 +55,17 @@ def _known(log: RunLog, lives: tuple[AgentLife, ...]) -> Iterator[Violation]:
     for life in lives:
         if (life.turn, life.attempt) not in told and log.final is not None:
             yield _broken(log.run_id, f"agent {life.name} lived, and its log tells nothing of that turn")
+
+
+def _holds(log: RunLog) -> dict[tuple[object, object], int]:
+    """Under which hold each turn was begun, counted by the events that tell of a new one."""
+    found: dict[tuple[object, object], int] = {}
+    number = 0
+    for event in log.events:
+        number += event["type"] in NEW_HOLD
+        if event["type"] == "turn.started":
+            found[event["turn"], event["attempt"]] = number
+    return found
 
 
 def _nothing_late(log: RunLog) -> Iterator[Violation]:
