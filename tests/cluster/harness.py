@@ -15,8 +15,8 @@ from tests.e2e.harness import Server
 
 from overnight.testing.signals import wait_until
 
-LEASE_S, GRACE_S = 4.0, 0.2
-"""Short, and long enough that an agent which nobody renews is gone in time: at the latest 0.8 s after a renewal."""
+LEASE_S, GRACE_S = 5.0, 0.2
+"""Short, and long enough that an agent which nobody renews is gone in time: at the latest 1.8 s after a renewal."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Node(Server):
         found = super().env()
         return found | {
             "OVERNIGHT_WORKSPACE_ROOTS": f"{self.shared}:{self.root / 'work'}",
-            "OVERNIGHT_SHARED_ROOTS": str(self.shared),
+            "OVERNIGHT_WORKER_SHARED_ROOTS": str(self.shared),
         }
 
     def start(self, *arguments: str, wait: bool = True) -> Node:
@@ -76,13 +76,47 @@ class Node(Server):
         return str(json.loads((self.data / "host.json").read_text(encoding="utf-8"))["host_id"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """One agent, by its own record."""
+
+    token: int
+    pid: int
+    cwd: Path
+    began: float
+    """Second of the boot clock."""
+    last: float
+    """When it was last seen alive."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there, and no zombie."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii")
+        except OSError:
+            return False
+        return state.rpartition(")")[2].split()[0] not in "ZX"
+
+
 class Cluster:
-    """All nodes of one test. They know the same backends and one shared folder."""
+    """All nodes of one test. They know the backend `busy` (see agent.py), other scripts, and one shared folder."""
 
     def __init__(self, root: Path, url: str, **environment: str) -> None:
         self.root = root
+        self.url = url
         self.shared = root / "shared"
-        self.shared.mkdir()
+        self.control = root / "control"
+        for folder in (self.shared, self.control):
+            folder.mkdir()
+        argv = [
+            sys.executable,
+            "-I",
+            "-S",
+            "-E",
+            str(Path(__file__).with_name("agent.py")),
+            str(self.control),
+        ]
+        self.config = f'[backends.busy]\nkind = "command"\ncommand = {json.dumps(argv)}\n'
         self.nodes: list[Node] = []
         self._environment = {
             "OVERNIGHT_DATABASE_URL": url,
@@ -108,7 +142,8 @@ class Cluster:
         folder.mkdir()
         environment = {**self._environment, **more.pop("environment", {})}
         node = Node(
-            root=folder, command=command, scripts=self.scripts, shared=self.shared, environment=environment, **more
+            root=folder, command=command, scripts=self.scripts, shared=self.shared, environment=environment,
+            config=self.config, **more,
         )  # fmt: skip
         self.nodes.append(node)
         return node
@@ -118,6 +153,40 @@ class Cluster:
         path = self.shared / name
         path.mkdir(exist_ok=True)
         return path
+
+    def lives(self, run: str) -> list[Life]:
+        """The agents of a run so far, in the order of their tokens."""
+        found = []
+        for path in self.control.glob(f"{run}.*"):
+            if path.suffix[1:].isdigit():
+                told = json.loads(path.read_text(encoding="utf-8"))
+                last = path.with_name(path.name + ".last")
+                seen = float(last.read_text(encoding="utf-8")) if last.exists() else told["began"]
+                found.append(
+                    Life(
+                        token=int(path.suffix[1:]),
+                        pid=told["pid"],
+                        cwd=Path(told["cwd"]),
+                        began=told["began"],
+                        last=seen,
+                    )
+                )
+        return sorted(found, key=lambda life: life.token)
+
+    def living(self, run: str, count: int = 1, within: float = 30) -> list[Life]:
+        """The agents of a run, once there were `count`."""
+        return wait_until(
+            lambda: found if len(found := self.lives(run)) >= count else [],
+            within=within, every=0.01, what=f"{count} agents of {run}",
+        )  # fmt: skip
+
+    def enough(self, run: str) -> None:
+        """Let the agents of a run come to their end."""
+        (self.control / f"{run}.enough").touch()
+
+    def lines(self, run: str, life: Life) -> int:
+        """How many lines an agent has printed that came to its end."""
+        return int((self.control / f"{run}.{life.token}.lines").read_text(encoding="utf-8"))
 
     def stop(self) -> None:
         """End everything, at once."""
