@@ -18,7 +18,7 @@ from overnight.stores.sql.sqlite_link import SqliteLink
 class Condition:
     """What a check of the database found."""
 
-    path: Path
+    path: Path | str
     revision: str | None
     expected: str
     problems: tuple[str, ...]

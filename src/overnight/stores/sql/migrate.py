@@ -35,9 +35,9 @@ def table_names(link: Link) -> list[str]:
 def revision(link: Link) -> str | None:
     """The revision of the database; None for an empty one. Raises UnsafeDatabase when the tables are not ours."""
     tables = table_names(link)
-    if not tables:
-        return None
     rows = link.rows("SELECT version_num FROM alembic_version") if "alembic_version" in tables else []
+    if not rows and not set(tables) - {"alembic_version"}:
+        return None
     if not rows:
         raise UnsafeDatabase("it is a database of another program")
     return str(rows[0][0])
@@ -86,7 +86,7 @@ def create(link: Link) -> None:
             ):  # the same rows as on SQLite; said here, as saying it there would load that dialect
                 index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
             link.script(ddl(CreateIndex(index), name))
-    link.script("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+    link.script("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
     link.script(f"INSERT INTO alembic_version VALUES ('{HEAD}')")  # noqa: S608 -- our own words
     link.script("INSERT INTO counters (name, value) VALUES ('change', 0)")
     link.script(f"INSERT INTO installation (key, value) VALUES ('{USABLE_FROM}', '{OLDEST_PROGRAM}')")  # noqa: S608

@@ -12,10 +12,13 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from overnight.clock import Clock, rfc3339
-from overnight.errors import UnsafeDatabase
+from overnight.errors import NotFound, UnsafeDatabase
+from overnight.stores.sql import postgres_schema
 from overnight.stores.sql.backups import copy
 from overnight.stores.sql.connections import Connections
-from overnight.stores.sql.migrate import USABLE_FROM
+from overnight.stores.sql.migrate import USABLE_FROM, revision, table_names
+from overnight.stores.sql.postgres_connections import PostgresConnections
+from overnight.stores.sql.postgres_link import PostgresLink
 
 HERE: Final = Path(__file__).parent
 
@@ -45,6 +48,28 @@ def move(
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         run(config, connection, scripts, found=found, to=to)
     return backup
+
+
+def move_postgres(
+    connections: PostgresConnections, *, to: str = "head", further: tuple[Path, ...] = ()
+) -> tuple[str, str]:
+    """Bring the database to revision `to`, either way; from where and to where comes back.
+
+    Servers that work on it wait until it is done. Raises NotFound for an empty database, and UnsafeDatabase, before
+    anything is changed, for a revision that this program does not know.
+    """
+    config = alembic_config(further)
+    scripts = ScriptDirectory.from_config(config)
+    with connections.core() as connection:
+        link = PostgresLink(connection)
+        link.script(postgres_schema.BEGIN)
+        found = revision(link) or ("base" if table_names(link) else None)
+        if found is None:
+            raise NotFound(f"{connections.address} is empty", mend="a server makes the schema when it starts")
+        expect(scripts, found, str(connections.address))
+        expect(scripts, to, str(connections.address))
+        run(config, connection, scripts, found=found, to=to)
+        return found, revision(link) or "base"
 
 
 def alembic_config(further: tuple[Path, ...]) -> Config:
@@ -98,6 +123,8 @@ def _say_who_may_use_it(connection: Connection, scripts: ScriptDirectory, revisi
 
 
 def _is_behind(scripts: ScriptDirectory, target: str, found: str) -> bool:
-    return any(script.revision == target for script in scripts.iterate_revisions(found, "base")) and (
-        target != found
+    return (
+        target == "base"
+        or (any(script.revision == target for script in scripts.iterate_revisions(found, "base"))
+        and (target != found))
     )
