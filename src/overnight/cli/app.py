@@ -56,6 +56,7 @@ COMMANDS: Final[dict[str, Entry]] = {
         "acp", "acp", "Be the agent of an editor: the Agent Client Protocol over standard input and output."
     ),
     "backends": Entry("backends", "app", "The agent programs that are on offer, and whether they are ready."),
+    "workers": Entry("workers", "app", "See the workers, drain them, and release them from quarantine."),
     "doctor": Entry(
         "doctor", "doctor", "Look for what is wrong with this installation, and say how to mend it."
     ),

@@ -135,6 +135,11 @@ class Client(SessionCalls):
         """Who is attached."""
         return cast("list[dict[str, Any]]", (await self._json("GET", "/workers"))["items"])
 
+    async def ask_worker(self, worker_id: str, action: str, *, reason: str | None = None) -> dict[str, Any]:
+        """`drain`, `resume` or `release` a worker; as it is then. Raises Conflict where its state does not allow it."""
+        path = f"/workers/{part(worker_id)}/{part(action)}"
+        return await self._json("POST", path, json={"reason": reason})
+
     async def connections(self, session_id: str | None = None) -> list[dict[str, Any]]:
         """Streams and sockets that are open, or those that follow one session."""
         found = await self._json("GET", "/connections", query={"session_id": session_id})

@@ -24,6 +24,8 @@ from overnight.engine.folders import Folders
 from overnight.engine.local_source import LocalRunSource, offer_of
 from overnight.engine.maintenance.disk import DiskWatch
 from overnight.engine.maintenance.expirer import Expirer
+from overnight.engine.maintenance.explainer import EVERY_S as EXPLAIN_EVERY_S
+from overnight.engine.maintenance.explainer import Explainer
 from overnight.engine.maintenance.heartbeat import Heartbeat
 from overnight.engine.maintenance.pruner import Pruner
 from overnight.engine.maintenance.rescuer import Rescuer
@@ -161,6 +163,8 @@ def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty
     yield Duty(name="session expirer", every_s=SESSIONS_EVERY_S, once=sessions.once)
     yield Duty(name="pruner", every_s=600.0, once=Pruner(uow, clock, settings.storage).once)
     yield Duty(name="stale connections", every_s=60.0, once=StaleConnections(uow, clock).once)
+    explainer = Explainer(uow, clock, stale_s=STALE_BEATS * beat_s, limits=settings.queue.limits)
+    yield Duty(name="explainer", every_s=EXPLAIN_EVERY_S, once=explainer.once)
     yield Duty(name="disk", every_s=10.0, once=DiskWatch(ground.free_bytes, settings.storage).once)
     if settings.postgres:
         silent = SilentWorkers(shop, stale_s=STALE_BEATS * beat_s)

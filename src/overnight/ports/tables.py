@@ -14,6 +14,7 @@ from overnight.domain.backend import BackendCheck
 from overnight.domain.connection import Connection
 from overnight.domain.event import Draft, Recorded
 from overnight.domain.lease import DEFAULT_LEASE_S, Lease
+from overnight.domain.queue_limits import QueueLimits
 from overnight.domain.request import Principal, Request, RequestKind
 from overnight.domain.run import Position, Run, Turn
 from overnight.domain.states import State
@@ -175,6 +176,14 @@ class LeaseTable(Protocol):
 
     def explain(self, lane_pk: int, waiting: WaitingFor | None, most: int) -> int:
         """Have the first `most` claimable runs of a lane say why nobody claims them; how many said something else."""
+        ...
+
+    def unexplained(self, lane_pk: int, waiting: WaitingFor | None, most: int) -> tuple[int, ...]:
+        """Those of them that say something else now."""
+        ...
+
+    def full(self, limits: QueueLimits) -> Mapping[str, str]:
+        """The backends that have reached a limit or a rate, each with the reason in words for people."""
         ...
 
 

@@ -34,6 +34,7 @@ from overnight.server.routes import (
     sessions,
     shares,
     stream,
+    workers,
 )
 from overnight.server.routing import Operation, register, responses
 from overnight.server.services import Services
@@ -50,6 +51,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *approvals.OPERATIONS,
     *backends.OPERATIONS,
     *operation.OPERATIONS,
+    *workers.OPERATIONS,
     *connections.OPERATIONS,
     *admin.OPERATIONS,
     *root.OPERATIONS,

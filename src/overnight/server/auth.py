@@ -25,7 +25,7 @@ USED_EVERY_MS: Final = 60_000
 _MAX_SECRET: Final = 512
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_ADMIN: Final = re.compile(r"/api/v1/(?:tokens|admin|config|doctor)(?![a-z]).*", re.DOTALL)
+_ADMIN: Final = re.compile(r"/api/v1/(?:(?:tokens|admin|config|doctor)(?![a-z])|workers/).*", re.DOTALL)
 """Whatever begins so is refused, known path or not."""
 _AGENT: Final = re.compile(r"/api/v1/(?:runs|stream|backends)(?:/.*)?")
 _WORKER: Final = re.compile(r"/api/v1/(?:backends|workers|stats)(?:/.*)?")

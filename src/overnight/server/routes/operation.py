@@ -1,4 +1,4 @@
-"""How the work stands: workers, the queue, metrics."""
+"""How the work stands: the queue, metrics."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from starlette.responses import Response
 
 from overnight.domain.run import Run
 from overnight.domain.states import State
-from overnight.domain.worker import Worker
+from overnight.domain.worker import Worker, why_unserved
 from overnight.engine.directory import Backends
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Transaction
-from overnight.server.context import Here, listed, reply
+from overnight.server.context import Here, reply
 from overnight.server.metrics import MEDIA_TYPE, Reading
 from overnight.server.routing import API, Operation
 from overnight.wire.v1 import schema
-from overnight.wire.v1.tokens import worker_resource
+from overnight.wire.v1.workers import is_fresh, lane_resource
 
 _QUEUE_LOOK: Final = 200
 """Queued runs that are looked at to say what nobody offers."""
-
-
-async def list_workers(here: Here) -> Response:
-    """Who carries out runs; `fresh` is computed now."""
-    workers = await here.services.uow.read(lambda tx: tx.workers.all())
-    return listed([_worker(here, worker) for worker in workers])
 
 
 async def get_stats(here: Here) -> Response:
@@ -47,6 +41,7 @@ async def get_stats(here: Here) -> Response:
                 "depth": counts.get(State.QUEUED, 0),
                 "oldest_s": max((now - run.created_at for run in queued), default=0) / 1000,
                 "nobody_offers": sorted({run.backend for run in queued} - offered),
+                "unserved": await _unserved(here, live) if here.caller.admin else [],
             },
             "runs": {state.value: count for state, count in counts.items()},
             "workers": {
@@ -91,6 +86,14 @@ async def get_metrics(here: Here) -> Response:
     return Response(page, headers={"content-type": MEDIA_TYPE})
 
 
+async def _unserved(here: Here, live: list[Worker]) -> list[dict[str, object]]:
+    """What runs ask for and no live worker offers, across all owners."""
+    now = here.services.clock.wall_ms()
+    lanes = await here.services.uow.read(lambda tx: tx.leases.lanes())
+    found = ((lane, why_unserved(lane, tuple(live))) for lane in lanes)
+    return [lane_resource(lane, why, now_ms=now) for lane, why in found if why is not None]
+
+
 def _standing(
     tx: Transaction, owner: str | None
 ) -> tuple[dict[State, int], tuple[Run, ...], tuple[Worker, ...], int]:
@@ -98,13 +101,9 @@ def _standing(
     return tx.runs.counts(RunFilter(owner=owner)), queued.runs, tx.workers.all(), tx.installation.size_bytes()
 
 
-def _worker(here: Here, worker: Worker) -> dict[str, object]:
-    stale = round(here.services.settings.worker_stale_s * 1000)
-    return worker_resource(worker, now_ms=here.services.clock.wall_ms(), stale_after_ms=stale)
-
-
 def _is_live(here: Here, worker: Worker) -> bool:
-    return bool(_worker(here, worker)["fresh"])
+    stale = round(here.services.settings.worker_stale_s * 1000)
+    return is_fresh(worker, here.services.clock.wall_ms(), stale)
 
 
 def _checks(backends: Backends) -> dict[tuple[str, ...], float]:
@@ -119,7 +118,6 @@ def _peak_bytes() -> int:
 
 _look = partial(Operation, tag="operation", method="GET")
 OPERATIONS: Final = (
-    _look(path=f"{API}/workers", endpoint=list_workers, summary="List workers", model=schema.WorkerList),
     _look(path=f"{API}/stats", endpoint=get_stats, summary="How the work stands", model=schema.StatsReport),
     _look(path="/metrics", endpoint=get_metrics, summary="Figures for Prometheus", media="text/plain"),
 )  # fmt: skip

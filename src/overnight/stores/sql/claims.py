@@ -120,7 +120,7 @@ class _Claim:
             offered = lanes.served(self._context, self._offer)
             if not offered:
                 break
-            room = room or Room(self._context, self._offer)
+            room = room or Room(self._context, self._offer.limits)
             found = self._find(offered, room, wanted)
             if found and looks >= _LOOKS:
                 self._context.wake(QUEUE)

@@ -9,6 +9,7 @@ from sqlalchemy import Text, and_, bindparam, literal_column, select, text, tupl
 
 from overnight.clock import Clock
 from overnight.domain.lease import DEFAULT_LEASE_S, Lease
+from overnight.domain.queue_limits import QueueLimits
 from overnight.domain.run import Run
 from overnight.domain.states import HELD
 from overnight.domain.values import WaitingFor
@@ -22,6 +23,7 @@ from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import database_now, told
 from overnight.stores.sql.holds import end_hold, is_held, take_hold
 from overnight.stores.sql.lanes import with_work
+from overnight.stores.sql.room import Room
 from overnight.stores.sql.rows import dump, dump_waiting, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.runs import SqlRunTable
@@ -134,10 +136,18 @@ class SqlLeaseTable:
 
     def explain(self, lane_pk: int, waiting: WaitingFor | None, most: int) -> int:
         """See the port."""
-        told_so = dump_waiting(waiting)
-        stale = [
-            pk for pk, found in self._link.all(_WAITERS, key_lane=lane_pk, most=most) if found != told_so
-        ]
+        stale = self.unexplained(lane_pk, waiting, most)
         for pk in stale:
-            self._link.run(_EXPLAIN, key_pk=pk, waiting=told_so, order=next_change(self._context))
+            order = next_change(self._context)
+            self._link.run(_EXPLAIN, key_pk=pk, waiting=dump_waiting(waiting), order=order)
         return len(stale)
+
+    def unexplained(self, lane_pk: int, waiting: WaitingFor | None, most: int) -> tuple[int, ...]:
+        """See the port."""
+        wanted = dump_waiting(waiting)
+        found = self._link.all(_WAITERS, key_lane=lane_pk, most=most)
+        return tuple(pk for pk, said in found if said != wanted)
+
+    def full(self, limits: QueueLimits) -> Mapping[str, str]:
+        """See the port."""
+        return Room(self._context, limits, looking=True).full_backends()

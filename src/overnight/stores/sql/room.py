@@ -10,9 +10,8 @@ from typing import Final
 
 from sqlalchemy import bindparam, func, insert, select, update
 
-from overnight.domain.queue_limits import label_key
+from overnight.domain.queue_limits import QueueLimits, label_key
 from overnight.domain.run import Run
-from overnight.domain.worker import Offer
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import ask
 from overnight.stores.sql.rows import dump
@@ -42,9 +41,11 @@ _ADD_RATE: Final = Statement(insert(rates).values(name=bindparam("rate"), full_a
 class Room:
     """What one claim may still take. Nothing is asked of the database where there are no limits."""
 
-    def __init__(self, context: Context, offer: Offer) -> None:
+    def __init__(self, context: Context, limits: QueueLimits, *, looking: bool = False) -> None:
+        """`looking`: nothing is to be written."""
         self._context = context
-        self._limits = limits = offer.limits
+        self._limits = limits
+        self._looking = looking
         self._backends = dict(limits.backends) if limits.backends else {}
         self._labels = {label_key(*label): most for label, most in limits.labels.items()}
         self._stored: dict[str, int] = {}
@@ -71,7 +72,9 @@ class Room:
         self._stored = {name: at for name, at in self._context.link.all(_RATES, key_names=names)}  # noqa: C416
         for name, full_at in self._stored.items():
             bounded = self._limits.rates[name].bounded(full_at, self._now_us)
-            if bounded < full_at:  # the clock went back: wait for a bucket, not for the clock
+            if (
+                bounded < full_at and not self._looking
+            ):  # the clock went back: wait for a bucket, not for the clock
                 self._context.link.run(_SET_RATE, key_name=name, at=bounded)
                 self._stored[name] = bounded
 
@@ -82,6 +85,16 @@ class Room:
         if rate is not None:
             room = min(room, rate.room(self._stored.get(name, 0), self._now_us) - self._starts.get(name, 0))
         return max(room, 0)
+
+    def full_backends(self) -> dict[str, str]:
+        """The backends without room, with the reason."""
+        named = {**self._limits.rates, **self._limits.backends}
+        return {name: self._why_full(name) for name in named if self.for_backend(name) == 0}
+
+    def _why_full(self, name: str) -> str:
+        if self._backends.get(name, 1) <= 0:
+            return f"limit: backend {name} ({self._limits.backends[name]} at once)"
+        return f"rate: backend {name} ({self._limits.rates[name]})"
 
     def for_label(self, name: str) -> int:
         """How many more runs with that label (`name=value`)."""

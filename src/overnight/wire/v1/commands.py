@@ -44,6 +44,12 @@ Action = Annotated[
 LabelFilter = Annotated[str, StringConstraints(pattern=_LABEL_SHAPE)]
 
 
+class WorkerBody(Document):
+    """`POST /workers/{id}/drain`, `resume` and `release`."""
+
+    reason: Words | None = None
+
+
 class ControlBody(Document):
     """`POST /runs/{id}/control`."""
 

@@ -274,9 +274,14 @@ class WorkerModel(Resource):
     pid: int
     version: str
     slots: int
+    busy: int
     backends: list[str]
     labels: dict[str, str]
-    state: Literal["active", "draining", "gone"]
+    shared_roots: list[str]
+    state: Literal["active", "draining", "quarantined", "gone"]
+    reason: str | None
+    changed_by: str | None
+    changed_at: Time | None
     fresh: bool
     started_at: Time
     seen_at: Time
