@@ -12,6 +12,7 @@ from typing import Final, Never
 import structlog
 
 from overnight.domain.action import CHANGING, Resolved
+from overnight.domain.approval import Approval
 from overnight.domain.event import Draft
 from overnight.domain.request import Request
 from overnight.domain.rule import Judgement, Rule, judge
@@ -26,8 +27,8 @@ from overnight.engine.tool_question import tool_question
 from overnight.engine.turn_clock import TurnClock
 from overnight.engine.waiting import within
 from overnight.engine.workshop import Workshop
-from overnight.errors import KeeperGone
-from overnight.ids import ApprovalId
+from overnight.errors import KeeperGone, NotFound
+from overnight.ids import ApprovalId, RunId
 from overnight.ports.backend import BackendTurn, Verdict
 from overnight.ports.notifier import QUEUE, Notice
 from overnight.ports.unit_of_work import Transaction
@@ -245,7 +246,7 @@ class Desk:
         return Resolved(action=action, places=places)
 
     async def _has_changed(self, approval_id: ApprovalId) -> bool:
-        approval = await self._shop.uow.read(lambda tx: tx.approvals.get(approval_id, None))
+        approval = await self._shop.uow.read(partial(_shown, self._hold.run_id, approval_id))
         action = approval.action
         if action is None:
             return False
@@ -294,6 +295,14 @@ class Desk:
             await self._agent.extend(deadline)
         except KeeperGone as error:
             log.warning("keeper.gone", run=self._hold.run_id, error=str(error))
+
+
+def _shown(run_id: RunId, approval_id: ApprovalId, tx: Transaction) -> Approval:
+    run = tx.runs.get(run_id, None)
+    approval = tx.approvals.get(approval_id, None)
+    if approval.run_pk != run.pk:
+        raise NotFound(f"no approval {approval_id}")
+    return approval
 
 
 def _used_up(approval_id: ApprovalId, tx: Transaction, run: Run, now_ms: int) -> bool:

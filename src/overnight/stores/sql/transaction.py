@@ -11,6 +11,7 @@ from overnight.stores.sql.events import SqlEventLog
 from overnight.stores.sql.installation import SqlInstallation
 from overnight.stores.sql.leases import SqlLeaseTable
 from overnight.stores.sql.queue import SqlKeyTable, SqlQueueTable
+from overnight.stores.sql.remote import SqlRemoteTable
 from overnight.stores.sql.requests import SqlRequestTable
 from overnight.stores.sql.runs import SqlRunTable
 from overnight.stores.sql.sessions import SqlSessionTable
@@ -26,7 +27,7 @@ class SqlTransaction:
 
     __slots__ = (
         "_context", "approvals", "connections", "events", "installation", "keys", "leases", "queue",
-        "requests", "runs", "sessions", "shares", "tokens", "turns", "workers",
+        "remote", "requests", "runs", "sessions", "shares", "tokens", "turns", "workers",
     )  # fmt: skip
 
     def __init__(self, link: Link, clock: Clock, lease_clock: Clock) -> None:
@@ -44,6 +45,7 @@ class SqlTransaction:
         self.connections = SqlConnectionTable(self._context)
         self.tokens = SqlTokenTable(self._context)
         self.workers = SqlWorkerTable(self._context)
+        self.remote = SqlRemoteTable(self._context, self.workers)
         self.installation = SqlInstallation(self._context)
 
     def notify(self, topic: str) -> None:

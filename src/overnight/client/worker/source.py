@@ -1,0 +1,90 @@
+"""Runs from a server elsewhere: the run source of a worker without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from overnight.client.worker.unit_of_work import RemoteUnitOfWork
+from overnight.clock import Clock
+from overnight.domain.lease import Lease
+from overnight.domain.run import Run
+from overnight.domain.values import Failure
+from overnight.domain.worker import Worker
+from overnight.errors import LeaseLost, NotFound
+from overnight.ids import RunId, new_worker_id
+from overnight.ports.notifier import Notice, Notifier, requests_topic
+from overnight.ports.remote import Granted, LeaseDesk
+
+
+class RemoteRunSource:
+    """See `ports.run_source.RunSource`. What it leases is held by `uow`."""
+
+    def __init__(
+        self, desk: LeaseDesk, uow: RemoteUnitOfWork, clock: Clock, notifier: Notifier, worker: Worker,
+        lease_s: float,
+    ) -> None:  # fmt: skip
+        self._desk = desk
+        self._uow = uow
+        self._clock = clock
+        self._notifier = notifier
+        self._worker = worker
+        self._lease_s = lease_s
+        self._request: str | None = None
+        """Set while the answer to an offer is still awaited: then the same offer is made again."""
+
+    async def claim(self, free: int) -> tuple[Run, ...]:
+        """See the port."""
+        self._request = self._request or new_worker_id(self._clock.wall_ms()).replace("wrk_", "req_")
+        sent_at, checks = self._clock.boot(), self._uow.checks()
+        grant = await self._desk.grant(self._worker, free, self._request, checks)
+        self._request = None
+        self._uow.told_checks(checks)
+        for granted in grant.runs:
+            self._uow.hold(granted, sent_at + self._lease_s)
+        return tuple(granted.facts.run for granted in grant.runs)
+
+    async def take(self, run: Run) -> Run:
+        """See the port."""
+        sent_at = self._clock.boot()
+        granted: Granted = await self._desk.take(self._worker, run)
+        self._uow.hold(granted, sent_at + self._lease_s)
+        return granted.facts.run
+
+    async def look(self, run_id: RunId) -> Run:
+        """See the port. A run that this host does not hold any more is as good as gone."""
+        try:
+            return await self._desk.look(self._worker, run_id)
+        except LeaseLost as error:
+            raise NotFound(str(error)) from None
+
+    async def renew(self, tokens: Mapping[int, int]) -> frozenset[int]:
+        """See the port."""
+        sent_at = self._clock.boot()
+        known = {pk: found for pk in tokens if (found := self._uow.run_of(pk)) is not None}
+        renewal = await self._desk.renew(self._worker, dict(known.values()))
+        lost = {pk for pk in tokens if pk not in known or known[pk][0] in renewal.lost}
+        for pk in tokens.keys() - lost:
+            self._uow.renewed(pk, sent_at + self._lease_s)
+        for pk in lost:
+            self._uow.lost(pk, "another holder has taken it")
+        asked = [pk for pk, (run_id, _) in known.items() if renewal.requests.get(run_id)]
+        self._notifier.publish([Notice(topic=requests_topic(pk)) for pk in asked])
+        return frozenset(lost)
+
+    async def fail(self, run: Run, failure: Failure) -> None:
+        """See the port."""
+        await self._desk.give_up(self._worker, run, failure.code, failure.message)
+        self._uow.lost(run.pk, "it was given up")
+
+    async def hand_over(self, leases: Sequence[Lease]) -> None:
+        """See the port."""
+        known = [self._uow.run_of(lease.run_pk) for lease in leases]
+        await self._desk.hand_over(self._worker, dict(one for one in known if one is not None))
+
+    async def succeed(self) -> tuple[Run, ...]:
+        """See the port."""
+        return await self._desk.succeed(self._worker)
+
+    async def leave(self) -> None:
+        """See the port."""
+        await self._desk.leave(self._worker)

@@ -1,0 +1,1 @@
+"""The server's side of workers elsewhere: leases over REST, and what they record."""

@@ -1,0 +1,150 @@
+"""What a worker elsewhere is told about a run that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final
+
+from overnight.domain.event import canonical
+from overnight.domain.run import Run, Turn
+from overnight.domain.session import QueuedMessage
+from overnight.errors import NotFound
+from overnight.ids import ApprovalId, MessageId
+from overnight.ports.remote import Answers, Ask, AskKind, Facts
+from overnight.ports.unit_of_work import Transaction
+
+MOST_EVENTS: Final = 1000
+MOST_MESSAGES: Final = 200
+
+
+def facts_of(tx: Transaction, run: Run, now_ms: int) -> Facts:
+    """The facts of `run`, all of one moment."""
+    session = tx.sessions.get(run.session_id, None)
+    facts = Facts(
+        run=run,
+        session=replace(session, variables={}, config={}, plan=None),
+        turn=tx.turns.last(run.pk),
+        requests=tx.requests.pending(run.pk),
+        approvals=tx.approvals.pending(run.pk),
+        queued=tx.queue.queued(run.session_pk, 1) if run.spec.mode == "chat" else (),
+        messages=tx.sessions.message_count(run.session_pk),
+        now=now_ms,
+    )
+    return replace(facts, base=_base(facts))
+
+
+def _base(facts: Facts) -> str:
+    """A digest of all that a unit could have decided by.
+
+    A run's own facts never come back to an earlier value, for every change raises `change` or the last number of its
+    log: so an old digest never fits again.
+    """
+    run, session = facts.run, facts.session
+    document = [
+        run.change, run.last_seq, run.token, run.state.value,
+        [session.state, session.phase, session.step, session.version],
+        _turn(facts.turn),
+        [request.pk for request in facts.requests],
+        [[approval.id, approval.digest, len(approval.options)] for approval in facts.approvals],
+        _message(facts.queued),
+        facts.messages,
+    ]  # fmt: skip
+    return sha256(canonical(document)).hexdigest()[:32]
+
+
+def _turn(turn: Turn | None) -> object:
+    if turn is None:
+        return None
+    return [
+        turn.number,
+        turn.attempt,
+        turn.state.value,
+        turn.position.stdout,
+        turn.position.stderr,
+        turn.items,
+    ]
+
+
+def _message(queued: Sequence[QueuedMessage]) -> object:
+    return [message.id for message in queued]
+
+
+def answers_of(tx: Transaction, run: Run, asks: Sequence[Ask]) -> Answers:
+    """What was asked besides. Raises nothing for what is not there: the answer is None then."""
+    found: Answers = {}
+    for ask in asks:
+        try:
+            found[ask] = _ANSWERS[ask.what](tx, run, ask)
+        except NotFound:
+            found[ask] = None
+    return found
+
+
+def _events(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.events.select(
+        run.pk, after=ask.after, before=ask.before, descending=ask.descending, types=ask.types, turn=ask.number,
+        limit=min(ask.limit, MOST_EVENTS),
+    )  # fmt: skip
+
+
+def _messages(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.sessions.messages(run.session_pk, min(ask.limit, MOST_MESSAGES), ask.before)
+
+
+def _inputs(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.turns.inputs(run.pk, ask.number or 0, ask.attempt or 0, ask.after or 0)
+
+
+def _one_turn(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.turns.get(run.pk, ask.number or 0)
+
+
+def _approval(tx: Transaction, run: Run, ask: Ask) -> object:
+    approval = tx.approvals.get(ApprovalId(ask.id), None)
+    return approval if approval.run_pk == run.pk else None
+
+
+def _approval_of(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.approvals.of_request(run.pk, ask.number or 0, ask.attempt or 0, ask.id)
+
+
+def _allowance(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.approvals.unused_allowance(run.pk, ask.id, turn=ask.number or 0, attempt=ask.attempt or 0)
+
+
+def _rules(tx: Transaction, run: Run, _ask: Ask) -> object:
+    return tx.approvals.rules(run.session_pk)
+
+
+def _queued_message(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.queue.get(run.session_pk, MessageId(ask.id))
+
+
+def _session(tx: Transaction, run: Run, _ask: Ask) -> object:
+    return tx.sessions.get(run.session_id, None)
+
+
+def _state(tx: Transaction, run: Run, ask: Ask) -> object:
+    return tx.sessions.backend_state(run.session_pk, ask.id)
+
+
+def _environment(tx: Transaction, run: Run, _ask: Ask) -> object:
+    return tx.runs.secret_environment(run.pk)
+
+
+_ANSWERS: Final[Mapping[AskKind, Callable[[Transaction, Run, Ask], object]]] = {
+    "events": _events,
+    "messages": _messages,
+    "inputs": _inputs,
+    "turn": _one_turn,
+    "approval": _approval,
+    "approval_of": _approval_of,
+    "allowance": _allowance,
+    "rules": _rules,
+    "message": _queued_message,
+    "session": _session,
+    "state": _state,
+    "environment": _environment,
+}

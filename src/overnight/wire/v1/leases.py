@@ -1,0 +1,391 @@
+"""Leases over REST: what workers without a database send and are sent.
+
+Members that are not known are passed over here, unlike everywhere else: server and worker may be a version apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Final, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+from overnight.domain.approval import Approval
+from overnight.domain.backend import BackendCheck
+from overnight.domain.event import Recorded, canonical
+from overnight.domain.rule import Rule
+from overnight.domain.run import Run, Turn
+from overnight.domain.session import QueuedMessage, Session, SessionMessage
+from overnight.domain.spec import RunSpec
+from overnight.ports.remote import (
+    AddInput,
+    Answers,
+    Ask,
+    AskKind,
+    Batch,
+    Facts,
+    Grant,
+    Granted,
+    News,
+    Op,
+    Renewal,
+    SaveRun,
+)
+
+PROTOCOL: Final = 1
+"""What is spoken here; a caller says it with every request, and another number is refused."""
+MOST_RUNS: Final = 1000
+T = TypeVar("T")
+Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+_Number = Annotated[int, Field(ge=0, le=1 << 53)]
+_Tokens = Annotated[dict[Id, _Number], Field(max_length=MOST_RUNS)]
+
+
+class Loose(BaseModel):
+    """A frozen JSON document that passes over what it does not know."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Call(Loose):
+    """What every call of a worker says."""
+
+    protocol: Annotated[int, Field(ge=1, description="Always 1")] = PROTOCOL
+    worker: Id
+
+
+class WorkerBody(Loose):
+    """A worker: where it runs and what it offers. The first description of an id counts."""
+
+    id: Id
+    host: Id
+    name: _Word = "worker"
+    pid: _Number = 0
+    version: _Word = "0"
+    slots: Annotated[int, Field(ge=0, le=100_000)] = 1
+    backends: Annotated[list[_Word], Field(max_length=200)]
+    labels: Annotated[dict[_Word, _Word], Field(max_length=50)] = Field(default_factory=dict)
+    roots: Annotated[list[_Word], Field(max_length=100)] = Field(default_factory=list)
+
+
+class OfferBody(Loose):
+    """An offer of free slots. The same `request_id` again gives the same runs."""
+
+    protocol: Annotated[int, Field(ge=1)] = PROTOCOL
+    request_id: Id
+    worker: WorkerBody
+    free: Annotated[int, Field(ge=0, le=1000)] = 1
+    wait_s: Annotated[float, Field(ge=0, le=30)] = 0
+    checks: Annotated[list[dict[str, Any]], Field(max_length=200)] = Field(default_factory=list)
+
+
+class SeatBody(Loose):
+    """A worker that begins, or ends, on its host."""
+
+    protocol: Annotated[int, Field(ge=1)] = PROTOCOL
+    worker: WorkerBody
+
+
+class TokensBody(Call):
+    """Leases: {run id: token}."""
+
+    tokens: _Tokens
+
+
+class WatchBody(TokensBody):
+    """What to wait for: newer requests than `seen` ({run id: number}), and (`work`) something to claim."""
+
+    seen: _Tokens = Field(default_factory=dict)
+    wait_s: Annotated[float, Field(ge=0, le=30)] = 30
+    work: bool = False
+
+
+class TokenBody(Call):
+    """One lease."""
+
+    token: _Number
+
+
+class FactsBody(TokenBody):
+    """What is asked for besides the facts that are always told."""
+
+    asks: Annotated[list[dict[str, Any]], Field(max_length=50)] = Field(default_factory=list)
+
+
+class GiveUpBody(TokenBody):
+    """Why a run cannot be carried out there."""
+
+    code: Annotated[str, StringConstraints(min_length=1, max_length=60)] = "internal"
+    message: Annotated[str, StringConstraints(max_length=2000)] = ""
+
+
+class PlainEvent(Loose):
+    """An event as a worker of any kind reports it."""
+
+    type: Annotated[str, StringConstraints(min_length=3, max_length=80)]
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Cursor(Loose):
+    """How much of the agent's output has been reported, bytes."""
+
+    stdout: _Number = 0
+    stderr: _Number = 0
+
+
+class BatchBody(TokenBody):
+    """A batch: `batch` counts 1, 2, 3 … for each token, and the same batch again changes nothing."""
+
+    batch: Annotated[int, Field(ge=1, le=1 << 53)]
+    base: Annotated[str, StringConstraints(max_length=64)] = ""
+    ops: Annotated[list[dict[str, Any]], Field(max_length=2000)] = Field(default_factory=list)
+    wake: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that it says."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json"))).hexdigest()
+
+
+class EventsBody(BatchBody):
+    """Progress: either `events` (and how far the output was read), or `ops` of a worker that has the engine."""
+
+    after_seq: _Number | None = None
+    cursor: Cursor | None = None
+    events: Annotated[list[PlainEvent], Field(max_length=5000)] = Field(default_factory=list)
+
+
+class UsageBody(Loose):
+    """What this turn has used."""
+
+    input: _Number = 0
+    cached: _Number = 0
+    output: _Number = 0
+    reasoning: _Number = 0
+    cost_usd: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+
+
+class AckBody(BatchBody):
+    """A transition: either `outcome` of the turn, with which the lease ends, or `ops`.
+
+    `completed`: the turn ended in order (`done`: so did the whole goal). `failed`: with `code` and `message`;
+    `retryable` when another try may help. `released`: given back, nothing is held against the run.
+    """
+
+    outcome: Annotated[str, StringConstraints(pattern="^(completed|failed|released)$")] | None = None
+    done: bool = False
+    message: Annotated[str, StringConstraints(max_length=1_000_000)] | None = None
+    code: Annotated[str, StringConstraints(min_length=1, max_length=60)] = "failed"
+    retryable: bool = False
+    usage: UsageBody | None = None
+
+
+# what the engine's worker and the server tell each other
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def dump(kind: Any, value: object) -> Any:
+    """`value` of type `kind` as JSON values."""
+    return _adapter(kind).dump_python(value, mode="json")
+
+
+def load(kind: type[T], document: object) -> T:
+    """The reverse. Raises pydantic.ValidationError."""
+    found: T = _adapter(kind).validate_python(document, strict=False)
+    return found
+
+
+def run_document(run: Run, *, spec: bool) -> dict[str, Any]:
+    """A run; without its spec where the other side has that."""
+    found: dict[str, Any] = dump(Run, run)
+    if not spec:
+        del found["spec"]
+    return found
+
+
+def run_of(document: Mapping[str, Any], spec: RunSpec | None = None) -> Run:
+    """A run from its document, and from the spec that is known already."""
+    known = document["spec"] if "spec" in document else None
+    return load(Run, {**document, "spec": _spec(known) if known is not None else spec})
+
+
+def _spec(document: Mapping[str, Any]) -> RunSpec:
+    return RunSpec.model_validate(_pruned(RunSpec, document))
+
+
+def _pruned(model: type[BaseModel], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the members that this version does not know."""
+    found = {}
+    for name, field in model.model_fields.items():
+        if name in document:
+            inner = _model_in(field.annotation)
+            value = document[name]
+            found[name] = _pruned(inner, value) if inner is not None and isinstance(value, dict) else value
+    return found
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def facts_document(facts: Facts, *, spec: bool) -> dict[str, Any]:
+    """The facts; without the run's spec where the other side has that."""
+    found: dict[str, Any] = dump(Facts, facts)
+    if not spec:
+        del found["run"]["spec"]
+    return found
+
+
+def facts_of(document: Mapping[str, Any], spec: RunSpec | None = None) -> Facts:
+    """The reverse."""
+    return load(Facts, {**document, "run": run_of(document["run"], spec)})
+
+
+def grant_document(grant: Grant) -> dict[str, Any]:
+    """The answer to an offer. `goal` and `run_id` are there for workers that want nothing more."""
+    return {
+        "protocol": PROTOCOL,
+        "state": grant.state,
+        "lease_s": grant.lease_s,
+        "now": grant.now,
+        "runs": [granted_document(one) for one in grant.runs],
+    }
+
+
+def granted_document(granted: Granted) -> dict[str, Any]:
+    """One lease."""
+    run = granted.facts.run
+    return {
+        "run_id": run.id,
+        "token": run.token,
+        "goal": run.spec.goal,
+        "mode": run.spec.mode,
+        "backend": run.backend,
+        "model": run.model,
+        "turn": run.turn,
+        "last_seq": run.last_seq,
+        "environment": dict(granted.environment),
+        "facts": facts_document(granted.facts, spec=True),
+    }
+
+
+def grant_of(document: Mapping[str, Any]) -> Grant:
+    """The reverse."""
+    return Grant(
+        runs=tuple(granted_of(one) for one in document["runs"]), state=document["state"],
+        lease_s=document["lease_s"], now=document["now"],
+    )  # fmt: skip
+
+
+def granted_of(document: Mapping[str, Any]) -> Granted:
+    """The reverse of `granted_document`."""
+    return Granted(facts=facts_of(document["facts"]), environment=document["environment"])
+
+
+def batch_document(batch: Batch) -> dict[str, Any]:
+    """The batch of a worker that has the engine; a run in it goes without its spec."""
+    ops = [_op_document(op) for op in batch.ops]
+    return {"token": batch.token, "batch": batch.n, "base": batch.base, "wake": batch.wake, "ops": ops}
+
+
+def _op_document(op: Op) -> dict[str, Any]:
+    if isinstance(op, AddInput):
+        return {"op": op.op, "n": op.n, "data": b64encode(op.data).decode()}
+    found: dict[str, Any] = dump(type(op), op)
+    if isinstance(op, SaveRun):
+        del found["run"]["spec"]
+    return found
+
+
+def ops_of(documents: list[dict[str, Any]], spec: RunSpec) -> tuple[Op, ...]:
+    """The steps of a batch. Raises ValueError."""
+    return tuple(_op(document, spec) for document in documents)
+
+
+def _op(document: dict[str, Any], spec: RunSpec) -> Op:
+    if document.get("op") == "add_input":
+        document = {**document, "data": b64decode(str(document.get("data", "")), validate=True)}
+    elif document.get("op") == "save_run":
+        document = {**document, "run": run_of(document.get("run", {}), spec)}
+    return load(_OP, document)  # type: ignore[arg-type]
+
+
+_OP: Final = Annotated[Op, Field(discriminator="op")]
+_ANSWERED: Final[Mapping[AskKind, Any]] = {
+    "events": tuple[Recorded, ...],
+    "messages": tuple[SessionMessage, ...],
+    "inputs": tuple[tuple[int, str], ...],
+    "turn": Turn | None,
+    "approval": Approval | None,
+    "approval_of": Approval | None,
+    "allowance": Approval | None,
+    "rules": tuple[Rule, ...] | None,
+    "message": QueuedMessage | None,
+    "session": Session | None,
+    "state": dict[str, object],
+    "environment": dict[str, str],
+}
+
+
+def asks_of(documents: list[dict[str, Any]]) -> tuple[Ask, ...]:
+    """Raises pydantic.ValidationError."""
+    return tuple(load(Ask, document) for document in documents)
+
+
+def ask_document(ask: Ask) -> dict[str, Any]:
+    """One question."""
+    found: dict[str, Any] = dump(Ask, ask)
+    return found
+
+
+def answers_document(answers: Answers) -> list[Any]:
+    """In the order of the questions."""
+    return [_answer_document(ask, value) for ask, value in answers.items()]
+
+
+def _answer_document(ask: Ask, value: Any) -> Any:
+    if ask.what == "inputs":
+        return [[n, b64encode(data).decode()] for n, data in value or ()]
+    return dump(_ANSWERED[ask.what], value)
+
+
+def answers_of(asks: tuple[Ask, ...], documents: list[Any]) -> Answers:
+    """The reverse."""
+    pairs = zip(asks, documents, strict=True)
+    return {ask: _answer(ask, document) for ask, document in pairs}
+
+
+def _answer(ask: Ask, document: Any) -> object:
+    found: Any = load(_ANSWERED[ask.what], document)
+    return tuple((n, b64decode(data)) for n, data in found) if ask.what == "inputs" else found
+
+
+def checks_of(documents: list[dict[str, Any]]) -> tuple[BackendCheck, ...]:
+    """Preflights. Raises pydantic.ValidationError."""
+    return tuple(load(BackendCheck, document) for document in documents)
+
+
+def check_document(check: BackendCheck) -> dict[str, Any]:
+    """One preflight."""
+    found: dict[str, Any] = dump(BackendCheck, check)
+    return found
+
+
+def renewal_of(document: Mapping[str, Any]) -> Renewal:
+    """Which leases are lost."""
+    return load(Renewal, dict(document))
+
+
+def news_of(document: Mapping[str, Any]) -> News:
+    """What has happened."""
+    return load(News, dict(document))
