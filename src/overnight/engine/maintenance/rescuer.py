@@ -52,7 +52,8 @@ class Rescuer:
         others = [found for found in held if not self._worker.holds(found.run.pk)]
         self._seen = {found.run.pk: self._sighting(found, boot) for found in others}
         lost = [found.run for found in others if self._is_lost(found, boot)]
-        return sum([await self._try(run) for run in lost])
+        # Side by side, so that the store commits them together: the last of many must not wait for all the others.
+        return sum(await asyncio.gather(*(self._try(run) for run in lost)))
 
     def _sighting(self, found: Held, boot: float) -> Sighting:
         token, renewal = found.run.token, found.renewal
