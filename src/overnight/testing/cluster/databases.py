@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from overnight.testing.cluster.programs import Program
 from overnight.testing.signals import eventually
 
 NOBODY = 65534
-PASSWORD = "overnight"  # of a database that lives on loopback for minutes
+PASSWORD = secrets.token_hex(12)
+"""Of databases that live on loopback for minutes, and as long as this process."""
 
 
 class Unavailable(Exception):

@@ -49,3 +49,30 @@ def in_order(*acts: tuple[float, Callable[[Stage], Awaitable[None]]]) -> Callabl
             await act(stage)
 
     return plot
+
+
+async def one_of_each(stage: Stage) -> None:
+    """Kill a server, a worker, Postgres and Valkey, one after the other, while runs are under way."""
+    cluster = stage.cluster
+    assert cluster.postgres is not None
+    assert cluster.valkey is not None
+    worker, server = cluster.workers[0], cluster.servers[0]
+    await asyncio.sleep(5)
+    async with stage.fault("kill -9", "valkey", "for 6 s"):
+        await cluster.valkey.program.kill()
+        await asyncio.sleep(6)
+        await cluster.valkey.start()
+    await asyncio.sleep(2)
+    async with stage.fault("kill -9", server.name, "for 2 s", lost=server):
+        await server.program.kill()
+        await asyncio.sleep(2)
+        await server.start()
+    await asyncio.sleep(3)
+    away = cluster.layout.lease_s + 4
+    async with stage.fault("kill -9", worker.name, f"for {away:.0f} s: others take its runs", lost=worker):
+        await worker.program.kill()
+        await asyncio.sleep(away)
+        await worker.start()
+    async with stage.fault("killed and restarted", "postgres"):
+        await cluster.postgres.stop("kill")
+        await cluster.postgres.start()

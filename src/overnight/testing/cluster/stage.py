@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-from overnight.testing.cluster.members import Cluster
+from overnight.testing.cluster.members import Cluster, Member
 from overnight.testing.cluster.workload import Workload
 from overnight.testing.history.entries import Fault
 from overnight.testing.history.recorder import Recorder, boot
@@ -25,11 +25,19 @@ class Stage:
     began: float = field(default_factory=boot)
 
     @asynccontextmanager
-    async def fault(self, name: str, target: str = "", words: str = "") -> AsyncIterator[None]:
-        """Record that the fault begins, and that it has been undone, whatever happens in between."""
+    async def fault(
+        self, name: str, target: str = "", words: str = "", *, lost: Member | None = None
+    ) -> AsyncIterator[None]:
+        """Record that the fault begins, and that it has been undone, whatever happens in between.
+
+        `lost`: the member that cannot do anything for its runs meanwhile.
+        """
+        host = (lost.host_id or "") if lost is not None else ""
         self.say(f"{boot() - self.began:4.0f} s: {name} {target} {words}".rstrip())
-        self.recorder.add(Fault(at=boot(), name=name, phase="began", target=target, words=words))
+        self.recorder.add(Fault(at=boot(), name=name, phase="began", target=target, words=words, host=host))
         try:
             yield
         finally:
-            self.recorder.add(Fault(at=boot(), name=name, phase="ended", target=target, words=words))
+            self.recorder.add(
+                Fault(at=boot(), name=name, phase="ended", target=target, words=words, host=host)
+            )

@@ -144,13 +144,16 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something was done to the system, or undone. `target` is what it was done to."""
+    """Something was done to the system, or undone. `target` is what it was done to; `host` is its id, where a host
+    was kept from its runs by it.
+    """
 
     at: float
     name: str
     phase: Literal["began", "ended"]
     target: str = ""
     words: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

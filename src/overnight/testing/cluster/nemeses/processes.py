@@ -32,7 +32,7 @@ async def kill_worker(stage: Stage) -> None:
 
 
 async def _kill(stage: Stage, member: Member, away_s: float) -> None:
-    async with stage.fault("kill -9", member.name, f"for {away_s:.1f} s"):
+    async with stage.fault("kill -9", member.name, f"for {away_s:.1f} s", lost=member):
         try:
             await member.program.kill()
             await asyncio.sleep(away_s)
@@ -52,7 +52,7 @@ async def stop_worker(stage: Stage) -> None:
 
 
 async def _freeze(stage: Stage, member: Member, seconds: float) -> None:
-    async with stage.fault("SIGSTOP", member.name, f"for {seconds:.1f} s"):
+    async with stage.fault("SIGSTOP", member.name, f"for {seconds:.1f} s", lost=member):
         member.program.send(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)

@@ -1,0 +1,68 @@
+"""How long runs went without a holder after their host was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from overnight.testing.history.entries import Fault, Received
+from overnight.testing.history.model import History, RunLog
+
+TAKEN = frozenset({"run.recovered", "run.requeued"})
+OVER = frozenset({"run.completed", "run.failed", "run.cancelled", "run.paused", "run.waiting"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Takeover:
+    """A run whose host was lost at `lost` (boot clock), and taken up by whoever `seconds` later."""
+
+    run_id: str
+    fault: str
+    lost: float
+    seconds: float
+    adopted: bool
+    """With its turn alive."""
+    by_others: bool
+    """By another host than the one that was lost; False: its own came back."""
+
+
+def takeovers(history: History) -> Iterator[Takeover]:
+    """Every run that was held by a host at the moment when that was lost, and was taken up afterwards."""
+    seen = first_seen(history)
+    lost = [fault for fault in history.of(Fault) if fault.phase == "began" and fault.host]
+    for log in history.logs.values():
+        for fault in lost:
+            found = _taken(log, seen.get(log.run_id, {}), fault)
+            if found is not None:
+                yield found
+
+
+def first_seen(history: History) -> dict[str, dict[int, float]]:
+    """For each run and seq: when the first reader had it."""
+    found: dict[str, dict[int, float]] = {}
+    for entry in history.of(Received):
+        mine = found.setdefault(entry.run_id, {})
+        mine[entry.seq] = min(mine.get(entry.seq, entry.at), entry.at)
+    return found
+
+
+def _taken(log: RunLog, seen: dict[int, float], fault: Fault) -> Takeover | None:
+    holder: object = None
+    for seq, event in enumerate(log.events, 1):
+        at, data = seen.get(seq, 0.0), event["data"]
+        if at > fault.at:
+            if holder != fault.host:
+                return None
+            if event["type"] in TAKEN:
+                told = data if isinstance(data, dict) else {}
+                return Takeover(
+                    run_id=log.run_id, fault=fault.name, lost=fault.at, seconds=at - fault.at,
+                    adopted=told.get("adopted") is True, by_others=told.get("reason") == "worker_gone",
+                )  # fmt: skip
+            if event["type"] in OVER:
+                return None
+        elif event["type"] in OVER or event["type"] == "run.requeued":
+            holder = None
+        elif isinstance(data, dict) and "host_id" in data:
+            holder = data["host_id"]
+    return None
