@@ -19,7 +19,7 @@ from overnight.config.paths import data_key, private_dir, runtime_dir
 from overnight.config.settings import Settings
 from overnight.domain.lease import keeper_deadline
 from overnight.domain.worker import Worker as WorkerRow
-from overnight.engine.directory import Backends
+from overnight.engine.directory import FRESH_MS, Backends
 from overnight.engine.folders import Folders
 from overnight.engine.local_source import LocalRunSource, offer_of
 from overnight.engine.maintenance.disk import DiskWatch
@@ -33,6 +33,7 @@ from overnight.engine.maintenance.session_expirer import EVERY_S as SESSIONS_EVE
 from overnight.engine.maintenance.session_expirer import SessionExpirer
 from overnight.engine.maintenance.silent_workers import SilentWorkers
 from overnight.engine.maintenance.stale_connections import StaleConnections
+from overnight.engine.offered import OfferedBackends
 from overnight.engine.supervisor import Attendant, Duty, Supervisor
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
@@ -87,7 +88,9 @@ async def _workshop(
         stale_s = STALE_BEATS * settings.timing.heartbeat_s
         await hosts.announce(settings, ground.uow, host, ground.clock, stale_s)
     folders = Folders(settings.data_dir)
-    backends = Backends(
+    # A server that only serves knows of its own machine nothing that counts.
+    known = Backends if working or not settings.postgres else OfferedBackends
+    backends = known(
         agents.backends(settings, _spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
         uow=ground.uow,
         clock=ground.clock,
@@ -175,3 +178,5 @@ def _duties_of_worker(settings: Settings, shop: Workshop, worker: Worker) -> Ite
     third_s = settings.timing.lease_s / 3
     look_s = min(third_s, LOOK_S) if settings.postgres else third_s
     yield Duty(name="rescuer", every_s=look_s, once=Rescuer(shop, worker, rouse=rouse).once)
+    if settings.postgres:  # servers without a worker know of backends what workers have found
+        yield Duty(name="preflights", every_s=FRESH_MS / 1000, once=shop.backends.look)

@@ -78,6 +78,12 @@ class Backends:
             task.add_done_callback(lambda _: self._running.pop(name, None))
         return await asyncio.shield(task)
 
+    async def look(self) -> None:
+        """Run the preflights of which nothing fresh is known, one after the other."""
+        for name in self.names():
+            if self.known(name) is None:
+                await self.check(name)
+
     def steer_how(self, run: Run, when: When | None) -> SteerHow:
         """How a text would reach this run's agent: into the turn, by ending it early, or with the next turn."""
         capabilities = self.get(run.backend).capabilities
