@@ -1,7 +1,8 @@
 """Pages made from what the code keeps as data: states, events, errors, settings."""
 
 from generator.markup import table
-from overnight.config.table import CONFIG_VARIABLE, SETTINGS, Setting
+from overnight.config.setting import Setting
+from overnight.config.table import CONFIG_VARIABLE, SETTINGS
 from overnight.domain.event import FINAL_TYPES, SCHEMA_VERSION, TYPES
 from overnight.domain.states import FINAL, HELD, MEANINGS, TRANSITIONS, TURN_TRANSITIONS
 from overnight.errors import tree

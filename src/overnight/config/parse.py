@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
-from overnight.config.table import Kind, Setting
+from overnight.config.setting import Kind, Setting
 
 Raw = object
 Value = (

@@ -12,7 +12,8 @@ from typing import Final
 
 from overnight.config.parse import Raw, Unfit, Value, parsed
 from overnight.config.paths import config_file, data_home, home
-from overnight.config.table import CONFIG_VARIABLE, SETTINGS, VAR_PREFIX, Setting
+from overnight.config.setting import Setting
+from overnight.config.table import CONFIG_VARIABLE, SETTINGS, VAR_PREFIX
 from overnight.errors import ConfigInvalid
 
 MAX_FILE: Final = 1 << 20

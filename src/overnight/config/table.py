@@ -5,29 +5,10 @@ The loader, `overnight config show` and the reference page are all made from `SE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-Kind = Literal[
-    "text", "secret", "choice", "count", "seconds", "hours", "days", "bytes", "switch",
-    "path", "paths", "names", "address", "url", "table",
-]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One setting: `key` is its dotted place in `overnight.toml`, `variable` its environment variable, if any."""
-
-    key: str
-    kind: Kind
-    default: str | None
-    """As it would be written in the environment; None: no value."""
-    description: str
-    variable: str | None = None
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-
+from overnight.config.queue_table import QUEUE
+from overnight.config.setting import Setting
 
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
@@ -145,58 +126,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         most=10_000,
         description="Turns that may be under way at once.",
     ),
-    Setting(
-        key="worker.labels",
-        variable="OVERNIGHT_WORKER_LABELS",
-        kind="names",
-        default="",
-        description="What is special about this worker, as name=value: a run that is labelled worker/gpu=a100 goes "
-        "only to workers with gpu=a100.",
-    ),
-    Setting(
-        key="worker.backends",
-        variable="OVERNIGHT_WORKER_BACKENDS",
-        kind="names",
-        default="",
-        description="The backends for which this worker takes runs; without a value all that it knows.",
-    ),
-    Setting(
-        key="worker.shared_roots",
-        variable="OVERNIGHT_WORKER_SHARED_ROOTS",
-        kind="paths",
-        default=None,
-        description="Directories that several hosts share under the same path: runs beneath them may go to any worker "
-        "that names them too.",
-    ),
-    Setting(
-        key="queue.backend_limits",
-        kind="table",
-        default=None,
-        description="How many runs of a backend may be held at once by all workers together, such as codex = 4.",
-    ),
-    Setting(
-        key="queue.label_limits",
-        kind="table",
-        default=None,
-        description='The same for the runs with a label, such as "team=a" = 2.',
-    ),
-    Setting(
-        key="queue.rates",
-        kind="table",
-        default=None,
-        description='How many runs of a backend may be started in a time, such as codex = "30/hour": so many at once, '
-        "then evenly. A run that comes back from a pause or a back-off counts again.",
-    ),
-    Setting(
-        key="queue.quarantine_after",
-        variable="OVERNIGHT_QUARANTINE_AFTER",
-        kind="count",
-        default="3",
-        least=0,
-        most=1000,
-        description="A worker on which so many turns in a row could not even begin within ten minutes, or that lost "
-        "its leases so often, gets no more runs until it is released; 0: never.",
-    ),
+    *QUEUE,
     Setting(
         key="worker.lease_s",
         variable="OVERNIGHT_LEASE_S",

@@ -17,8 +17,8 @@ from overnight.ports.tables import (
     RunTable,
     TokenTable,
     TurnTable,
-    WorkerTable,
 )
+from overnight.ports.worker_tables import WorkerTable
 
 T = TypeVar("T")
 

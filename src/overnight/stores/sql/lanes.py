@@ -11,8 +11,9 @@ from overnight.domain.run import Run
 from overnight.domain.worker import Lane, Offer
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump, load
-from overnight.stores.sql.schema import lanes, runs, workers
+from overnight.stores.sql.schema import runs
 from overnight.stores.sql.statements import Statement, elements, key
+from overnight.stores.sql.worker_schema import lanes, workers
 
 MOST_COUNTED: Final = 1000
 

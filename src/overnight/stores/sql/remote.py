@@ -16,8 +16,9 @@ from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import database_now, told
 from overnight.stores.sql.remote_schema import last_batches, seats
 from overnight.stores.sql.rows import dump
-from overnight.stores.sql.schema import leases, workers
+from overnight.stores.sql.schema import leases
 from overnight.stores.sql.statements import Row, Statement, key
+from overnight.stores.sql.worker_schema import workers
 from overnight.stores.sql.workers import SqlWorkerTable
 
 _SEAT_COLUMNS: Final = (seats.c.token_pk, seats.c.request_id, seats.c.granted, workers.c.id)

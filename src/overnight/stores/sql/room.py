@@ -15,8 +15,9 @@ from overnight.domain.run import Run
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import ask
 from overnight.stores.sql.rows import dump
-from overnight.stores.sql.schema import leases, rates, run_labels, runs
+from overnight.stores.sql.schema import leases, run_labels, runs
 from overnight.stores.sql.statements import Statement, elements, key
+from overnight.stores.sql.worker_schema import rates
 
 ENDLESS: Final = 1 << 30
 

@@ -19,8 +19,9 @@ from sqlalchemy import (
     text,
 )
 
-import overnight.stores.sql.people_schema  # noqa: F401 -- its tables belong to the same metadata
-import overnight.stores.sql.remote_schema  # noqa: F401 -- the same
+import overnight.stores.sql.people_schema  # their tables belong to the same metadata
+import overnight.stores.sql.remote_schema
+import overnight.stores.sql.worker_schema  # noqa: F401 -- these all
 from overnight.domain.states import TRANSITIONS, TURN_TRANSITIONS
 from overnight.stores.sql.conventions import (
     COUNTED,
@@ -174,26 +175,6 @@ that claiming costs the same however many runs wait. A run at the gate `workspac
 the limit that was full when it was last looked at. `lane` counts while it is queued; `due` is its turn in its priority.
 """
 
-lanes: Final = Table(
-    "lanes",
-    metadata,
-    Column("pk", Key, primary_key=True),
-    Column("place", Text, nullable=False),
-    Column("backend", Text, nullable=False),
-    Column("need", Text, nullable=False),
-    **COUNTED,
-)
-"""What runs ask of a worker: where it works, which backend it offers, and (canonical JSON) which labels it bears."""
-
-rates: Final = Table(
-    "rates",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("full_at", Key, nullable=False),
-    **STRICT,
-)
-"""When the bucket of starts will be full again: wall microseconds."""
-
 run_specs: Final = Table(
     "run_specs",
     metadata,
@@ -323,54 +304,6 @@ tokens: Final = Table(
     **COUNTED,
 )
 
-workers: Final = Table(
-    "workers",
-    metadata,
-    Column("pk", Key, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("host_id", Text, nullable=False),
-    Column("host_name", Text, nullable=False),
-    Column("pid", Key, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("slots", Key, nullable=False),
-    Column("backends", Text, nullable=False),
-    Column("labels", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("started_at", Key, nullable=False),
-    Column("seen_at", Key, nullable=False),
-    Column("places", Text, nullable=False, server_default=text("'[]'")),
-    Column("reason", Text),
-    Column("changed_by", Text),
-    Column("changed_at", Key),
-    CheckConstraint(one_of("state", ["active", "draining", "quarantined", "gone"]), name="state"),
-    **COUNTED,
-)
-
-worker_faults: Final = Table(
-    "worker_faults",
-    metadata,
-    Column("pk", Key, primary_key=True),
-    Column("host_id", Text, nullable=False, index=True),
-    Column("at", Key, nullable=False),
-    Column("why", Text, nullable=False),
-    **COUNTED,
-)
-"""What went wrong in a row on a host; a turn that begins there ends the row."""
-
-checks: Final = Table(
-    "checks",
-    metadata,
-    Column("host_id", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("status", Text, nullable=False),
-    Column("version", Text),
-    Column("capabilities", Text, nullable=False),
-    Column("problems", Text, nullable=False),
-    Column("checked_at", Key, nullable=False),
-    Column("stamp", Text, nullable=False),
-    **STRICT,
-)
-
 idempotency: Final = Table(
     "idempotency",
     metadata,
@@ -437,7 +370,6 @@ Index("ix_runs_owner_newest", runs.c.owner, runs.c.created_at, runs.c.pk)
 Index("ix_runs_owner_state", runs.c.owner, runs.c.state, runs.c.created_at, runs.c.pk)
 Index("ix_runs_session", runs.c.session_pk, runs.c.ended_at, runs.c.pk)
 Index("ix_runs_change", runs.c.change)
-Index("uq_lanes_lane", lanes.c.place, lanes.c.backend, lanes.c.need, unique=True)
 Index("ix_leases_worker", leases.c.worker_pk)
 Index("ix_workspace_locks_node", workspace_locks.c.host_id, workspace_locks.c.node)
 Index("ix_requests_pending", requests.c.run_pk, requests.c.settled_at, requests.c.pk)

@@ -23,8 +23,9 @@ from overnight.ids import HostId, WorkerId
 from overnight.ports.notifier import QUEUE
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump, load
-from overnight.stores.sql.schema import checks, leases, worker_faults, workers
+from overnight.stores.sql.schema import leases
 from overnight.stores.sql.statements import Row, Statement, key, text_key
+from overnight.stores.sql.worker_schema import checks, worker_faults, workers
 
 _SHOWN_GONE_MS: Final = 3_600_000
 _COLUMNS: Final = (
@@ -91,7 +92,7 @@ _CHECKS: Final = Statement(
 
 
 class SqlWorkerTable:
-    """See `ports.tables.WorkerTable`."""
+    """See `ports.worker_tables.WorkerTable`."""
 
     __slots__ = ("_context", "_link")
 
