@@ -74,9 +74,10 @@ lock: ## resolve the requirements anew and write the hash-locked files (needs uv
 	options="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS)"; \
 	"$$uv" pip compile $$options --output-file requirements.lock pyproject.toml >/dev/null; \
 	"$$uv" pip compile $$options --group dev --group build --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml >/dev/null; \
-	"$$uv" pip compile $$options --group peers --output-file requirements-peers.lock >/dev/null
-	@! grep -nE '://|--(index|extra|find|trusted)' requirements.lock requirements-dev.lock requirements-peers.lock || { echo "lock: a lock names a host" >&2; exit 1; }
-	@echo "lock: requirements.lock, requirements-dev.lock and requirements-peers.lock are written; ARGS=--upgrade takes newer versions"
+	"$$uv" pip compile $$options --group peers --output-file requirements-peers.lock >/dev/null; \
+	"$$uv" pip compile $$options --group pyproject.toml:build --constraint requirements-dev.lock --output-file deploy/requirements-build.lock >/dev/null
+	@! grep -nE '://|--(index|extra|find|trusted)' requirements.lock requirements-dev.lock requirements-peers.lock deploy/requirements-build.lock || { echo "lock: a lock names a host" >&2; exit 1; }
+	@echo "lock: requirements.lock, requirements-dev.lock, requirements-peers.lock and deploy/requirements-build.lock are written; ARGS=--upgrade takes newer versions"
 
 clean: ## remove the environment, caches and reports (never a data directory)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache reports build dist
