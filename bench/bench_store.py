@@ -22,7 +22,7 @@ from overnight.domain.states import Input, State
 from overnight.domain.worker import Offer, Worker
 from overnight.ids import new_host_id, new_run_id, new_session_id, new_worker_id
 from overnight.ports.tables import RunFilter
-from overnight.ports.unit_of_work import Transaction
+from overnight.ports.unit_of_work import Transaction, UnitOfWork
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.library import driver
 from overnight.stores.sql.sqlite import SqliteStore
@@ -181,7 +181,7 @@ def register(tx: Transaction) -> Worker:
     )
 
 
-async def drain(store: SqliteStore, worker: Worker, seconds: float = SECONDS) -> float:
+async def drain(store: UnitOfWork, worker: Worker, seconds: float = SECONDS) -> float:
     """Claim in batches, then for each run a durable, fenced end with its events, 64 at a time."""
     now = CLOCK.wall_ms()
     offer = Offer(worker_pk=worker.pk, host_id=HOST, backends=("echo",), free=64)

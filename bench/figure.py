@@ -17,7 +17,9 @@ class Figure:
     aim: str = ""
 
     def line(self) -> str:
-        """As it is printed."""
+        """As it is printed; one without a unit only says why there is none."""
+        if not self.unit:
+            return self.name
         text = f"{self.name:<54} {self.value:>12,.4g} {self.unit:<9}"
         if self.limit:
             text += f" {self.value / self.limit:>8.2f} × {self.limit_name} ({self.limit:,.4g})"

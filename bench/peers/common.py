@@ -73,9 +73,7 @@ def main(peer: Peer) -> None:
     if action == "setup":
         asyncio.run(peer.setup(url))
     elif action == "enqueue":
-        asyncio.run(
-            enqueue(peer, url, int(rest[0]), int(rest[1]), float(rest[2]) if len(rest) > 2 else 0.0)
-        )
+        asyncio.run(enqueue(peer, url, int(rest[0]), int(rest[1]), float(rest[2]) if len(rest) > 2 else 0.0))
     else:
         Log.open(rest[0])
         asyncio.run(peer.work(url))
