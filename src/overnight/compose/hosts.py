@@ -36,6 +36,23 @@ async def host_id(settings: Settings, uow: UnitOfWork, clock: Clock) -> HostId:
     return known
 
 
+def keep(database: Path) -> None:
+    """Let the data directory of a SQLite database that was copied elsewhere stay the host that it was, so that it
+    keeps its runs: older installations have its id in the database alone.
+    """
+    from overnight.stores.sql.connections import Connections  # noqa: PLC0415 -- for one command
+
+    if id_in(database.parent) is not None:
+        return
+    link = Connections(database, "FULL").open(writing=False)
+    try:
+        rows = link.rows("SELECT value FROM installation WHERE key = 'host_id'")
+    finally:
+        link.close()
+    if rows:
+        _write(database.parent, HostId(rows[0][0])).replace(database.parent / HOST_FILE)
+
+
 def worker_lock(settings: Settings, clock: Clock) -> DataLock:
     """The right to carry out the runs of this host, for as long as the process lives."""
     return DataLock(settings.data_dir, clock, file=WORKER_LOCK)

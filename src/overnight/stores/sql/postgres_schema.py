@@ -6,6 +6,7 @@ from typing import Final
 
 from overnight.errors import SchemaOutdated, UnsafeDatabase
 from overnight.stores.sql import migrate
+from overnight.stores.sql.copying import UNFINISHED
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
 from overnight.stores.sql.statements import Link
@@ -15,8 +16,6 @@ WRITE_LOCK: Final = 6_006_845_273_517_881
 versions write side by side.
 """
 BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
-UNFINISHED: Final = "copy.unfinished"
-"""The installation's key that says that a copy into this database was begun and not finished."""
 
 
 def prepare(connections: PostgresConnections) -> None:
