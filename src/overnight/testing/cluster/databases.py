@@ -69,9 +69,9 @@ class Postgres:
         """Where it is reached directly."""
         return self.url_at(self.port)
 
-    def url_at(self, port: int) -> str:
+    def url_at(self, port: int, host: str = "127.0.0.1") -> str:
         """Where it is reached through a link."""
-        return f"postgresql://overnight:{PASSWORD}@127.0.0.1:{port}/overnight"
+        return f"postgresql://overnight:{PASSWORD}@{host}:{port}/overnight"
 
     async def make(self) -> None:
         """The empty cluster, and in it the database."""
@@ -158,9 +158,9 @@ class Valkey:
         """Where it is reached directly."""
         return self.url_at(self.port)
 
-    def url_at(self, port: int) -> str:
+    def url_at(self, port: int, host: str = "127.0.0.1") -> str:
         """Where it is reached through a link."""
-        return f"redis://127.0.0.1:{port}/0"
+        return f"redis://{host}:{port}/0"
 
     async def start(self) -> None:
         """Start, and wait until it answers."""

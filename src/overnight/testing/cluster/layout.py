@@ -36,6 +36,8 @@ class Layout:
     """Members whose wall clock can be moved."""
     small_disks: Mapping[str, int] = field(default_factory=dict)
     """Members (or `postgres`) whose folder is a disk of its own, with its size in MiB."""
+    namespaces: frozenset[str] = frozenset()
+    """Workers with a network of their own, where that can be had."""
     config: str = ""
     """Further lines of everybody's overnight.toml."""
 

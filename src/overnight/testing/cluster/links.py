@@ -102,9 +102,10 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 class Links:
     """The process with all links, as a trial sees it. `ports` is known once it has started."""
 
-    def __init__(self, targets: Mapping[str, int], *, host: str = "127.0.0.1") -> None:
+    def __init__(self, targets: Mapping[str, int], hosts: Mapping[str, str] | None = None) -> None:
         self._targets = dict(targets)
-        self._host = host
+        self._hosts = dict(hosts or {})
+        """Where a link listens, when that is not loopback."""
         self._process: asyncio.subprocess.Process | None = None
         self.ports: dict[str, int] = {}
         self.pid = 0
@@ -113,7 +114,7 @@ class Links:
         """Listen for every target."""
         with log.open("ab") as err:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", __name__, json.dumps({"host": self._host, "targets": self._targets}),
+                sys.executable, "-m", __name__, json.dumps({"hosts": self._hosts, "targets": self._targets}),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=err,
                 env={"PATH": os.environ["PATH"]},
             )  # fmt: skip
@@ -141,11 +142,11 @@ class Links:
         return {str(name): int(port) for name, port in json.loads(line).items()}
 
 
-async def _main(host: str, targets: Mapping[str, int]) -> None:
-    links = {name: Link(name, host, port) for name, port in targets.items()}
+async def _main(hosts: Mapping[str, str], targets: Mapping[str, int]) -> None:
+    links = {name: Link(name, "127.0.0.1", port) for name, port in targets.items()}
     ports = {}
     for name, link in links.items():
-        server = await asyncio.start_server(link.serve, host, 0)
+        server = await asyncio.start_server(link.serve, hosts.get(name, "127.0.0.1"), 0)
         ports[name] = server.sockets[0].getsockname()[1]
     _say(ports)
     reader = asyncio.StreamReader()
@@ -165,4 +166,4 @@ def _say(answer: Mapping[str, int]) -> None:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    asyncio.run(_main(given["host"], given["targets"]))
+    asyncio.run(_main(given["hosts"], given["targets"]))

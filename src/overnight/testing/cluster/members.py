@@ -18,6 +18,7 @@ from overnight.testing.cluster.databases import Postgres, Valkey
 from overnight.testing.cluster.disks import SmallDisks
 from overnight.testing.cluster.layout import TOKEN, Layout, free_port
 from overnight.testing.cluster.links import Links
+from overnight.testing.cluster.namespaces import Namespaces
 from overnight.testing.cluster.programs import Program, kill_quietly, processes_of
 from overnight.testing.signals import eventually
 
@@ -82,6 +83,7 @@ class Cluster:
         self.valkey = Valkey(layout.root / "valkey", log / "valkey.log") if layout.valkey else None
         self.links: Links | None = None
         self.disks = SmallDisks(layout.root, layout.small_disks)
+        self.namespaces = Namespaces(layout.namespaces)
         self.servers: list[Member] = []
         self.workers: list[Member] = []
         self.offsets: dict[str, Path] = {}
@@ -127,6 +129,7 @@ class Cluster:
             if database is not None:
                 await database.program.stop()
         self.disks.close()
+        self.namespaces.close()
 
     def _is_database(self, pid: int) -> bool:
         """Postgres and its children end in order, at last."""
@@ -140,6 +143,7 @@ class Cluster:
     async def _start(self) -> None:
         layout = self.layout
         self.disks.mount()
+        self.namespaces.make()
         names = [f"s{n}" for n in range(1, layout.servers + 1)] + [
             f"w{n}" for n in range(1, layout.workers + 1)
         ]
@@ -150,13 +154,18 @@ class Cluster:
             targets = {f"{name}-postgres": self.postgres.port for name in names}
             if self.valkey is not None:
                 targets |= {f"{name}-valkey": self.valkey.port for name in names}
-            self.links = Links(targets)
+            hosts = {link: here for link in targets if (here := self._host_of(link)) is not None}
+            self.links = Links(targets, hosts)
             await self.links.start(layout.root / "log" / "links.log")
         for name in names:
             member = self._member(name)
             (self.servers if name.startswith("s") else self.workers).append(member)
         await self.servers[0].start()  # whoever comes first makes the tables
         await asyncio.gather(*(member.start() for member in self.members[1:]))
+
+    def _host_of(self, link: str) -> str | None:
+        """Where a link listens for a member with a network of its own."""
+        return self.namespaces.made.get(link.partition("-")[0])
 
     def _clock(self, name: str) -> dict[str, str]:
         """A wall clock of its own, for the members that the layout names, where that can be had."""
@@ -174,8 +183,9 @@ class Cluster:
         database = redis = None
         ports = self.links.ports if self.links is not None else {}
         if self.postgres is not None:
-            database = self.postgres.url_at(ports[f"{name}-postgres"])
-            redis = self.valkey.url_at(ports[f"{name}-valkey"]) if self.valkey is not None else None
+            host = self.namespaces.made.get(name, "127.0.0.1")
+            database = self.postgres.url_at(ports[f"{name}-postgres"], host)
+            redis = self.valkey.url_at(ports[f"{name}-valkey"], host) if self.valkey is not None else None
         command = ["up", "--no-web"] if is_server else ["worker"]
         if is_server and layout.store == "postgres":
             command.append("--no-worker")
@@ -184,6 +194,7 @@ class Cluster:
             argv=[sys.executable, "-m", "overnight", *command],
             env=layout.environment(name, port, database, redis) | self._clock(name),
             cwd=layout.shared,
+            wrapper=self.namespaces.wrapper(name),
             log=layout.root / "log" / f"{name}.out",
         )
         url = f"http://127.0.0.1:{port}" if is_server else None

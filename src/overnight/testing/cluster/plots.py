@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from overnight.testing.cluster.nemeses import ALL, Nemesis
 from overnight.testing.cluster.stage import Stage
@@ -40,13 +40,17 @@ async def _act(stage: Stage, possible: list[Nemesis], until: float) -> None:
         await stage.chance.choices(possible, weights=weights)[0].act(stage)
 
 
-def in_order(*acts: tuple[float, Callable[[Stage], Awaitable[None]]]) -> Callable[[Stage], Awaitable[None]]:
-    """Each act at its second since the beginning (or as soon as the one before has ended)."""
+def each(nemeses: Sequence[Nemesis], *, rest_s: float = 1.0) -> Callable[[Stage], Awaitable[None]]:
+    """One after the other, in that order; what cannot be done here is named and left out."""
 
     async def plot(stage: Stage) -> None:
-        for at, act in acts:
-            await asyncio.sleep(max(0.0, stage.began + at - boot()))
-            await act(stage)
+        for nemesis in nemeses:
+            await asyncio.sleep(rest_s)
+            missing = nemesis.missing(stage)
+            if missing is None:
+                await nemesis.act(stage)
+            else:
+                stage.say(f"left out: {nemesis.name}: {missing}")
 
     return plot
 

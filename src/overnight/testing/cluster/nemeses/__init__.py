@@ -12,4 +12,11 @@ from overnight.testing.cluster.nemeses.readers import READERS
 
 ALL: tuple[Nemesis, ...] = (*PROCESSES, *DATABASES, *NETWORK, *READERS, *CLOCKS, *DISKS)
 
-__all__ = ["ALL", "Nemesis"]
+
+def named(*names: str) -> tuple[Nemesis, ...]:
+    """Nemeses by name, in that order."""
+    known = {nemesis.name: nemesis for nemesis in ALL}
+    return tuple(known[name] for name in names)
+
+
+__all__ = ["ALL", "Nemesis", "named"]

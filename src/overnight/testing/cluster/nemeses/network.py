@@ -7,6 +7,7 @@ from typing import get_args
 
 from overnight.testing.cluster.links import Mode
 from overnight.testing.cluster.members import Member
+from overnight.testing.cluster.namespaces import Direction
 from overnight.testing.cluster.nemeses.nemesis import Nemesis, has_links, has_workers
 from overnight.testing.cluster.stage import Stage
 
@@ -40,6 +41,26 @@ async def _hinder(stage: Stage, member: Member, mode: Mode, links: tuple[str, ..
     await member.ready()
 
 
+async def lose_packets(stage: Stage) -> None:
+    """Every packet of a worker vanishes in the kernel, in one direction or both, past its lease."""
+    spaces = stage.cluster.namespaces
+    name = stage.chance.choice(sorted(spaces.made))
+    direction: Direction = stage.chance.choice(("both", "in", "out"))
+    seconds = stage.cluster.layout.lease_s + stage.chance.uniform(1, 4)
+    member = stage.cluster.member(name)
+    async with stage.fault("packets lost", name, f"{direction}, for {seconds:.1f} s", lost=member):
+        spaces.drop(name, direction)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            spaces.heal(name)
+
+
+def _has_namespaces(stage: Stage) -> str | None:
+    spaces = stage.cluster.namespaces
+    return spaces.why_not or (None if spaces.made else "no member of this cluster has a network of its own")
+
+
 def _workers_with_links(stage: Stage) -> str | None:
     return has_workers(stage) or has_links(stage)
 
@@ -47,4 +68,5 @@ def _workers_with_links(stage: Stage) -> str | None:
 NETWORK = (
     Nemesis(name="partition", act=part, missing=has_links, weight=3),
     Nemesis(name="isolate worker", act=isolate_worker, missing=_workers_with_links, weight=2),
+    Nemesis(name="lose packets", act=lose_packets, missing=_has_namespaces, weight=2),
 )
