@@ -88,7 +88,9 @@ def test_another_host_goes_on_within_a_lease_of_the_end_of_a_worker(cluster: Sta
     assert second.began - killed <= LEASE_S + 1 + SLOW_MACHINE_S
     check_apart(first, second)
     taken_over(server, run)
-    print([(e["type"], e["attempt"], e["data"]) for e in server.events(run) if e["type"] != "output.recorded"])
+    print(
+        [(e["type"], e["attempt"], e["data"]) for e in server.events(run) if e["type"] != "output.recorded"]
+    )
     assert server.run(run)["attempt"] == 2
     assert printed(server, run, 2) == numbered(made.lines(run, second))
     assert (first.cwd == second.cwd) == (workspace == "shared")
