@@ -60,7 +60,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "doctor": Entry(
         "doctor", "doctor", "Look for what is wrong with this installation, and say how to mend it."
     ),
-    "db": Entry("db", "app", "Upgrade, back up, restore and check the database."),
+    "db": Entry("db", "app", "Upgrade, back up, restore, check and copy the database."),
     "config": Entry("config", "app", "The settings in force, and where each came from."),
     "token": Entry("token", "app", "Make, list and revoke access tokens."),
     "upgrade": Entry(
