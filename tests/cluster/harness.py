@@ -35,11 +35,11 @@ class Node(Server):
 
     def env(self) -> dict[str, str]:
         """The whole environment of the process."""
-        found = super().env()
-        return found | {
+        usual = {
             "OVERNIGHT_WORKSPACE_ROOTS": f"{self.shared}:{self.root / 'work'}",
             "OVERNIGHT_WORKER_SHARED_ROOTS": str(self.shared),
         }
+        return super().env() | usual | dict(self.environment)
 
     def start(self, *arguments: str, wait: bool = True) -> Node:
         """Start it and wait until it is up."""
