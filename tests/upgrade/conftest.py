@@ -20,6 +20,7 @@ from overnight.stores.sql import admin
 
 NEXT = Path(__file__).with_name("next_version.py")
 LINES = 300
+SCRIPT = [["read_prompt"], {"lines": {"count": LINES, "per_second": 100}}]
 
 
 @dataclass
@@ -86,8 +87,7 @@ class Site(Server):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    script = [["read_prompt"], {"lines": {"count": LINES, "per_second": 100}}]
-    made = Site(root=tmp_path, scripts={"steady": script})
+    made = Site(root=tmp_path, scripts={"steady": SCRIPT})
     made.start()
     yield made
     made.stop()

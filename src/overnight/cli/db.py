@@ -29,7 +29,7 @@ Address = Annotated[
 @app.command()
 def upgrade(as_json: JsonFlag = False) -> None:
     """Bring the schema up to date. On SQLite a copy is made first, and the server does this by itself when it starts;
-    on Postgres servers may go on working meanwhile.
+    on Postgres servers may go on working meanwhile, and an empty database gets its schema.
     """
     from overnight.clock import SystemClock
     from overnight.stores.sql import admin
@@ -38,10 +38,9 @@ def upgrade(as_json: JsonFlag = False) -> None:
     if settings.postgres:
         from overnight.stores.sql import postgres_admin
 
-        found, now = postgres_admin.upgrade(settings.database_url)
-        words = (
-            "the schema is up to date" if found == now else f"the schema is upgraded from {found} to {now}"
-        )
+        found, now = postgres_admin.make_or_upgrade(settings.database_url)
+        words = f"the schema is {'made' if found is None else f'upgraded from {found} to {now}'}"
+        words = "the schema is up to date" if found == now else words
         return _done(words, None, as_json=as_json)
     kept = admin.upgrade(settings.database, SystemClock())
     return _done(

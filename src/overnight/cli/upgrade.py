@@ -42,6 +42,9 @@ def upgrade(
     within: Annotated[
         str, typer.Option("--within", metavar="DURATION", help="How long the new server may take.")
     ] = "60s",
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="On Postgres: the copy was made by its own tools.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Let this version take over from the server that runs: copy, handover, new schema, start, /readyz.
@@ -56,6 +59,7 @@ def upgrade(
     options = upgrading.Options(
         restart_command=_words(restart_command), stop_command=_words(stop_command),
         rollback_command=_words(rollback_command), within_s=duration(within), dry_run=dry_run,
+        copying=not no_backup,
     )  # fmt: skip
     settings = load()
     journal = Journal(settings.data_dir)

@@ -6,6 +6,7 @@ import __main__
 
 revision = "9001"
 down_revision = __main__.BEFORE
+usable_from = __main__.BEFORE
 
 
 def upgrade() -> None:
@@ -21,4 +22,6 @@ def downgrade() -> None:
 
 
 def rehearsed() -> bool:
+    if op.get_bind().dialect.name != "sqlite":
+        return False
     return any("upgrade-rehearsal" in row[2] for row in op.get_bind().exec_driver_sql("PRAGMA database_list"))

@@ -31,6 +31,10 @@ class Database(Protocol):
         """Its schema now; None for a database that is empty or not there yet."""
         ...
 
+    def outdated(self) -> bool:
+        """Whether the new program needs another schema than this."""
+        ...
+
     def rehearse(self) -> str:
         """Try out what can be tried without touching anything; what was tried. Raises StartRefused."""
         ...
@@ -68,10 +72,14 @@ class SqliteFile:
         finally:
             link.close()
 
+    def outdated(self) -> bool:
+        """See `Database`."""
+        return self.revision() != migrate.HEAD
+
     def rehearse(self) -> str:
         """On a copy: there and back, and looked over both times."""
         found = self.revision()
-        if found is None or found == migrate.HEAD:
+        if found is None or not self.outdated():
             return "the schema stays as it is"
         self._want_room()
         folder = self.path.with_name(REHEARSAL)

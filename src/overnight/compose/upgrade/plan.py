@@ -33,6 +33,8 @@ class Options:
     """Starts the old version by those means."""
     within_s: float = 60.0
     dry_run: bool = False
+    copying: bool = True
+    """Whether a copy of a Postgres database is made before its schema changes."""
 
     def stopping(self) -> tuple[str, ...]:
         """How to stop what the restart command has started; empty when nothing is known."""
@@ -66,7 +68,7 @@ class Plan:
         """Whether all of it has happened already."""
         return (
             self.picked_up is None
-            and self.revision == migrate.HEAD
+            and not self.database.outdated()
             and (self.old is None or (self.old.version == self.to_version and not _changed_since(self.old)))
         )
 
@@ -113,6 +115,14 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
         place=place, old=old, new=new, to_version=version("overnight"), database=database, revision=revision,
         options=options, picked_up=picked_up,
     )  # fmt: skip
+
+
+def _database(settings: Settings, options: Options) -> Database:
+    if not settings.postgres:
+        return SqliteFile(path=settings.database)
+    from overnight.compose.upgrade.postgres import PostgresDatabase  # noqa: PLC0415 -- the driver is for it alone
+
+    return PostgresDatabase(url=settings.database_url, folder=settings.data_dir, copying=options.copying)
 
 
 def _interrupted(entry: Entry, environment: Mapping[str, str]) -> Server:

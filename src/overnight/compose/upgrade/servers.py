@@ -17,10 +17,11 @@ import psutil
 
 from overnight.client import Client
 from overnight.clock import SystemClock
+from overnight.compose.hosts import WORKER_LOCK
 from overnight.compose.upgrade.program import Program
 from overnight.config import server_file
 from overnight.errors import DataInUse, OvernightError, StartRefused
-from overnight.stores.sql.lock import DataLock
+from overnight.stores.sql.lock import LOCK_FILE, DataLock
 
 EVERY_S: Final = 0.02
 MAKE_WAY_WITHIN_S: Final = 20.0
@@ -92,7 +93,8 @@ def end_newcomer(place: Place, started: subprocess.Popen[bytes] | None, besides:
         _end(psutil.Process(started.pid), signal.SIGUSR2, END_WITHIN_S)
         started.wait()
     announced = place.announced()
-    for pid in (announced.pid if announced else None, _holder(place.data_dir)):
+    holders = (_holder(place.data_dir, file) for file in (LOCK_FILE, WORKER_LOCK))
+    for pid in (announced.pid if announced else None, *holders):
         if pid not in {None, besides, os.getpid()}:
             with suppress(psutil.NoSuchProcess):
                 _end(psutil.Process(pid), signal.SIGUSR2, END_WITHIN_S)
@@ -143,9 +145,11 @@ def _unready(announced: server_file.ServerFile, certificate: Path | None) -> str
         return "it did not answer within 10 s"
 
 
-def _holder(data_dir: Path) -> int | None:
+def _holder(data_dir: Path, file: str) -> int | None:
     """The process that holds the data without having said where it answers."""
-    lock = DataLock(data_dir, SystemClock())
+    if not (data_dir / file).exists():
+        return None
+    lock = DataLock(data_dir, SystemClock(), file=file)
     try:
         lock.acquire()
     except DataInUse as error:

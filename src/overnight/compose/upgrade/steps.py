@@ -78,7 +78,7 @@ class Steps:
         with self._step("backup") as done:
             self._backup = database.back_up()
             self._journal.change(backup=str(self._backup or ""))
-            done(str(self._backup or "left to the operator's own tools"))
+            done(str(self._backup or "none: the schema stays, or the copy was made by other tools"))
         with self._step("migrate") as done:
             database.migrate()
             done(f"the schema is {database.revision()}")

@@ -30,6 +30,21 @@ def upgrade(url: str, *, further: tuple[Path, ...] = ()) -> tuple[str, str]:
     return _move(url, "head" if further else migrate.HEAD, further)
 
 
+def make_or_upgrade(url: str) -> tuple[str | None, str]:
+    """As `upgrade`; an empty database gets the schema of today, and had none before."""
+    connections = PostgresConnections(url)
+    with explained(connections):
+        link = connections.open(writing=False)
+        try:
+            empty = not migrate.table_names(link)
+        finally:
+            link.close()
+        if empty:
+            postgres_schema.prepare(connections)
+            return None, migrate.HEAD
+    return upgrade(url)
+
+
 def downgrade(url: str, to: str, *, further: tuple[Path, ...] = ()) -> tuple[str, str]:
     """To an earlier schema, for an earlier Overnight; as `upgrade` otherwise."""
     return _move(url, to, further)

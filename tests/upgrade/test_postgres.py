@@ -1,0 +1,86 @@
+"""The same on Postgres, where servers of both versions work side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.upgrade.conftest import NEXT, SCRIPT, Site
+
+from overnight.compose.upgrade.postgres import PostgresDatabase
+from overnight.errors import StartRefused
+from overnight.stores.sql import migrate, postgres_admin
+
+AFTER = "9001"
+Start = Callable[[str], Site]
+
+
+@pytest.fixture
+def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
+    sites: list[Site] = []
+
+    def started(name: str) -> Site:
+        (tmp_path / name).mkdir()
+        environment = {"OVERNIGHT_DATABASE_URL": postgres_url, "OVERNIGHT_REDIS_URL": ""}
+        site = Site(root=tmp_path / name, scripts={"steady": SCRIPT}, environment=environment)
+        sites.append(site)
+        site.start()
+        return site
+
+    yield started
+    for site in sites:
+        site.stop()
+
+
+def test_one_server_after_the_other(start: Start, postgres_url: str) -> None:
+    first, second = start("first"), start("second")
+    runs = [(site, site.working()) for site in (first, second)]
+    upgraded = first.upgrade("none")
+    assert (upgraded.status, upgraded.end) == (0, "upgraded"), upgraded
+    assert upgraded.done == ["plan", "rehearse", "backup", "migrate", "handover", "start", "ready"]
+    assert Path(upgraded.words("backup")).exists()
+    assert postgres_admin.check(postgres_url).revision == AFTER
+    # The other one is of the old version, and goes on.
+    assert second.serving is not None
+    assert second.serving.version != "9.0.0"
+    later = second.working()
+    upgraded = second.upgrade("none")
+    assert (upgraded.status, upgraded.end) == (0, "upgraded"), upgraded
+    assert "none" in upgraded.words("backup")
+    for site, run in [*runs, (second, later)]:
+        site.unharmed(run)
+
+
+def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
+    start: Start, postgres_url: str
+) -> None:
+    site = start("only")
+    run = site.working()
+    upgraded = site.upgrade("unready", "--within", "2s", "--no-backup")
+    assert (upgraded.status, upgraded.end) == (1, "rolled_back"), upgraded
+    assert f"stays at {AFTER}" in upgraded.words("rollback data")
+    assert str(NEXT) not in site.command_line()
+    site.unharmed(run)
+    assert site.upgrade("late").end == "upgraded", (
+        "the schema is there already: nothing is left that could fail"
+    )
+
+
+def test_a_migration_that_fails_disturbs_nobody(start: Start, postgres_url: str) -> None:
+    site = start("only")
+    serving = site.serving
+    upgraded = site.upgrade("late")
+    assert (upgraded.status, upgraded.failed) == (1, ["migrate"]), upgraded
+    assert site.serving == serving
+    assert postgres_admin.check(postgres_url).revision == migrate.HEAD
+
+
+def test_a_schema_that_old_programs_cannot_use_is_refused(
+    start: Start, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("only")
+    monkeypatch.setattr(migrate, "HEAD", AFTER)
+    monkeypatch.setattr(migrate, "OLDEST_PROGRAM", AFTER)
+    with pytest.raises(StartRefused, match="cannot go on meanwhile"):
+        PostgresDatabase(url=postgres_url, folder=tmp_path, copying=False).rehearse()
