@@ -3,14 +3,17 @@
 import pytest
 
 from overnight.testing.conformance.approvals import ApprovalSuite
+from overnight.testing.conformance.lanes import LaneSuite
 from overnight.testing.conformance.log import LogSuite
 from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
 from overnight.testing.conformance.records import RecordSuite
+from overnight.testing.conformance.room import RateSuite, RoomSuite
 from overnight.testing.conformance.sessions import SessionSuite
 from overnight.testing.conformance.stage import Stage
 from overnight.testing.conformance.tables import TableSuite
 from overnight.testing.conformance.units import UnitSuite
 from overnight.testing.conformance.walk import WalkSuite
+from overnight.testing.conformance.workers import ExpirySuite, WorkerSuite
 
 
 @pytest.fixture
@@ -51,4 +54,24 @@ class TestTables(TableSuite):
 
 
 class TestSessions(SessionSuite):
+    pass
+
+
+class TestLanes(LaneSuite):
+    pass
+
+
+class TestRooms(RoomSuite):
+    pass
+
+
+class TestRates(RateSuite):
+    pass
+
+
+class TestWorkers(WorkerSuite):
+    pass
+
+
+class TestExpiries(ExpirySuite):
     pass

@@ -92,8 +92,8 @@ class Stage:
         tx.events.append(run.pk, [Draft(type="run.queued")], now)
         return tx.runs.lock(run.pk)
 
-    async def worker(self) -> Worker:
-        """A registered worker of this host."""
+    async def worker(self, *, quarantine_after: int = 0, **changes: Any) -> Worker:
+        """A registered worker, of this host unless `changes` say otherwise."""
         now = self.clock.wall_ms()
         worker = Worker(
             pk=0,
@@ -107,20 +107,25 @@ class Stage:
             started_at=now,
             seen_at=now,
         )
-        return await self.uow.write(lambda tx: tx.workers.add(worker))
+        worker = replace(worker, **changes)
+        return await self.uow.write(lambda tx: tx.workers.add(worker, quarantine_after=quarantine_after))
 
-    def offer(self, worker: Worker, free: int = 1, *backends: str) -> Offer:
-        """What that worker can take."""
-        return Offer(worker_pk=worker.pk, host_id=self.host, backends=backends or worker.backends, free=free)
+    def offer(self, worker: Worker, free: int = 1, *backends: str, **changes: Any) -> Offer:
+        """What that worker can take; `changes` are further fields, such as limits."""
+        offer = Offer(
+            worker_pk=worker.pk, host_id=worker.host_id, backends=backends or worker.backends, free=free,
+            places=worker.places, labels=worker.labels,
+        )  # fmt: skip
+        return replace(offer, **changes)
 
-    async def claim(self, worker: Worker, free: int = 1, *backends: str) -> list[Run]:
+    async def claim(self, worker: Worker, free: int = 1, *backends: str, **changes: Any) -> list[Run]:
         """Claim and set running, as workers do."""
-        offer = self.offer(worker, free, *backends)
+        offer = self.offer(worker, free, *backends, **changes)
 
         def unit(tx: Transaction) -> list[Run]:
             now = self.clock.wall_ms()
             return [
-                tx.runs.save(run.moved(Input.CLAIM, now, worker=worker.id, started_at=now))
+                tx.runs.save(run.moved(Input.CLAIM, now, worker=worker.id, started_at=run.started_at or now))
                 for run in tx.leases.claim(offer, now)
             ]
 
