@@ -1,8 +1,8 @@
-"""The other process of `bench_notify`: `python -m bench.telling HOW URL TOPIC`, then one line `COUNT RATE SIZE` a round.
+"""The other process of `bench_notify`: `python -m bench.telling HOW URL TOPIC`, then lines `COUNT RATE SIZE`.
 
-HOW is `ours` (the notifier), `announced` (the one on Postgres), or the bare ways: `xadd`, `notify`. RATE 0 is as fast as
-it goes. Every body begins with the monotonic clock's nanoseconds at which it was sent;
-what was sent at a rate is told of afterwards, too.
+HOW is `ours` (the notifier), `announced` (the one on Postgres), or the bare ways: `xadd`, `notify`. RATE 0 is as fast
+as it goes. Every body begins with the monotonic clock's nanoseconds at which it was sent; what was sent at a rate is
+told of afterwards, too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from overnight.ports.notifier import Notice
 from overnight.stores.redis.notifier import RedisNotifier
 from overnight.stores.sql.announcer import PostgresNotifier
 
+AHEAD = 100
 TOGETHER = 20
 """Events of one commit when there is no hurry to spread them."""
 Send = Callable[[int, int, int], Awaitable[None]]
@@ -36,11 +37,14 @@ def bodies(first: int, count: int, size: int) -> list[Recorded]:
 async def ours(url: str, topic: str) -> Send:
     notifier = RedisNotifier(url)
     await notifier.start()
+    told = 0
 
     async def send(first: int, count: int, size: int) -> None:
-        notifier.publish([Notice(topic=topic, events=tuple(bodies(first, count, size)))])
-        while len(notifier._outbox._waiting) > 100:
+        nonlocal told
+        while notifier.figures.counts["published"] < told - AHEAD:  # noqa: ASYNC110 -- the loop must run
             await asyncio.sleep(0)
+        notifier.publish([Notice(topic=topic, events=tuple(bodies(first, count, size)))])
+        told += 1
 
     return send
 
@@ -50,7 +54,8 @@ async def announced(url: str, topic: str) -> Send:
     await notifier.start()
 
     async def send(first: int, count: int, size: int) -> None:
-        notifier.publish([Notice(topic=topic, events=tuple(bodies(first, count, size)))])
+        events = tuple(bodies(first, count, size))
+        notifier.publish([Notice(topic=f"{topic}{first - 1}", events=events)])
 
     return send
 
