@@ -27,8 +27,10 @@ from overnight.engine.diff import Diffs
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
-from overnight.engine.policy import RunPolicy, SessionPolicy, Storage
+from overnight.engine.local_source import offer_of
+from overnight.engine.policy import RunPolicy, SessionPolicy, Storage, Timing
 from overnight.engine.preview import Previewer
+from overnight.engine.remote.service import Kept, LeaseService
 from overnight.engine.service import RunService
 from overnight.engine.sessions import SessionService
 from overnight.engine.sharing import Sharing
@@ -36,6 +38,7 @@ from overnight.engine.turn_files import TurnFiles
 from overnight.ids import RunId, new_host_id, new_token_id, new_worker_id
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.app import create_app
+from overnight.server.leases import LeaseCalls
 from overnight.server.metrics import Meters
 from overnight.server.serve import Listen, serving
 from overnight.server.services import ServerSettings, Services
@@ -147,6 +150,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
     async def doctor() -> Mapping[str, object]:
         return {"status": "ok", "checks": []}
 
+    kept = Kept(uow=store, notifier=notifier, clock=clock, policy=policy, timing=Timing(), offer=offer_of)
     services = Services(
         settings=ServerSettings(version="0.0.0", **settings), uow=store, notifier=notifier, clock=clock,
         follower=follower, server_id=SERVER, runs=runs, backends=backends,
@@ -158,6 +162,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         turn_files=TurnFiles(uow=store, folders=folders, policy=policy, host_id=HOST),
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
         handover=lambda: handovers.append("now"), ready=ready,
+        leases=LeaseCalls(LeaseService(kept), clock, policy, Timing()),
     )  # fmt: skip
     try:
         async with serving(

@@ -191,7 +191,9 @@ async def test_sockets_are_refused_before_the_handshake(shared: Stage, path: str
 
 
 @pytest.mark.parametrize(
-    "operation", [one for one in CLOSED if "{run_id}" in one.path], ids=lambda one: one.path
+    "operation",
+    [one for one in CLOSED if "{run_id}" in one.path and one.tag != "leases"],
+    ids=lambda one: one.path,
 )
 async def test_another_users_run_is_not_there(shared: Stage, operation: Operation) -> None:
     run = await shared.submitted("secret plans")
@@ -217,7 +219,7 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
     bob = await stage.token(owner="usr_bob", name="bob")
     allowed = {
         agent: {("GET", f"/api/v1/runs/{run.id}"), ("GET", "/api/v1/runs"), ("GET", "/api/v1/backends")},
-        worker: {("GET", "/api/v1/workers"), ("GET", "/api/v1/backends"), ("GET", "/api/v1/stats")},
+        worker: {("GET", "/livez"), ("GET", "/readyz")},
         bob: {("GET", "/api/v1/runs"), ("GET", "/api/v1/backends"), ("GET", "/metrics"), ("GET", "/docs")},
     }
     refused = {
@@ -227,7 +229,8 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
             ("POST", "/api/v1/backends/echo/check"), ("GET", "/api/v1/connections"), ("GET", "/api/v1/approvals"),
         },
         worker: {("GET", "/api/v1/runs"), ("POST", "/api/v1/runs"), ("GET", "/metrics"), ("GET", "/api/v1/stream"),
-                 ("GET", "/api/v1/approvals")},
+                 ("GET", "/api/v1/approvals"), ("GET", "/api/v1/workers"), ("GET", "/api/v1/backends"),
+                 ("GET", "/api/v1/stats"), ("POST", "/api/v1/workers/x/drain")},
         bob: {
             ("GET", "/api/v1/tokens"), ("POST", "/api/v1/tokens"), ("DELETE", "/api/v1/tokens/operator"),
             ("POST", "/api/v1/admin/handover"), ("GET", "/api/v1/config"), ("GET", "/api/v1/doctor"),
@@ -243,6 +246,23 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
                 answer = await http.request(method, path)
                 assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
     assert stage.handovers == []
+
+
+@pytest.mark.parametrize("operation", [one for one in CLOSED if one.tag == "leases"], ids=lambda one: one.path)
+async def test_leases_are_for_workers_and_the_operator(shared: Stage, operation: Operation) -> None:
+    run = await shared.submitted("secret plans")
+    path = operation.path.replace("{run_id}", run.id)
+    name = f"{operation.path} {operation.method}"
+    for secret in (
+        await shared.token(owner="usr_bob", name=f"bob {name}"),
+        await shared.token(kind="agent", name=f"agent {name}"),
+    ):
+        async with shared.client(secret) as http:
+            answer = await http.request(operation.method, path, json={})
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    async with shared.client(await shared.token(kind="worker", name=f"worker {name}")) as http:
+        answer = await http.request(operation.method, path, json={})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from overnight.clock import Clock, SystemClock
 from overnight.compose import health
@@ -19,15 +20,19 @@ from overnight.engine.control import Rules
 from overnight.engine.diff import Diffs
 from overnight.engine.doctor import Doctor
 from overnight.engine.follow import Follower
+from overnight.engine.local_source import offer_of
 from overnight.engine.preview import Previewer
+from overnight.engine.remote.service import Kept, LeaseService
 from overnight.engine.service import RunService
 from overnight.engine.sessions import SessionService
 from overnight.engine.sharing import Sharing
 from overnight.engine.supervisor import Attendant, Supervisor
 from overnight.engine.turn_files import TurnFiles
 from overnight.engine.whereabouts import Whereabouts
+from overnight.engine.workshop import Workshop
 from overnight.ids import HostId
 from overnight.ports.unit_of_work import UnitOfWork
+from overnight.server.leases import LeaseCalls
 from overnight.server.metrics import Meters
 from overnight.server.serve import Listen
 from overnight.server.services import ServerSettings, Services
@@ -113,6 +118,7 @@ def _services(
             policy=settings.runs,
             host_id=shop.worker.host_id,
         ),
+        leases=_leases(settings, store, shop),
         backends=shop.backends,
         diffs=Diffs(uow=store, workspaces=shop.workspaces, policy=settings.runs, host_id=shop.worker.host_id),
         turn_files=TurnFiles(
@@ -125,6 +131,15 @@ def _services(
         meters=meters,
         lease_age_s=lambda: crew.lease_age_s,
     )
+
+
+def _leases(settings: Settings, store: UnitOfWork, shop: Workshop) -> LeaseCalls:
+    timing = settings.timing
+    kept = Kept(
+        uow=store, notifier=shop.notifier, clock=shop.clock, policy=settings.runs, timing=timing,
+        offer=partial(offer_of, limits=settings.queue.limits, lease_s=timing.lease_s),
+    )  # fmt: skip
+    return LeaseCalls(LeaseService(kept), shop.clock, settings.runs, timing)
 
 
 def _whereabouts(store: UnitOfWork, crew: Carrying) -> Whereabouts:

@@ -25,10 +25,12 @@ USED_EVERY_MS: Final = 60_000
 _MAX_SECRET: Final = 512
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_ADMIN: Final = re.compile(r"/api/v1/(?:(?:tokens|admin|config|doctor)(?![a-z])|workers/).*", re.DOTALL)
+_ADMIN: Final = re.compile(
+    r"/api/v1/(?:(?:tokens|admin|config|doctor|leases)(?![a-z])|workers/).*", re.DOTALL
+)
 """Whatever begins so is refused, known path or not."""
 _AGENT: Final = re.compile(r"/api/v1/(?:runs|stream|backends)(?:/.*)?")
-_WORKER: Final = re.compile(r"/api/v1/(?:backends|workers|stats)(?:/.*)?")
+_WORKER: Final = re.compile(r"/api/v1/leases(?:/.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +66,8 @@ class Caller:
         kind = self.principal.kind
         if kind == "agent" and not (method in _READING and _AGENT.fullmatch(path)):
             raise Forbidden("an agent's token may only read its owner's runs")
-        if kind == "worker" and not (method in _READING and _WORKER.fullmatch(path)):
-            raise Forbidden("a worker's token may only read backends and workers")
+        if kind == "worker" and not _WORKER.fullmatch(path):
+            raise Forbidden("a worker's token is for leases, and for nothing else")
         if kind == "user" and not self.admin and _ADMIN.fullmatch(path):
             raise Forbidden("only the operator may do this")
 

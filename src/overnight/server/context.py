@@ -15,6 +15,7 @@ from overnight.server.access import Access
 from overnight.server.asgi import CALLER
 from overnight.server.auth import Authenticator, Caller
 from overnight.server.connections import Connections
+from overnight.server.leases import LeaseCalls
 from overnight.server.login import Logins
 from overnight.server.metrics import Meters
 from overnight.server.services import Services
@@ -43,6 +44,11 @@ class Context:
     def services(self) -> Services:
         """What the rest of the program offers."""
         return self.parts.services
+
+    @property
+    def leases(self) -> LeaseCalls:
+        """Leases of workers without a database."""
+        return self.services.leases
 
     @property
     def owner(self) -> str:

@@ -178,7 +178,7 @@ class Gate:
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Receive:
         """The body, read and counted as it arrives; the application gets it in one piece."""
-        limit = self._settings.max_body if CALLER in scope else _OPEN_BODY
+        limit = self._settings.body_limit(scope["path"]) if CALLER in scope else _OPEN_BODY
         declared = headers_of(scope, b"content-length")
         if declared and (not declared[0].isdigit() or int(declared[0]) > limit):
             raise await _too_large(scope, receive, limit)

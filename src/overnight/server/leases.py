@@ -77,6 +77,19 @@ class LeaseCalls:
         )
         return cast("Document", wire.dump(News, news))
 
+    async def requests(self, token_pk: int, run_id: str, body: wire.WatchBody) -> Document:
+        """Pending requests to one run, newer ones than were seen."""
+        caller = _caller(token_pk, body)
+        news = await self._service.watch(
+            caller, _tokens(body.tokens), _tokens(body.seen), wait_s=body.wait_s, work=False
+        )
+        if news.lost:
+            return {"held": False, "requests": []}
+        facts, _ = await self._service.facts(caller, RunId(run_id), body.tokens[run_id], ())
+        found = _plain_answer(facts)
+        newer = [one for one in found["requests"] if one["id"] > body.seen[run_id]]
+        return {"held": True, "state": found["state"], "requests": newer}
+
     async def hand_over(self, token_pk: int, body: wire.TokensBody) -> Document:
         """The agents are left to the next worker of the host."""
         await self._service.hand_over(_caller(token_pk, body), _tokens(body.tokens))
@@ -153,10 +166,11 @@ class LeaseCalls:
         try:
             facts = await self._service.send(caller, RunId(run_id), batch)
         except StaleFacts as stale:
-            told = cast("Facts", stale.facts)
-            stale.extra |= {"facts": wire.facts_document(told, spec=False), "place_free": stale.place_free}
+            true = cast("Facts", stale.facts)
+            stale.extra |= {"facts": wire.facts_document(true, spec=False), "place_free": stale.place_free}
             raise
-        return {"facts": None if facts is None else wire.facts_document(facts, spec=False)}
+        told = None if facts is None else wire.facts_document(facts, spec=False)
+        return {**_plain_answer(facts), "facts": told}
 
     def _worker(self, protocol: int, body: wire.WorkerBody) -> Worker:
         _check_protocol(protocol)

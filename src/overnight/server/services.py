@@ -20,6 +20,7 @@ from overnight.engine.turn_files import TurnFiles
 from overnight.ids import WorkerId
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
+from overnight.server.leases import LeaseCalls
 from overnight.server.metrics import Meters
 
 
@@ -40,6 +41,8 @@ class ServerSettings:
     pending_bytes: int = 4 * 1024 * 1024
     """So is one for which this much has piled up while a send is blocked."""
     max_body: int = 1024 * 1024
+    max_lease_body: int = 32 * 1024 * 1024
+    """A batch of a worker holds what its agent said in half a second, be it ever so much."""
     max_connections: int = 1000
     """Streams and sockets at once; above it new ones are refused with 429."""
     max_connections_per_user: int = 100
@@ -49,6 +52,10 @@ class ServerSettings:
     """How long a browser stays logged in."""
     web: bool = True
     """Whether there are pages for a browser, and a login that makes a cookie for them."""
+
+    def body_limit(self, path: str) -> int:
+        """How many bytes a body sent there may have."""
+        return self.max_lease_body if path.startswith("/api/v1/leases/") else self.max_body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,7 @@ class Services:
     modes: Modes
     session_policy: SessionPolicy
     approvals: ApprovalService
+    leases: LeaseCalls
     backends: Backends
     diffs: Diffs
     turn_files: TurnFiles

@@ -42,7 +42,7 @@ class RestLeaseDesk:
 
     async def succeed(self, worker: Worker) -> tuple[Run, ...]:
         """See the port."""
-        found = await self._post("/succeed", _versioned({"worker": _seat(worker)}))
+        found = await self._post("/begin", _versioned({"worker": _seat(worker)}))
         return tuple(wire.run_of(document) for document in found["runs"])
 
     async def look(self, worker: Worker, run_id: RunId) -> Run:
@@ -90,7 +90,7 @@ class RestLeaseDesk:
 
     async def leave(self, worker: Worker) -> None:
         """See the port."""
-        await self._post("/leave", _of(worker))
+        await self._post("/end", _of(worker))
 
 
 def _versioned(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from overnight.ports.unit_of_work import Transaction
 MOST_OPS: Final = 2000
 MOST_EVENTS: Final = 20_000
 LONGEST_WAIT_MS: Final = 366 * 86_400_000
+LONGEST_WAY_MS: Final = 10_000
 _SLACK: Final = 200
 """Bytes that a history adds to a message that it cuts."""
 
@@ -319,10 +320,14 @@ class Application:
                 wanted, pk=0, id=approval_id, owner=run.owner, run_pk=run.pk, run_id=run.id,
                 session_pk=run.session_pk, session_id=run.session_id, turn=run.turn or None,
                 attempt=run.attempt if run.turn else None, state="pending", decision=None, resolved_at=None,
-                used_at=None, created_at=self._now, expires_at=max(self._now, min(wanted.expires_at, latest)),
+                used_at=None, created_at=self._just_now(wanted.created_at), expires_at=max(self._now, min(wanted.expires_at, latest)),
                 context=self._redactor.json(dict(wanted.context)), title=self._redactor.text(wanted.title),
             )
         )  # fmt: skip
+
+    def _just_now(self, at: int) -> int:
+        """The worker's moment, if it can be believed: a question is as old as its way to us."""
+        return at if self._now - LONGEST_WAY_MS <= at <= self._now else self._now
 
     def _save_approval(self, op: SaveApproval) -> None:
         approval = self._tx.approvals.get(ApprovalId(op.id), None)

@@ -137,7 +137,7 @@ class LeaseService:
                 # It was taken before, and the answer was lost: under that token nothing has been done yet.
                 tx.leases.renew(seat.worker.pk, {run.pk: holder.token})
                 return self._one(tx, run, self._clock.wall_ms())
-            taken = tx.leases.take(run.pk, seat.worker.pk, token)
+            taken = tx.leases.take(run.pk, seat.worker.pk, token, lease_s=self._kept.timing.lease_s)
             return self._one(tx, taken, self._clock.wall_ms())
 
         return await self._uow.write(unit)
