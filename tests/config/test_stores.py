@@ -22,6 +22,7 @@ def test_postgres_and_valkey_are_taken_in_every_usual_spelling(tmp_path: Path) -
     )
     assert (settings.postgres, settings.database_url) == (True, "postgresql://h/d")
     assert settings.redis_url == "rediss://h:1/2"
+    assert (settings.redis_stream_length, settings.redis_ttl_s) == (2000, 3600)
     socket = loaded(tmp_path, OVERNIGHT_DATABASE_URL="postgresql:///d?host=/run/postgresql")
     assert (socket.postgres, socket.redis_url) == (True, None)
     assert not loaded(tmp_path).postgres

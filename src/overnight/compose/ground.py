@@ -100,8 +100,8 @@ async def _shared(
             free_bytes = partial(outcomes.free_bytes, settings.data_dir)
             yield Ground(uow=store, notifier=notifier, clock=clock, free_bytes=free_bytes)
         finally:
+            await store.close()  # first: what it still carries out is to be told
             await notifier.close()
-            await store.close()
     finally:
         if lock is not None:
             lock.release()
@@ -121,7 +121,12 @@ def _carrier(settings: Settings, meter: RelayMeter | None) -> Carrier:
     if settings.redis_url is not None:
         from overnight.stores.redis.notifier import RedisNotifier  # noqa: PLC0415 -- see above
 
-        return RedisNotifier(settings.redis_url, meter=meter)
+        return RedisNotifier(
+            settings.redis_url,
+            meter=meter,
+            stream_length=settings.redis_stream_length,
+            ttl_s=settings.redis_ttl_s,
+        )
     from overnight.stores.sql.announcer import PostgresNotifier  # noqa: PLC0415
 
     return PostgresNotifier(settings.database_url, meter=meter)

@@ -67,6 +67,8 @@ class Settings:
     data_dir: Path
     database_url: str = field(repr=False)
     redis_url: str | None = field(default=None, repr=False)
+    redis_stream_length: int = 2000
+    redis_ttl_s: int = 3600
     server: ServerSettings
     log: LogSettings
     workspace_roots: tuple[Path, ...]
@@ -144,6 +146,8 @@ def load(
         data_dir=_path(sources, "data_dir"),
         database_url=database_url,
         redis_url=stores.redis_url(sources, database_url),
+        redis_stream_length=cast("int", sources["redis.stream_length"]),
+        redis_ttl_s=round(cast("float", sources["redis.ttl_s"])),
         server=_server(sources),
         log=_log(sources),
         workspace_roots=cast("tuple[Path, ...]", sources["workspace_roots"]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from overnight.config.notices_table import NOTICES
 from overnight.config.queue_table import QUEUE
 from overnight.config.setting import Setting
 
@@ -25,14 +26,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         default="sqlite:///{data_dir}/overnight.db",
         description="The database: sqlite:/// and an absolute path, or postgresql://USER@HOST/DATABASE to be shared.",
     ),
-    Setting(
-        key="redis_url",
-        variable="OVERNIGHT_REDIS_URL",
-        kind="url",
-        default=None,
-        description="Redis or Valkey, which carries notices between servers and workers on Postgres. It never holds a "
-        "fact; without it the notices go through the database.",
-    ),
+    *NOTICES,
     Setting(
         key="url",
         variable="OVERNIGHT_URL",
