@@ -19,6 +19,7 @@ from overnight.config.paths import data_key, private_dir, runtime_dir
 from overnight.config.settings import Settings
 from overnight.domain.lease import keeper_deadline
 from overnight.domain.worker import Worker as WorkerRow
+from overnight.engine.conduct import Judged
 from overnight.engine.directory import FRESH_MS, Backends
 from overnight.engine.folders import Folders
 from overnight.engine.local_source import LocalRunSource, offer_of
@@ -97,6 +98,7 @@ async def _workshop(
         host_id=host,
     )
     await backends.load()
+    me = await _register(settings, ground, host, backends.names() if working else ())
     return Workshop(
         uow=ground.uow,
         notifier=ground.notifier,
@@ -111,8 +113,9 @@ async def _workshop(
         folders=folders,
         policy=settings.runs,
         timing=settings.timing,
-        worker=await _register(settings, ground, host, backends.names() if working else ()),
+        worker=me,
         meter=meter,
+        conduct=Judged(ground.uow, ground.clock, me, after=settings.queue.quarantine_after),
     )
 
 

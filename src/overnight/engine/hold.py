@@ -73,10 +73,12 @@ class Hold:
         except (LeaseLost, KeeperGone, OSError) as error:
             log.warning("keeper.renewal_refused", run=self.run_id, error=str(error))
 
-    def lose(self, why: str) -> None:
-        """The hold is no longer good: whoever carries out the run shall let go of it."""
+    def lose(self, why: str) -> bool:
+        """The hold is no longer good: whoever carries out the run shall let go of it. Whether that is news."""
+        is_news = not self._gone.is_set()
         self._why = why
         self._gone.set()
+        return is_news
 
     async def until_lost(self) -> Never:
         """Raises LeaseLost once the hold is no longer good."""

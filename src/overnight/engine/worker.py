@@ -237,28 +237,33 @@ class Worker:
         sent_at = self._shop.clock.boot()
         holds = {pk: hold for pk, hold in self._holds.items() if not hold.over}
         live = {pk: hold for pk, hold in holds.items() if sent_at < hold.lease.trusted_until}
-        for pk in holds.keys() - live.keys():
-            _drop(holds[pk], "the lease ran out while this process stood still")
-        if not live:
-            return
-        tokens: Mapping[int, int] = {pk: hold.lease.token for pk, hold in live.items()}
-        lost = await self._source.renew(tokens)
+        stood_still = "the lease ran out while this process stood still"
+        dropped = [_drop(holds[pk], stood_still) for pk in holds.keys() - live.keys()]
+        if live:
+            dropped += await self._renew(live, sent_at)
+        if any(dropped):
+            await self._shop.conduct.stumbled("its leases were lost")
+
+    async def _renew(self, live: Mapping[int, Hold], sent_at: float) -> list[bool]:
+        """For each that could not be renewed whether that is news."""
+        lost = await self._source.renew({pk: hold.lease.token for pk, hold in live.items()})
         lease_s = self._shop.timing.lease_s
-        for pk, hold in live.items():
-            if pk in lost:
-                _drop(hold, "another holder has taken it")
-            else:
-                hold.renewed(sent_at, lease_s)
-        told = [hold.tell_keeper(sent_at, lease_s) for pk, hold in live.items() if pk not in lost]
+        kept = [hold for pk, hold in live.items() if pk not in lost]
+        for hold in kept:
+            hold.renewed(sent_at, lease_s)
+        dropped = [_drop(live[pk], "another holder has taken it") for pk in lost]
         with suppress(TimeoutError):  # a keeper that stands still may not cost the other runs their leases
             async with asyncio.timeout(self._shop.timing.renew_s):
-                await asyncio.gather(*told)
+                await asyncio.gather(*(hold.tell_keeper(sent_at, lease_s) for hold in kept))
+        return dropped
 
 
-def _drop(hold: Hold, why: str) -> None:
-    if not hold.over:
-        log.warning("run.lease_lost", run=hold.run_id, token=hold.lease.token, reason=why)
-        hold.lose(why)
+def _drop(hold: Hold, why: str) -> bool:
+    """Whether a hold that was still needed is lost now."""
+    if hold.over or not hold.lose(why):
+        return False
+    log.warning("run.lease_lost", run=hold.run_id, token=hold.lease.token, reason=why)
+    return True
 
 
 def _lasting(trouble: Exception) -> bool:

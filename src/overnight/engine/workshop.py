@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from overnight.clock import Clock
 from overnight.domain.run import Run
 from overnight.domain.worker import Worker
+from overnight.engine.conduct import Conduct, Unjudged
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.policy import RunPolicy, Timing
@@ -31,6 +32,7 @@ class Workshop:
     worker: Worker
     """The registered row: its pk holds the leases."""
     meter: Meter = field(default_factory=Unmetered)
+    conduct: Conduct = field(default_factory=Unjudged)
 
     def secrets_of(self, run: Run) -> dict[str, str]:
         """The operator's values that this run names."""
