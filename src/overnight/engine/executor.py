@@ -125,6 +125,7 @@ class _Pipeline:
             except Outdated:
                 continue
             except (WorkspaceRefused, UnknownBackend, BackendFailure) as refusal:
+                await self._stumbled(refusal)
                 await self._refuse(refusal)
             else:
                 if living is not None:
@@ -179,6 +180,7 @@ class _Pipeline:
         try:
             agent = await prepared.backend.start(start, self._kit.input_store(turn))
         except BackendFailure as refusal:
+            await self._stumbled(refusal)
             await self._rest(await self._close_unstarted(turn, refusal))
             return None
         self._hold.living = agent
@@ -186,6 +188,11 @@ class _Pipeline:
         log.info("turn.started", turn=turn.number, attempt=turn.attempt, backend=turn.backend, pid=agent.pid)
         scene = Scene(self._shop, self._kit.recorder, run, turn, prepared)
         return Living(run=run, turn=turn, backend_turn=agent, prepared=prepared, scene=scene)
+
+    async def _stumbled(self, refusal: OvernightError) -> None:
+        """A workspace is the run's own affair; all else that lets nothing begin says something of this worker."""
+        if isinstance(refusal, BackendFailure):
+            await self._shop.conduct.stumbled(refusal.failure_code)
 
     async def _refuse(self, refusal: OvernightError) -> None:
         """No turn can begin: go to the next fallback, or end the run."""
@@ -215,6 +222,7 @@ class _Pipeline:
     # stream, settle, decide
 
     async def _stream(self, living: Living) -> TurnEnd:
+        await self._shop.conduct.went_well()
         self._hold.interruptible = living.prepared.backend.capabilities.interrupt
         loop = TurnLoop(
             self._shop,
