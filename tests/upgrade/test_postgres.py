@@ -83,4 +83,4 @@ def test_a_schema_that_old_programs_cannot_use_is_refused(
     monkeypatch.setattr(migrate, "HEAD", AFTER)
     monkeypatch.setattr(migrate, "OLDEST_PROGRAM", AFTER)
     with pytest.raises(StartRefused, match="cannot go on meanwhile"):
-        PostgresDatabase(url=postgres_url, folder=tmp_path, copying=False).rehearse()
+        PostgresDatabase(url=postgres_url, folder=tmp_path, copying=False, old=None).rehearse()

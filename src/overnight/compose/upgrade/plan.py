@@ -103,11 +103,11 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
         cwd=old.program.cwd if old else Path.cwd(),
         environment=old.program.environment if old else environment,
     )
-    database = SqliteFile(path=settings.database)
+    database = _database(settings, options, old)
     found = database.revision()
     if found is None:
         raise NotFound(
-            f"there is no database at {settings.database}", mend="nothing to upgrade: overnight up"
+            f"there is no database at {settings.database_shown}", mend="nothing to upgrade: overnight up"
         )
     _refuse_what_cannot_go_well(old, options)
     revision = journal.entry.revision if picked_up and journal.entry else found
@@ -117,12 +117,22 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
     )  # fmt: skip
 
 
-def _database(settings: Settings, options: Options) -> Database:
+def _database(settings: Settings, options: Options, old: Server | None) -> Database:
     if not settings.postgres:
         return SqliteFile(path=settings.database)
     from overnight.compose.upgrade.postgres import PostgresDatabase  # noqa: PLC0415 -- the driver is for it alone
 
-    return PostgresDatabase(url=settings.database_url, folder=settings.data_dir, copying=options.copying)
+    return PostgresDatabase(
+        url=settings.database_url,
+        folder=settings.data_dir,
+        copying=options.copying,
+        old=_still_there(old),
+    )
+
+
+def _still_there(old: Server | None) -> Program | None:
+    """The old program, unless the new one was put in its place."""
+    return old.program if old is not None and old.program.version() == old.version else None
 
 
 def _interrupted(entry: Entry, environment: Mapping[str, str]) -> Server:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from overnight.clock import SystemClock, rfc3339
 from overnight.compose.upgrade.apart import apart
+from overnight.compose.upgrade.program import Program
 from overnight.errors import StartRefused
-from overnight.stores.sql import copy_ends, migrate, postgres_admin, postgres_schema
+from overnight.stores.sql import migrate, postgres_admin, postgres_schema
 from overnight.stores.sql.postgres_connections import PostgresConnections
 
 
@@ -21,6 +22,8 @@ class PostgresDatabase:
     """Where copies go."""
     copying: bool
     """Whether one is made: the operator may have better tools for it."""
+    old: Program | None
+    """What copies: a program reads its own schema and no other. None where it is no longer there."""
     online: bool = True
 
     def revision(self) -> str | None:
@@ -55,15 +58,20 @@ class PostgresDatabase:
                 f"programs of schema {found} cannot work on schema {migrate.HEAD}, so they cannot go on meanwhile",
                 mend="stop every server and worker, then: overnight db upgrade, and start them with this version",
             )
+        if self.copying and self.old is None:
+            raise StartRefused(
+                f"no program is here that knows schema {found}, to make a copy of it",
+                mend="make one with pg_dump, then: overnight upgrade --no-backup",
+            )
         return f"programs of schema {found} go on working on schema {migrate.HEAD}"
 
     def back_up(self) -> Path | None:
         """See `Database`: a SQLite file, which `overnight db restore` takes; made when the schema is to change."""
-        if not self.copying or not self.outdated():
+        if not self.copying or self.old is None or not self.outdated():
             return None
         stamp = rfc3339(SystemClock().wall_ms()).replace(":", "").replace(".", "")
         target = self.folder / f"postgres.before-upgrade.{stamp}.backup"
-        apart(lambda: copied(self.url, target))
+        self.old.ask("db", "backup", str(target))
         return target
 
     def migrate(self) -> None:
@@ -78,13 +86,3 @@ class PostgresDatabase:
         if found == to:
             return f"the schema is {to}, as before: nothing was taken back, and nothing is lost"
         return f"the schema stays at {found}, on which programs of schema {to} can work: nothing is lost"
-
-
-def copied(url: str, target: Path) -> str:
-    """A copy of the database as it is at one moment, while others work on it."""
-    copy_ends.to_sqlite(url, target, _silent, live=True)
-    return str(target)
-
-
-def _silent(table: str, done: int) -> None:
-    del table, done
