@@ -83,6 +83,8 @@ class _Pipeline:
         self._hold = kit.hold
         self._adopting = adopting
         self._assembly = Assembly(kit.shop)
+        claimed = adopting is None and kit.run.state is State.RUNNING
+        self._fresh = kit.run if claimed else None
 
     async def attended(self) -> Outcome:
         """Carry out the run, with its requests followed beside."""
@@ -117,7 +119,7 @@ class _Pipeline:
     async def _begin(self) -> Living:
         """The next turn, under way."""
         while True:
-            run = await self._current()
+            run = self._just_claimed() or await self._current()
             try:
                 prepared = await self._prepared(run)
                 await self._heed_stop_file(run, prepared)
@@ -130,6 +132,11 @@ class _Pipeline:
             else:
                 if living is not None:
                     return living
+
+    def _just_claimed(self) -> Run | None:
+        """The run, once, where it has been read since its claim: whether it may begin is asked again as it begins."""
+        fresh, self._fresh = self._fresh, None
+        return fresh if self._hold.wish is None else None
 
     async def _current(self) -> Run:
         """The run as it is now, unless it is to be let go."""

@@ -49,6 +49,8 @@ class Kit:
 
     shop: Workshop
     hold: Hold
+    run: Run
+    """The run as it was when its parts were put together."""
     environment: Mapping[str, str]
     recorder: Recorder
     preparation: Preparation
@@ -66,7 +68,7 @@ class Kit:
         redactor = shop.policy.redactor(environment.values())
         recorder = Recorder(uow=shop.uow, clock=shop.clock, hold=hold, redactor=redactor, meter=shop.meter)
         return cls(
-            shop=shop, hold=hold, environment=environment, recorder=recorder,
+            shop=shop, hold=hold, run=run, environment=environment, recorder=recorder,
             preparation=Preparation(shop, recorder), rules=Rules(policy=shop.policy, timing=shop.timing),
         )  # fmt: skip
 

@@ -59,7 +59,7 @@ class Preparation:
 
     async def prepare(self, run: Run) -> Prepared:
         """Raises WorkspaceRefused, WorkspaceTaken, UnknownBackend, or BackendFailure when the preflight fails."""
-        prepared = await self._placed(run, run.backend)
+        prepared = self._nowhere(run) or await self._placed(run, run.backend)
         await self._preflight(run)
         if not prepared.watched:
             return prepared
@@ -71,6 +71,13 @@ class Preparation:
             return await self._placed(run, backend)
         home = await asyncio.to_thread(self._home, run, backend)
         return self._prepared(backend, Path(run.workspace), home)
+
+    def _nowhere(self, run: Run) -> Prepared | None:
+        """For a backend that works in no folder, unless the run was given one: then nothing is made or locked."""
+        if self._shop.backends.get(run.backend).capabilities.workspace or run.spec.workspace is not None:
+            return None
+        folder = self._shop.folders.run(run.id)
+        return self._prepared(run.backend, folder, folder)
 
     async def _placed(self, run: Run, backend: str) -> Prepared:
         identity, home = await asyncio.to_thread(lambda: (self._workspace(run), self._home(run, backend)))

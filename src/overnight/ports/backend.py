@@ -42,7 +42,8 @@ class TurnStart:
     workspace_id: str | None = None
     """`device:inode` of the workspace that was checked, so that a sandbox can refuse another one; None: any."""
     home: Path
-    """HOME of (session, backend); exists; kept as long as the session."""
+    """HOME of (session, backend); kept as long as the session. It and the workspace exist for backends that work in a
+    workspace, or where the run has one."""
     prompt: str
     model: str | None = None
     effort: Effort | None = None

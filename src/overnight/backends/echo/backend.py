@@ -31,7 +31,7 @@ class EchoTurn:
         """The prompt, once."""
         if not self._stopped:
             message = Message(item_id="echo", text=self._start.prompt)
-            yield Batch(updates=(message,), position=Position())
+            yield Batch(updates=(message,), position=Position(), final=True)
 
     def ended(self) -> Ended:
         """Ended well, and the goal is reached; unless it was stopped before."""
