@@ -12,15 +12,18 @@ from overnight.stores.sql.transaction import SqlTransaction
 class Ground(Protocol):
     """One database, as far as connections, transactions and failures go. Called from several threads."""
 
-    begin: str
-    """What begins a writing transaction."""
-
     def open(self, *, writing: bool) -> tuple[Link, SqlTransaction]:
         """A new connection. Raises the library's error, or one of ours."""
         ...
 
-    def recover(self, link: Link) -> None:
-        """Make sure, on a new connection, that what a failed commit may have left is truly there or truly not."""
+    def begin(self, link: Link) -> None:
+        """Begin a writing transaction."""
+        ...
+
+    def fate(self, link: Link) -> bool | None:
+        """On a new connection after a commit that failed: whether it took place; None when nobody can tell. What it
+        may have left is truly there from now on, or truly not.
+        """
         ...
 
     def is_storage_failure(self, error: Exception) -> bool:

@@ -6,15 +6,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from contextlib import suppress
+from typing import Final, cast
 
 import psycopg
 
 from overnight.clock import Clock
 from overnight.errors import OvernightError
 from overnight.ports.notifier import Notifier
-from overnight.stores.sql import outcomes, postgres_outcomes, postgres_schema
+from overnight.stores.sql import postgres_outcomes, postgres_schema
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
 from overnight.stores.sql.statements import Link
@@ -26,10 +26,22 @@ PATIENCE_S: Final = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 
+_BEGIN: Final = f"{postgres_schema.BEGIN}; SELECT pg_current_xact_id()::text"
+_STATUS: Final = "SELECT pg_xact_status($1::xid8)"
+_LINE: Final = (
+    "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier FROM pg_control_system()"
+)
+
+
+def _line(link: Link) -> str | None:
+    """Which server this is, and since which promotion; None where it does not say."""
+    with suppress(psycopg.Error):
+        return str(link.rows(_LINE)[0][0])
+    return None
+
+
 class PostgresGround:
     """See `Ground`. A server that is away is waited for a little, and then tried again with growing pauses."""
-
-    begin = postgres_schema.BEGIN
 
     def __init__(self, connections: PostgresConnections, clock: Clock, lease_clock: Clock) -> None:
         self._connections = connections
@@ -37,16 +49,34 @@ class PostgresGround:
         self._lease_clock = lease_clock
         self._outcomes = postgres_outcomes.Outcomes(connections.address)
         self._away: dict[int, _Away] = {}
+        self._line: str | None = None
+        self._line_before: str | None = None
+        self._number = ""
         self.closing: Final = threading.Event()
 
     def open(self, *, writing: bool) -> tuple[Link, SqlTransaction]:
         """See `Ground`."""
         away = self._away.setdefault(threading.get_ident(), _Away())
         link = away.until_back(lambda: self._connections.open(writing=writing), self.closing)
+        if writing:
+            self._line_before, self._line = self._line, _line(link)
         return link, SqlTransaction(link, self._clock, self._lease_clock)
 
-    def recover(self, link: Link) -> None:
-        """See `Ground`. The server has done it by itself."""
+    def begin(self, link: Link) -> None:
+        """See `Ground`. The transaction's number is taken along, so that its fate can be asked for."""
+        self._number = cast("PostgresLink", link).last(_BEGIN)[0][0]
+
+    def fate(self, link: Link) -> bool | None:
+        """See `Ground`. The server keeps what became of every transaction, also over a crash; another one that was
+        promoted in its place has counted on by itself, and is not asked.
+        """
+        if self._line is None or self._line != self._line_before:
+            return None
+        over = time.monotonic() + PATIENCE_S
+        while (status := link.rows(_STATUS, self._number)[0][0]) == "in progress" and time.monotonic() < over:
+            if self.closing.wait(_FIRST_PAUSE_S):  # it may be waiting for its COMMIT until the server ends it
+                break
+        return {"committed": True, "aborted": False}.get(status)
 
     def is_storage_failure(self, error: Exception) -> bool:
         """See `Ground`."""
@@ -77,8 +107,7 @@ class PostgresStore(SqlStore):
     """See `ports.unit_of_work.Store`. `url` is a libpq address (`postgresql://…`), whose password is shown nowhere.
 
     All writing goes under one advisory lock, so that the order of `change` is the order of commits, as on SQLite.
-    `lease_check_clock` is the boot-time clock by which leases are trusted, where that is not `clock`. `folder` is
-    where this machine keeps its own files: its room counts, as the server's is not known here.
+    `lease_check_clock` is the boot-time clock by which leases are trusted, where that is not `clock`.
 
     A server that is away for a short time (restart, failover) is waited for; then `Unavailable` is raised until it is
     back. Nothing needs to be restarted.
@@ -91,11 +120,9 @@ class PostgresStore(SqlStore):
         notifier: Notifier,
         *,
         lease_check_clock: Clock | None = None,
-        folder: Path | None = None,
     ) -> None:
         self._connections = PostgresConnections(url)
         self._ground = PostgresGround(self._connections, clock, lease_check_clock or clock)
-        self._folder = folder
         super().__init__(self._ground, notifier)
 
     async def close(self) -> None:
@@ -111,8 +138,8 @@ class PostgresStore(SqlStore):
             raise self._ground.at_start(error) from None  # the library's words may repeat the address
 
     def free_bytes(self) -> int:
-        """What the file system of `folder` has left; without one there is always room."""
-        return sys.maxsize if self._folder is None else outcomes.free_bytes(self._folder)
+        """There is always room, as far as is known here: the server says by itself when there is none."""
+        return sys.maxsize
 
 
 class _Away:

@@ -81,7 +81,7 @@ class Address:
         """For people: without user and password."""
         host = self._given.get("host", "localhost")
         port = f":{self._given['port']}" if "port" in self._given else ""
-        return f"postgresql://{host}{port}/{self._given.get('dbname', '')}"
+        return self.clean(f"postgresql://{host}{port}/{self._given.get('dbname', '')}")
 
 
 _MEND: Final = "write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %40 for @ in the password"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 import psycopg
@@ -42,7 +43,7 @@ DIALECT: Final = new_dialect("numeric_dollar")
 class PostgresLink(Link):
     """See `Link`. The connection must be in autocommit mode: transactions begin and end where our code says so."""
 
-    __slots__ = ("_core", "_cursor", "raw")
+    __slots__ = ("_core", "_cursor", "_deferring", "_pipeline", "_quiet", "raw")
 
     dialect: DialectName = "postgres"
 
@@ -52,6 +53,10 @@ class PostgresLink(Link):
         self.raw: psycopg.Connection[Row] = raw
         self._cursor: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
         self._cursor.format = Format.BINARY
+        self._quiet: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
+        """For whatever nobody reads: its results may come in behind those of others."""
+        self._pipeline: psycopg.Pipeline | None = None
+        self._deferring = ExitStack()
 
     def _execute(self, form: Form, values: dict[str, object]) -> psycopg.RawCursor[Row]:
         given = form.bind(values)
@@ -59,13 +64,39 @@ class PostgresLink(Link):
 
     def run(self, statement: Statement, /, **values: object) -> int:
         """See `Link`."""
-        return self._execute(statement.postgres, values).rowcount
+        cursor = self._execute(statement.postgres, values)
+        if self._pipeline is not None:
+            self._pipeline.sync()
+        return cursor.rowcount
+
+    def tell(self, statement: Statement, /, **values: object) -> None:
+        """See `Link`."""
+        given = statement.postgres.bind(values)
+        self._quiet.execute(statement.postgres.sql, [*map(plain, given)])
+
+    @property
+    def defers(self) -> bool:
+        """See `Link`."""
+        return self._pipeline is not None
+
+    def defer(self) -> None:
+        """See `Link`: libpq's pipeline mode, which saves the round trips of what nobody reads."""
+        self._pipeline = self._deferring.enter_context(self.raw.pipeline())
+
+    def settle(self) -> None:
+        """See `Link`."""
+        if self._pipeline is None:
+            return
+        self._pipeline = None
+        self._deferring.close()
+        if self.raw.pgconn.transaction_status == TransactionStatus.INERROR:
+            raise psycopg.errors.InFailedSqlTransaction("what was told before has failed")
 
     def run_many(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:
         """See `Link`."""
         given = [[*map(plain, row)] for row in rows]
         if given:
-            self._cursor.executemany(statement.postgres.sql, given)
+            self._quiet.executemany(statement.postgres.sql, given)
 
     def one(self, statement: Statement, /, **values: object) -> Row | None:
         """See `Link`."""
@@ -77,10 +108,15 @@ class PostgresLink(Link):
 
     def select(self, clause: Executable) -> list[Row]:
         """See `Link`."""
+        deferred = self.defers
+        self.settle()  # Core asks for what a pipeline cannot tell yet
         try:
             return [tuple(row) for row in self._core.execute(clause)]
         except DBAPIError as error:
             raise error.orig or error from None
+        finally:
+            if deferred:
+                self.defer()
 
     def rows(self, sql: str, *values: object) -> list[Row]:
         """See `Link`; parameters are `$1`, `$2` …"""
@@ -91,14 +127,15 @@ class PostgresLink(Link):
 
         Raises psycopg.OperationalError when a COMMIT has become a rollback, which Postgres says without an error.
         """
-        cursor = self.raw.execute(sql)
+        cursor = self.raw.execute(sql, prepare=False)
         if sql == "COMMIT" and cursor.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"the commit ended as {cursor.statusmessage}")
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether the connection lives and no transaction is open."""
-        return self.raw.pgconn.transaction_status == TransactionStatus.IDLE
+    def last(self, sql: str) -> list[Row]:
+        """The rows of the last of several statements in one text, in one round trip."""
+        cursor = self.raw.execute(sql, prepare=False)
+        cursor.set_result(-1)
+        return cursor.fetchall()
 
     def size_bytes(self) -> int:
         """See `Link`. The tables of this schema with their indexes, free space included."""
@@ -111,6 +148,7 @@ class PostgresLink(Link):
     def close(self) -> None:
         """See `Link`."""
         self._cursor.close()
+        self._quiet.close()
         self._core.invalidate()
         self._core.close()
         self.raw.close()

@@ -18,8 +18,6 @@ from overnight.stores.sql.transaction import SqlTransaction
 class SqliteGround:
     """See `Ground`."""
 
-    begin = "BEGIN IMMEDIATE"
-
     def __init__(
         self, connections: Connections, folder: Path, clock: Clock, lease_clock: Clock, spare_bytes: int
     ) -> None:
@@ -36,11 +34,16 @@ class SqliteGround:
             self._connections.keep_room(link, self._spare_bytes)
         return link, SqlTransaction(link, self._clock, self._lease_clock)
 
-    def recover(self, link: Link) -> None:
+    def begin(self, link: Link) -> None:
+        """See `Ground`."""
+        link.script("BEGIN IMMEDIATE")
+
+    def fate(self, link: Link) -> bool | None:
         """See `Ground`. A failed fsync may leave in memory what never reached the disk, and count it as written; so
         what the log holds is copied into the database, which writes it once more.
         """
         link.script("PRAGMA wal_checkpoint(TRUNCATE)")
+        return None
 
     def is_storage_failure(self, error: Exception) -> bool:
         """See `Ground`."""

@@ -109,6 +109,7 @@ class Writer:
             self._drop_link()
             self._fail([job], self._explain(self._ground.in_unit, error))
             return
+        link.defer()
         while True:
             if not self._run(link, transaction, job):
                 self._one_by_one(batch)
@@ -119,19 +120,22 @@ class Writer:
             if job is None:
                 break
             batch.append(job)
-        self._commit(link, batch)
+        if self._settle(link):
+            self._commit(link, batch)
+        else:
+            self._one_by_one(batch)
 
     def _begin(self) -> tuple[Link, SqlTransaction]:
         if self._link is not None and self._transaction is not None:
             try:
-                self._link.script(self._ground.begin)
+                self._ground.begin(self._link)
                 return self._link, self._transaction
             except Exception as error:
                 if not self._ground.is_cut(error):
                     raise
                 self._drop_link()  # it was cut while nobody used it, so nothing is lost
         self._link, self._transaction = self._ground.open(writing=True)
-        self._link.script(self._ground.begin)
+        self._ground.begin(self._link)
         return self._link, self._transaction
 
     def _run(self, link: Link, transaction: SqlTransaction, job: Job) -> bool:
@@ -144,9 +148,22 @@ class Writer:
         except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
             transaction.take_notices()
             job.error = error
-            return not self._ground.is_storage_failure(error) and self._roll_back(link)
+            return not self._is_lost(link, error) and self._roll_back(link)
         job.notices = transaction.take_notices()
         return True
+
+    def _is_lost(self, link: Link, error: Exception) -> bool:
+        """Whether the shared transaction is. An error of the database may belong to an earlier unit while it defers."""
+        if self._ground.is_storage_failure(error):
+            return True
+        return link.defers and not isinstance(error, OvernightError)
+
+    def _settle(self, link: Link) -> bool:
+        """Whether everything has been done that was asked for in the transaction."""
+        with suppress(Exception):  # each unit then hears of its own
+            link.settle()
+            return True
+        return False
 
     def _roll_back(self, link: Link) -> bool:
         """Undo the unit alone; False when the whole transaction is lost."""
@@ -156,22 +173,31 @@ class Writer:
             return True
         return False
 
-    def _commit(self, link: Link, batch: list[Job]) -> None:
+    def _commit(self, link: Link, batch: list[Job], *, again: bool = True) -> None:
         try:
             link.script("COMMIT")
         except Exception as error:  # noqa: BLE001 -- every caller must hear of it
-            self._recover()
-            self._fail(batch, self._explain(self._ground.at_commit, error))
-            return
+            fate = self._fate(error)
+            if fate is False and again:
+                self._one_by_one(batch)
+                return
+            if not fate:
+                self._fail(batch, self._explain(self._ground.at_commit, error))
+                return
         self._release(batch)
 
-    def _recover(self) -> None:
-        """After a commit whose fate is not known: a new connection, which sees what is there."""
+    def _fate(self, error: Exception) -> bool | None:
+        """After a failed commit: a new connection, which sees what is there."""
+        was_cut = self._ground.is_cut(error)
         self._drop_link()
-        with suppress(Exception):  # the next transaction tries to open again
+        fate = None
+        with suppress(Exception):  # then nobody knows; the next transaction tries to open again
             self._link, self._transaction = self._ground.open(writing=True)
-            self._ground.recover(self._link)
-        self._drop_link()  # the next one takes the room again that the log has lost
+            fate = self._ground.fate(self._link)
+        if not was_cut:
+            self._drop_link()  # the next one takes the room again that the log has lost
+            return None
+        return fate
 
     def _one_by_one(self, batch: list[Job]) -> None:
         """The shared transaction is lost: give each job one of its own."""
@@ -180,7 +206,7 @@ class Writer:
             try:
                 link, transaction = self._begin()
                 if self._run(link, transaction, job):
-                    self._commit(link, [job])
+                    self._commit(link, [job], again=False)
                     continue
                 error = job.error or Unavailable("nothing was stored")
             except Exception as failure:  # noqa: BLE001 -- the caller must hear of it
