@@ -145,8 +145,14 @@ def test_a_data_directory_has_one_worker(cluster: Start) -> None:
     beside = made.server("s", data_of=worker.root)
     assert beside.host == worker.host
     beside.submit("echo", mode="oneshot")
-    states = {row["id"]: row["state"] for row in beside.http.get("/api/v1/workers").json()["items"]}
-    assert set(states.values()) == {"active"}
+    assert states(beside) == ["active", "active"]
+    worker.kill()
+    worker.start()
+    assert states(beside) == ["active", "active", "gone"]
+
+
+def states(server: Node) -> list[str]:
+    return sorted(row["state"] for row in server.http.get("/api/v1/workers").json()["items"])
 
 
 def test_a_worker_ends_in_order_and_when_it_is_idle(cluster: Start) -> None:

@@ -70,7 +70,7 @@ async def carrying(settings: Settings, ground: Ground, meter: Meter, *, working:
     sandbox = await confinement.confinement(settings, home(settings))
     shop = await _workshop(settings, ground, meter, sandbox, working=working)
     offer = partial(offer_of, limits=settings.queue.limits, lease_s=settings.timing.lease_s)
-    source = LocalRunSource(ground.uow, ground.clock, shop.worker, offer=offer)
+    source = LocalRunSource(ground.uow, ground.clock, shop.worker, offer=offer, alone=not settings.postgres)
     duties = tuple(_duties(settings, ground, shop))
     if settings.postgres and not working:
         attendant = Attendant(shop, source, duties)

@@ -32,13 +32,16 @@ def offer_of(
 
 
 class LocalRunSource:
-    """See `ports.run_source.RunSource`."""
+    """See `ports.run_source.RunSource`. `alone`: no other process works on this database, not even to serve it."""
 
-    def __init__(self, uow: UnitOfWork, clock: Clock, worker: Worker, *, offer: OfferOf = offer_of) -> None:
+    def __init__(
+        self, uow: UnitOfWork, clock: Clock, worker: Worker, *, offer: OfferOf = offer_of, alone: bool = True
+    ) -> None:
         self._uow = uow
         self._clock = clock
         self._worker = worker
         self._offer = offer
+        self._alone = alone
 
     async def claim(self, free: int) -> tuple[Run, ...]:
         """See the port."""
@@ -70,7 +73,7 @@ class LocalRunSource:
     async def succeed(self) -> tuple[Run, ...]:
         """See the port."""
         now = self._clock.wall_ms()
-        return await self._uow.write(lambda tx: succeeded(tx, self._worker, now))
+        return await self._uow.write(lambda tx: succeeded(tx, self._worker, now, alone=self._alone))
 
     async def leave(self) -> None:
         """See the port."""
@@ -113,10 +116,14 @@ def handed_over(tx: Transaction, leases: Sequence[Lease], worker: Worker, clock:
         moves.note(tx, run, clock.wall_ms(), Draft(type="run.handed_over", data={"worker": worker.id}))
 
 
-def succeeded(tx: Transaction, worker: Worker, now_ms: int) -> tuple[Run, ...]:
-    """What earlier workers of this host hold; none of them can be alive, since the data is ours."""
+def succeeded(tx: Transaction, worker: Worker, now_ms: int, *, alone: bool) -> tuple[Run, ...]:
+    """What earlier workers of this host hold; none of them can be alive, since the data is ours.
+
+    Unless this process is `alone`, servers without slots may live beside it.
+    """
     for other in tx.workers.all():
-        if other.host_id == worker.host_id and other.id != worker.id and other.state != "gone":
+        earlier = other.host_id == worker.host_id and other.id != worker.id and other.state != "gone"
+        if earlier and (alone or other.slots):
             tx.workers.set_state(other.id, "gone", now_ms)
             tx.connections.forget(other.id)
     return tuple(found.run for found in tx.leases.held(worker.host_id))
