@@ -266,3 +266,33 @@ async def test_meters_tell(valkey: Valkey) -> None:
         assert b'overnight_notices_total{what="published"} 1.0' in page
         assert b'overnight_notifier_connected{carrier="valkey"} 1.0' in page
     assert b'overnight_notifier_connected{carrier="valkey"} 0.0' in meters.page([])
+
+
+async def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
+    rights = "+xadd +xread +xrevrange +expire +del +publish +subscribe +unsubscribe +ping +select"
+    valkey.ask(
+        "ACL", "SETUSER", "night", "on", ">few", "~overnight:*", "&overnight:*", "-@all", *rights.split()
+    )
+    url = valkey.url.replace("redis://", "redis://night:few@") + "/0"
+    async with started(url) as here, started(url) as there:
+        log = Log()
+        reader, wakes = Reader(there, log), there.subscribe(QUEUE)
+        await settled(reader, log, here)
+        log.append(here, 10)
+        here.publish([Notice(topic=QUEUE)])
+        await reader.reaches(11)
+        assert await heard(wakes, 1) == [Notice(topic=QUEUE)]
+        assert here.trouble is None
+        assert there.trouble is None
+        await reader.close()
+    valkey.ask("ACL", "DELUSER", "night")
+    assert not [key for key in valkey.ask("KEYS", "*") if ":bell:" in key]
+
+
+async def test_a_user_who_may_not_publish_is_said_and_does_not_spin(valkey: Valkey) -> None:
+    valkey.ask("ACL", "SETUSER", "mute", "on", "nopass", "allkeys", "allchannels", "+@all", "-publish")
+    async with started(valkey.url.replace("redis://", "redis://mute:x@")) as here:
+        here.publish([Notice(topic=QUEUE)])
+        await eventually(lambda: here.figures.counts["failed"] == 1)
+        assert "NOPERM" in str(here.trouble)
+    valkey.ask("ACL", "DELUSER", "mute")
