@@ -179,7 +179,11 @@ class TestCheckout:
             assert (found.path / "file").read_text() == text
             (found.path / "file").write_text("changed")
             assert workspaces.checkout(f"run_{number}", str(source), ref) == found
+            here = str(found.path)
+            assert workspaces.checkout(f"run_{number}", str(source), ref, last=here) == found
             assert (found.path / "file").read_text() == "changed"
+            workspaces.checkout(f"run_{number}", str(source), ref, last="/elsewhere/checkout")
+            assert (found.path / "file").read_text() == text
         with pytest.raises(WorkspaceRefused, match="cannot be checked out"):
             workspaces.checkout("run_9", str(source), "no-such-ref")
 
@@ -218,7 +222,8 @@ class TestCheckout:
     def test_a_failed_clone_shows_no_password(self, workspaces: DirectoryWorkspaces) -> None:
         with pytest.raises(WorkspaceRefused) as refused:
             workspaces.checkout("run_1", "https://user:hunter2@localhost:1/x", "HEAD")
-        assert "hunter2" not in str(refused.value)
+        assert "hunter2" not in f"{refused.value} {refused.value.mend}"
+        assert "may read it" in refused.value.mend
 
 
 def test_a_link_in_the_place_of_the_workspace_leads_nowhere(

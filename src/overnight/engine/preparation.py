@@ -120,16 +120,18 @@ class Preparation:
     def _workspace(self, run: Run) -> WorkspaceIdentity:
         wanted = run.spec.workspace
         if isinstance(wanted, GitWorkspace):
-            return self._shop.workspaces.checkout(run.id, wanted.git, wanted.ref)
+            return self._shop.workspaces.checkout(run.id, wanted.git, wanted.ref, last=run.workspace)
         if wanted is None:
             # A conversation goes on where it was: its folder is the session's, not the run's.
             return self._shop.workspaces.scratch(run.session_id if run.spec.mode == "chat" else run.id)
         return self._shop.workspaces.check(wanted)
 
     def _look_around(self, run: Run, prepared: Prepared) -> Prepared:
-        """Before the first turn: logs from templates and the first snapshot. Before every turn: the stop file."""
+        """Before the first turn on this host: logs from templates and the first snapshot. Before every turn: the stop
+        file.
+        """
         workspaces, workspace = self._shop.workspaces, prepared.workspace
-        if run.turn == 0:
+        if run.turn == 0 or not (self._shop.folders.run(run.id) / "turns").is_dir():
             if run.spec.keeps_logs:
                 make_logs(workspaces, workspace, run.spec)
             self.logs(run, workspace).begin()

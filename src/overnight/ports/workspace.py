@@ -41,8 +41,12 @@ class Workspaces(Protocol):
         """A fresh folder of the run's own; idempotent."""
         ...
 
-    def checkout(self, run_id: str, url: str, ref: str) -> WorkspaceIdentity:
-        """A git workspace cloned for the run; idempotent. Raises WorkspaceRefused."""
+    def checkout(self, run_id: str, url: str, ref: str, *, last: str | None = None) -> WorkspaceIdentity:
+        """A git workspace cloned for the run; idempotent. Raises WorkspaceRefused.
+
+        `last`: where the run has worked last. Somewhere else than here means that another host has had it meanwhile:
+        then a clone of earlier days is made anew.
+        """
         ...
 
     def read_text(self, workspace: Path, relative: str, *, limit: int) -> tuple[str, int] | None:

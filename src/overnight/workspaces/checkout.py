@@ -38,7 +38,10 @@ def check_out(target: Path, url: str, ref: str, *, local: Callable[[str], Path])
     except WorkspaceUnreadable as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise WorkspaceRefused(
-            f"the repository cannot be checked out: {_without_url(error.detail, url)}"
+            f"the repository cannot be checked out: {_without_url(error.detail, url)}",
+            mend=error.mend
+            or "see that address and ref are right, and that the user of this host's worker may read it without being "
+            "asked: a key that ssh finds, or a token in the address",
         ) from None
     os.replace(partial, target)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,6 +37,7 @@ class DirectoryWorkspaces:
         self._data_dir = data_dir.resolve()
         self._run_folder = run_folder
         self._home = (home or Path.home()).resolve()
+        self._cloning: dict[str, threading.Lock] = {}
 
     def check(self, path: str) -> WorkspaceIdentity:
         """See `Workspaces.check`: resolved, beneath a root, a directory, writable, nobody's private folder."""
@@ -57,10 +60,15 @@ class DirectoryWorkspaces:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return _identity(folder.resolve())
 
-    def checkout(self, run_id: str, url: str, ref: str) -> WorkspaceIdentity:
+    def checkout(self, run_id: str, url: str, ref: str, *, last: str | None = None) -> WorkspaceIdentity:
         """See `Workspaces.checkout`. Local repositories must lie beneath a root, like any workspace."""
         target = self._run_folder(run_id) / "checkout"
-        check_out(target, url, ref, local=self._local_repository)
+        # Whoever gives up waiting does not end a clone that is under way: the next one waits for it.
+        with self._cloning.setdefault(run_id, threading.Lock()):
+            if last is not None and last != os.path.realpath(target):
+                shutil.rmtree(target, ignore_errors=True)
+            check_out(target, url, ref, local=self._local_repository)
+        self._cloning.pop(run_id, None)
         return _identity(target.resolve())
 
     def read_text(self, workspace: Path, relative: str, *, limit: int) -> tuple[str, int] | None:
