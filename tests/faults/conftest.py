@@ -37,7 +37,7 @@ def attempt(root: Path) -> Try:
     ) -> History:
         print(f"seed {seed}, {root}")
         trial_options = {
-            name: options.pop(name) for name in ("over_s", "at_once", "bound_s") if name in options
+            name: options.pop(name) for name in ("over_s", "at_once", "bound_s", "pace_s") if name in options
         }
         layout = Layout(root=root, **options)
         trial = Trial(layout=layout, seed=seed, runs=runs, plot=plot, **trial_options)

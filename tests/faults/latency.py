@@ -9,11 +9,11 @@ from overnight.testing.history import History, boot
 from overnight.testing.history.entries import Connected, Fault, Received
 
 
-def slowest_delivery_s(history: History, *, during: str) -> float:
-    """Of all events that live readers got while that fault lasted, and that were recorded while they were connected."""
+def slowest_delivery_s(history: History, *, target: str) -> float:
+    """Of all events that readers got while `target` was broken, and that were recorded while they were connected."""
     offset = time.time() - boot()
     began, ended = (
-        next(f.at for f in history.of(Fault) if f.name == during and f.phase == phase)
+        next(f.at for f in history.of(Fault) if f.target == target and f.phase == phase)
         for phase in ("began", "ended")
     )
     connected: dict[tuple[str, str], float] = {}

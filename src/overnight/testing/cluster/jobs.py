@@ -36,8 +36,8 @@ def draw(chance: random.Random, count: int, layout: Layout, *, pace_s: float = 0
 def _job(chance: random.Random, number: int, layout: Layout, pace_s: float) -> Job:
     kind = chance.choices(list(SHARES), weights=list(SHARES.values()))[0]
     place = chance.choice(PLACES)
-    lines = chance.randint(3, 25)
-    plan: dict[str, object] = {"lines": lines, "pace": pace_s}
+    lines = chance.randint(3, 24)
+    plan: dict[str, object] = {"lines": lines if kind == "plain" else max(3, lines // 3), "pace": pace_s}
     more: dict[str, object] = {"mode": "oneshot"}
     match kind:
         case "plain":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from overnight.testing.cluster.members import Member
 from overnight.testing.cluster.nemeses import ALL, Nemesis
 from overnight.testing.cluster.stage import Stage
 from overnight.testing.history.recorder import boot
@@ -55,12 +56,18 @@ def each(nemeses: Sequence[Nemesis], *, rest_s: float = 1.0) -> Callable[[Stage]
     return plot
 
 
+async def busiest(stage: Stage) -> Member:
+    """The worker that carries out most runs at this moment."""
+    counts = await stage.workload.client.holders()
+    return max(stage.cluster.workers, key=lambda member: counts[member.host_id or ""])
+
+
 async def one_of_each(stage: Stage) -> None:
     """Kill a server, a worker, Postgres and Valkey, one after the other, while runs are under way."""
     cluster = stage.cluster
     assert cluster.postgres is not None
     assert cluster.valkey is not None
-    worker, server = cluster.workers[0], cluster.servers[0]
+    server = cluster.servers[0]
     await asyncio.sleep(5)
     async with stage.fault("kill -9", "valkey", "for 6 s"):
         await cluster.valkey.program.kill()
@@ -72,7 +79,7 @@ async def one_of_each(stage: Stage) -> None:
         await asyncio.sleep(2)
         await server.start()
     await asyncio.sleep(3)
-    away = cluster.layout.lease_s + 4
+    worker, away = await busiest(stage), cluster.layout.lease_s + 4
     async with stage.fault("kill -9", worker.name, f"for {away:.0f} s: others take its runs", lost=worker):
         await worker.program.kill()
         await asyncio.sleep(away)

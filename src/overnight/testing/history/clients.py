@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -158,6 +159,15 @@ class RecordedClient:
             found |= {run["id"]: run["labels"].get(KEY_LABEL, "") for run in page}
         self._recorder.add(Listed(at=boot(), server=url, runs=found))
         return True
+
+    async def holders(self) -> Counter[str]:
+        """How many running runs each host has now, by its id; empty when nobody could say."""
+        answer = await self._ask("GET", self.next_url(), "/runs?limit=200&state=running")
+        return (
+            Counter(run["host_id"] for run in answer.body["items"])
+            if answer.outcome == "accepted"
+            else Counter()
+        )
 
     async def probe(self, during: str, url: str, run_id: str, spec: Mapping[str, object], key: str) -> Answer:
         """Try a submission and a read, to see what a fault does to them; the submission's answer comes back."""
