@@ -16,4 +16,7 @@ def diagnose(settings: Settings) -> Mapping[str, object]:
 
 async def _diagnose(settings: Settings) -> Mapping[str, object]:
     async with running(settings, worker=False, handover=lambda: None) as parts:
-        return await parts.services.doctor()
+        try:
+            return await parts.services.doctor()
+        finally:
+            await parts.supervisor.shutdown()  # nobody is to take this process for a server
