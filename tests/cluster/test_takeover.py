@@ -179,3 +179,20 @@ def test_a_run_that_lies_on_a_silent_host_waits_for_it(cluster: Start, asked: st
     ended = server.until(run, "completed")
     assert gap_free(server.events(run))
     assert server.seen(run, "run.recovered")[0]["data"]["reason"] == "server_gone"
+
+
+def test_a_worker_that_hands_over_leaves_its_agents_to_the_next(cluster: Start) -> None:
+    made = cluster(OVERNIGHT_LEASE_S="30")
+    server, worker = made.server("s"), made.worker("a")
+    run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
+    [agent] = made.living(run)
+    server.seen(run, "turn.started")
+    worker.send(signal.SIGUSR2)
+    assert worker.wait() == 0
+    server.seen(run, "run.handed_over")
+    assert agent.alive
+    worker.start()
+    server.seen(run, "run.recovered")
+    made.enough(run)
+    assert server.until(run, "completed")["attempt"] == 1
+    assert printed(server, run, 1) == numbered(made.lines(run, agent))

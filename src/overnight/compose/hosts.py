@@ -11,7 +11,7 @@ from pathlib import Path
 from overnight.clock import Clock
 from overnight.config.settings import Settings
 from overnight.domain.worker import Worker
-from overnight.engine.hosts import HOST_FILE, Host, id_in, remember
+from overnight.engine.hosts import HOST_FILE, Host, id_in, recall, remember
 from overnight.errors import StartRefused
 from overnight.ids import HostId, new_host_id
 from overnight.keeper_protocol import boot_id
@@ -64,7 +64,11 @@ async def announce(settings: Settings, uow: UnitOfWork, host: HostId, clock: Clo
     since = clock.wall_ms() - round(stale_s * 1000)
 
     def unit(tx: Transaction) -> Worker | None:
-        twin = next((other for other in tx.workers.all() if _is_twin(other, own, since)), None)
+        known = recall(tx, host)
+        if known is not None and known.boot_id == own.boot_id != "":
+            twin = None  # the same machine, where the lock says enough
+        else:
+            twin = next((other for other in tx.workers.all() if _is_twin(other, own, since)), None)
         if twin is None:
             remember(tx, own)
         return twin
