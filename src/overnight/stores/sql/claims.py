@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, func, literal_column, null, select, update
-from sqlalchemy import exists as there_is
+from sqlalchemy import ColumnElement, bindparam, literal_column, null, select, update
 
 from overnight.domain.placement import place_once_begun, root_of
 from overnight.domain.run import Run
@@ -18,23 +17,37 @@ from overnight.domain.values import WaitingFor
 from overnight.domain.worker import Lane, Offer
 from overnight.ports.notifier import QUEUE
 from overnight.stores.sql import gates, holds, lanes, places
+from overnight.stores.sql.batches import run_each
 from overnight.stores.sql.changes import next_changes
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.room import Room
 from overnight.stores.sql.rows import run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import leases, run_places, runs
-from overnight.stores.sql.statements import Row, Statement, key
+from overnight.stores.sql.statements import Row, Statement, has_any, key
 
 _LOOKS: Final = 128
 """How many waiting runs one claim passes by at most, so that it stays within a few milliseconds."""
 
+_OTHER: Final = runs.alias("other")
 _FACTS: Final = (
     runs.c.due,
-    there_is(select(literal_column("1")).select_from(leases).where(leases.c.run_pk == runs.c.pk)),
-    there_is(select(literal_column("1")).select_from(run_places).where(run_places.c.run_pk == runs.c.pk)),
+    # One run of a session at a time, in the order of submission; child runs go by their parent's plan.
+    select(_OTHER.c.id)
+    .where(
+        _OTHER.c.session_pk == runs.c.session_pk,
+        _OTHER.c.pk < runs.c.pk,
+        _OTHER.c.ended_at.is_(None),
+        _OTHER.c.parent_id.is_(None),
+        runs.c.parent_id.is_(None),
+    )
+    .limit(bindparam("one"))
+    .scalar_subquery(),
+    has_any(select(leases.c.run_pk).where(leases.c.run_pk == runs.c.pk)),
+    has_any(select(run_places.c.run_pk).where(run_places.c.run_pk == runs.c.pk)),
 )
-"""Behind the run: its turn, whether somebody holds it, and whether it works in a place that is known."""
+"""Behind the run: its turn, an earlier run of its session that lives, whether somebody holds it, and whether it works
+in a place that is known."""
 
 
 def _best(*which: ColumnElement[bool]) -> Statement:
@@ -53,9 +66,10 @@ _DUE: Final = _best(
 )
 _DUE_LIMITED: Final = _best(runs.c.limited.is_not(None), runs.c.limited == key("limit"))
 _NEXT_LIMIT: Final = Statement(
-    select(func.min(runs.c.limited)).where(
-        runs.c.lane == key("lane"), runs.c.limited.is_not(None), runs.c.limited > key("limit")
-    )
+    select(runs.c.limited)
+    .where(runs.c.lane == key("lane"), runs.c.limited.is_not(None), runs.c.limited > key("limit"))
+    .order_by(runs.c.limited)
+    .limit(1)
 )
 _CLAIMED: Final = Statement(
     update(runs)
@@ -82,6 +96,7 @@ class _Found:
 
     run: Run
     due: int
+    earlier: str | None
     held: bool
     placed: bool
 
@@ -107,7 +122,11 @@ class _Claim:
         self._context = context
         self._link = context.link
         self._offer = offer
+        self._lease_ms = round(offer.lease_s * 1000)
+        self._claimed: list[Run] = []
         self._taken: list[Run] = []
+        """Claimed, and not written down yet; so are their holds."""
+        self._holds: list[holds.Values] = []
         self._passed = False
         """Whether a run was met that must wait."""
         self._opened = False
@@ -116,7 +135,7 @@ class _Claim:
     def run(self) -> tuple[Run, ...]:
         looks = 0
         room: Room | None = None
-        while (wanted := self._offer.free - len(self._taken)) > 0:
+        while (wanted := self._offer.free - len(self._claimed)) > 0:
             offered = lanes.served(self._context, self._offer)
             if not offered:
                 break
@@ -131,11 +150,12 @@ class _Claim:
                 self._try(one, room)
                 if self._opened:
                     break  # somebody better may have come forward
+            self._write()
             if not found or (len(found) < wanted and not (self._passed or self._opened)):
                 break
         if room is not None:
             room.settle()
-        return tuple(self._written())
+        return tuple(self._claimed)
 
     def _find(self, offered: list[tuple[Lane, bool]], room: Room, wanted: int) -> list[_Found]:
         """The best of every lane, best first. Those that wait for a limit with room count like the others."""
@@ -143,7 +163,7 @@ class _Claim:
         for lane, limited in offered:
             most = min(wanted, room.for_backend(lane.backend))
             if most > 0:
-                found += map(_found, self._link.all(_DUE, key_lane=lane.pk, most=most))
+                found += map(_found, self._link.all(_DUE, key_lane=lane.pk, most=most, one=1))
                 if limited:
                     found += self._limited(lane, room, most)
         found.sort(key=lambda one: one.order)
@@ -152,10 +172,10 @@ class _Claim:
     def _limited(self, lane: Lane, room: Room, most: int) -> list[_Found]:
         found: list[_Found] = []
         name = ""
-        while (row := self._link.one(_NEXT_LIMIT, key_lane=lane.pk, key_limit=name)) and row[0] is not None:
+        while row := self._link.one(_NEXT_LIMIT, key_lane=lane.pk, key_limit=name):
             name = row[0]
             if (few := min(most, room.for_label(name))) > 0:
-                rows = self._link.all(_DUE_LIMITED, key_lane=lane.pk, key_limit=name, most=few)
+                rows = self._link.all(_DUE_LIMITED, key_lane=lane.pk, key_limit=name, most=few, one=1)
                 found += map(_found, rows)
         return found
 
@@ -169,7 +189,7 @@ class _Claim:
             self._passed = True
             return
         place = self._place(found)
-        if not self._wait(run, place, room):
+        if not self._wait(found, place, room):
             self._take(run, place)
             room.take(run)
 
@@ -182,10 +202,11 @@ class _Claim:
             return places.place_for(run, None, ())
         return places.place_of(self._link, run)
 
-    def _wait(self, run: Run, place: places.Place, room: Room) -> bool:
+    def _wait(self, found: _Found, place: places.Place, room: Room) -> bool:
         """Whether the run must wait; then its gate is closed and those behind it in the same place come forward."""
-        waiting = gates.session_order(self._context, run)
-        if waiting is not None:
+        run = found.run
+        if found.earlier is not None:
+            waiting = WaitingFor(kind="session", detail=found.earlier)
             gates.shut(self._context, run, waiting, gate=gates.SESSION)
             return self._pass(place)
         name = places.blocker(self._link, run.pk, place)
@@ -206,12 +227,14 @@ class _Claim:
         return True
 
     def _take(self, run: Run, place: places.Place) -> None:
-        offer = self._offer
-        token = run.token + 1
-        holds.add_hold(self._context, run.pk, offer.worker_pk, token, round(offer.lease_s * 1000))
+        offer, token = self._offer, run.token + 1
+        hold = holds.hold(self._context, run.pk, offer.worker_pk, token, self._lease_ms)
         if place.nodes:
+            holds.add_holds(self._link, [hold])
             places.lock_place(self._link, run.pk, place)
             self._opened = places.let_through(self._context, place)
+        else:
+            self._holds.append(hold)  # nobody asks for it before all are written
         self._taken.append(
             replace(
                 run,
@@ -222,22 +245,21 @@ class _Claim:
             )
         )
 
-    def _written(self) -> list[Run]:
+    def _write(self) -> None:
+        """So that the next look does not meet them."""
         if not self._taken:
-            return []
+            return
         orders = next_changes(self._context, len(self._taken))
         taken = [replace(run, change=order) for run, order in zip(self._taken, orders, strict=True)]
-        form = getattr(_CLAIMED, self._link.dialect)
-        self._link.run_many(
-            _CLAIMED,
-            [
-                form.bind({"key_pk": run.pk, "host": run.host_id, "at": run.place, "order": run.change})
-                for run in taken
-            ],
-        )
-        return taken
+        holds.add_holds(self._link, self._holds)
+        values = [
+            {"key_pk": run.pk, "host": run.host_id, "at": run.place, "order": run.change} for run in taken
+        ]
+        run_each(self._link, _CLAIMED, values)
+        self._claimed += taken
+        self._taken, self._holds = [], []
 
 
 def _found(row: Row) -> _Found:
-    *run, due, held, placed = row
-    return _Found(run=run_of(tuple(run)), due=due, held=bool(held), placed=bool(placed))
+    *run, due, earlier, held, placed = row
+    return _Found(run=run_of(tuple(run)), due=due, earlier=earlier, held=bool(held), placed=bool(placed))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from overnight.domain.run import Run
 from overnight.ports.notifier import QUEUE
+from overnight.stores.sql.batches import run_each
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import database_now, told
 from overnight.stores.sql.gates import HELD
@@ -43,11 +45,17 @@ _ADD: Final = Statement(
 )
 
 
-def add_hold(context: Context, pk: int, worker_pk: int, token: int, lease_ms: int) -> None:
-    """Write down that the worker holds the run, which nobody held, under a token that has just been raised."""
-    context.link.run(
-        _ADD, pk=pk, worker=worker_pk, now=token, renewals=0, ms=lease_ms, **told(context)
-    )  # fmt: skip
+Values = Mapping[str, object]
+
+
+def hold(context: Context, pk: int, worker_pk: int, token: int, lease_ms: int) -> Values:
+    """That the worker holds the run, which nobody held, under a token that has just been raised."""
+    return {"pk": pk, "worker": worker_pk, "now": token, "renewals": 0, "ms": lease_ms, **told(context)}
+
+
+def add_holds(link: Link, values: Sequence[Values]) -> None:
+    """Write them down."""
+    run_each(link, _ADD, values)
 
 
 def take_hold(context: Context, pk: int, worker_pk: int, lease_ms: int) -> int:
@@ -55,7 +63,7 @@ def take_hold(context: Context, pk: int, worker_pk: int, lease_ms: int) -> int:
     token = _token(context.link.one(_RAISE, key_pk=pk))
     given = {"worker": worker_pk, "now": token, "ms": lease_ms, **told(context)}
     if context.link.run(_TAKE, key_pk=pk, **given) == 0:
-        add_hold(context, pk, worker_pk, token, lease_ms)
+        add_holds(context.link, [hold(context, pk, worker_pk, token, lease_ms)])
     return token
 
 

@@ -12,7 +12,7 @@ from overnight.domain.worker import Lane, Offer
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump, load
 from overnight.stores.sql.schema import runs
-from overnight.stores.sql.statements import Statement, elements, key
+from overnight.stores.sql.statements import Statement, elements, has_any, key
 from overnight.stores.sql.worker_schema import lanes, workers
 
 MOST_COUNTED: Final = 1000
@@ -34,6 +34,15 @@ _IS_OPEN: Final = (
     runs.c.limited.is_(None),
 )
 _IS_LIMITED: Final = (runs.c.lane == lanes.c.pk, runs.c.limited.is_not(None))
+_SOME_OPEN: Final = has_any(
+    select(runs.c.pk)
+    .where(*_IS_OPEN)
+    .order_by(runs.c.priority.desc(), runs.c.due, runs.c.pk)
+    .correlate(lanes)
+)
+_SOME_LIMITED: Final = has_any(
+    select(runs.c.pk).where(*_IS_LIMITED).order_by(runs.c.limited).correlate(lanes)
+)
 _ONE: Final[ColumnElement[int]] = literal_column("1")
 _SERVED: Final = Statement(
     select(
@@ -41,12 +50,11 @@ _SERVED: Final = Statement(
         lanes.c.place,
         lanes.c.backend,
         lanes.c.need,
-        exists(select(_ONE).select_from(runs).where(*_IS_LIMITED)).label("limited"),
+        _SOME_LIMITED.label("limited"),
     ).where(
         lanes.c.place.in_(select(elements("key_places").c.value)),
         lanes.c.backend.in_(select(elements("key_backends").c.value)),
-        exists(select(_ONE).select_from(runs).where(*_IS_OPEN))
-        | exists(select(_ONE).select_from(runs).where(*_IS_LIMITED)),
+        _SOME_OPEN | _SOME_LIMITED,
         exists(
             select(_ONE)
             .select_from(workers)

@@ -10,7 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
-from sqlalchemy import BindParameter, Executable, FromClause, bindparam, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Executable,
+    FromClause,
+    Select,
+    bindparam,
+    literal_column,
+    select,
+)
 from sqlalchemy import cast as as_type
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
@@ -19,6 +28,8 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import BigInteger, Integer, Text, TypeEngine
+
+from overnight.errors import OvernightError
 
 DialectName = Literal["sqlite", "postgres"]
 Row = tuple[Any, ...]
@@ -133,6 +144,14 @@ def numbers(parameter: str) -> FromClause:
     )
 
 
+def has_any(query: Select[Any]) -> ColumnElement[bool]:
+    """Whether the query has a row at all. It should say the order of the index that it is to go by.
+
+    Not EXISTS, which Postgres may answer by reading the whole table once, for all rows around it.
+    """
+    return query.limit(literal_column("1")).scalar_subquery().is_not(None)
+
+
 def ddl(clause: ClauseElement, name: DialectName = "sqlite") -> str:
     """The text of a statement that makes or removes tables."""
     return str(clause.compile(dialect=dialect(name)))
@@ -144,10 +163,30 @@ class Link(ABC):
     __slots__ = ()
 
     dialect: DialectName
+    defers: bool = False
+    """Whether it can: then an error of the database may belong to what was told before."""
 
     @abstractmethod
     def run(self, statement: Statement, /, **values: object) -> int:
         """Execute; how many rows were changed."""
+
+    def tell(self, statement: Statement, /, **values: object) -> None:
+        """Execute, where nobody asks how many rows were changed. While the link defers, it may be done later."""
+        self.run(statement, **values)
+
+    def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
+        """Execute; `missing` is raised unless exactly one row was changed. While the link defers: by `confirm`."""
+        if self.run(statement, **values) != 1:
+            raise missing
+
+    def confirm(self) -> None:  # noqa: B027 -- most links put nothing off
+        """Raise what `change_one` has put off. At the end of every unit."""
+
+    def defer(self) -> None:  # noqa: B027
+        """From now on, what is told need not be waited for; what is read comes behind it all the same."""
+
+    def settle(self) -> None:  # noqa: B027
+        """Defer no more: all that was told is done. Raises the library's error when some of it was not."""
 
     @abstractmethod
     def run_many(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:
