@@ -17,7 +17,7 @@ from overnight.stores.relay.figures import Figures
 from overnight.stores.relay.line import Health, LineLost
 
 BLOCK_MS: Final = 2000
-MOST_ENTRIES: Final = 2000
+MOST_ENTRIES: Final = 1000
 """Entries that one read brings of all streams together, about."""
 PACE_S: Final = 0.001
 PACE_PER_STREAM_S: Final = 0.00001
@@ -51,7 +51,7 @@ class Watching:
         self._bell = Watch("", keys.bell(by))
         self._watches: dict[str, Watch] = {}
         self._by_key: dict[bytes, Watch] = {}
-        self._fresh: list[Watch] = []
+        self._fresh: dict[str, Watch] = {}
         self._read_at = 0.0
         self.is_blocked = False
         """Whether a read waits that does not know of the newest watches: ring the bell."""
@@ -60,10 +60,11 @@ class Watching:
         """Read this stream too, from now on."""
         watch = Watch(topic, self._keys.events(topic))
         self._watches[topic] = self._by_key[watch.key] = watch
-        self._fresh.append(watch)
+        self._fresh[topic] = watch
 
     def unwatch(self, topic: str) -> None:
         """Read it no longer."""
+        self._fresh.pop(topic, None)
         watch = self._watches.pop(topic, None)
         if watch is not None:
             del self._by_key[watch.key]
@@ -83,8 +84,8 @@ class Watching:
         """Connect and read until the connection is lost: LineLost."""
         link = await Link.open(self._address)
         try:
-            self._fresh = [self._bell, *self._watches.values()]
-            for watch in self._fresh:
+            self._fresh = {"": self._bell, **self._watches}
+            for watch in self._fresh.values():
                 watch.position = None
             await self._settle(link)
             health.up("reading")
@@ -98,7 +99,7 @@ class Watching:
     async def _settle(self, link: Link) -> None:
         """Find out where the streams that are newly watched end, and have their listeners look at the log once."""
         while self._fresh:
-            fresh, self._fresh = self._fresh[:1000], self._fresh[1000:]
+            fresh = [self._fresh.pop(topic) for topic in tuple(self._fresh)[:1000]]
             asked = b"".join(pack(b"XREVRANGE", watch.key, b"+", b"-", b"COUNT", b"1") for watch in fresh)
             for watch, found in zip(fresh, await link.ask(asked, len(fresh)), strict=True):
                 if isinstance(found, ResponseError):
@@ -127,7 +128,7 @@ class Watching:
 
     def _request(self, readable: Sequence[Watch]) -> bytes:
         watches = [self._bell, *readable]
-        each = max(20, MOST_ENTRIES // len(watches))
+        each = max(10, MOST_ENTRIES // len(watches))
         return b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b$5\r\nBLOCK\r\n%b$7\r\nSTREAMS\r\n%b%b" % (
             6 + 2 * len(watches),
             bulk(b"%d" % each),
