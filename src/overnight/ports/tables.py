@@ -129,6 +129,18 @@ class Held:
     """Whether the database's clock is past the end of the lease; true where there is none any more."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a hold stands, without its run: what is looked at often."""
+
+    run_pk: int
+    token: int
+    worker_pk: int | None
+    renewal: int
+    expired: bool
+    """See `Held.expired`."""
+
+
 class LeaseTable(Protocol):
     """Exclusive rights to advance runs. Claim and take raise the token."""
 
@@ -167,6 +179,10 @@ class LeaseTable(Protocol):
 
     def held(self, host_id: HostId | None = None) -> tuple[Held, ...]:
         """All held runs (of one host)."""
+        ...
+
+    def standing(self) -> tuple[Standing, ...]:
+        """The same of all hosts, without the runs; cheap."""
         ...
 
     def lanes(self) -> tuple[Lane, ...]:

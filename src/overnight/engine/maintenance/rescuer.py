@@ -25,7 +25,7 @@ from overnight.engine.settlement import Closing, Rules, recovered, settle
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
 from overnight.errors import LeaseLost, OvernightError
-from overnight.ports.tables import Held
+from overnight.ports.tables import Standing
 from overnight.ports.unit_of_work import Transaction
 
 SILENT: Final = "its host does not answer"
@@ -48,20 +48,24 @@ class Rescuer:
     async def once(self) -> int:
         """Look once; how many runs were rescued."""
         boot = self._shop.clock.boot()
+        standing = await self._shop.uow.read(lambda tx: tx.leases.standing())
+        others = [found for found in standing if not self._worker.holds(found.run_pk)]
+        self._seen = {found.run_pk: self._sighting(found, boot) for found in others}
+        stale = {found.run_pk: found.token for found in others if self._is_lost(found, boot)}
+        if not stale:
+            return 0
         held = await self._shop.uow.read(lambda tx: tx.leases.held())
-        others = [found for found in held if not self._worker.holds(found.run.pk)]
-        self._seen = {found.run.pk: self._sighting(found, boot) for found in others}
-        lost = [found.run for found in others if self._is_lost(found, boot)]
+        lost = [found.run for found in held if stale.get(found.run.pk) == found.run.token]
         # Side by side, so that the store commits them together: the last of many must not wait for all the others.
         return sum(await asyncio.gather(*(self._try(run) for run in lost)))
 
-    def _sighting(self, found: Held, boot: float) -> Sighting:
-        token, renewal = found.run.token, found.renewal
-        seen = self._seen.get(found.run.pk)
+    def _sighting(self, found: Standing, boot: float) -> Sighting:
+        token, renewal = found.token, found.renewal
+        seen = self._seen.get(found.run_pk)
         return seen.seen(token, renewal, boot) if seen else Sighting(token=token, renewal=renewal, since=boot)
 
-    def _is_lost(self, found: Held, boot: float) -> bool:
-        return found.expired and self._seen[found.run.pk].stale(boot, self._shop.timing.lease_s)
+    def _is_lost(self, found: Standing, boot: float) -> bool:
+        return found.expired and self._seen[found.run_pk].stale(boot, self._shop.timing.lease_s)
 
     async def _try(self, run: Run) -> bool:
         """One that cannot be rescued may not keep the others from it."""

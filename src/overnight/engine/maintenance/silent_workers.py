@@ -42,7 +42,7 @@ class SilentWorkers:
 
     def _part(self, tx: Transaction, silent: Sequence[Worker]) -> int:
         now = self._shop.clock.wall_ms()
-        living = {found.worker_pk for found in tx.leases.held() if not found.expired}
+        living = {found.worker_pk for found in tx.leases.standing() if not found.expired}
         seen = {worker.pk: worker.seen_at for worker in tx.workers.all()}
         gone = 0
         for worker in silent:

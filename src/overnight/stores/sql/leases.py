@@ -16,7 +16,7 @@ from overnight.domain.values import WaitingFor
 from overnight.domain.worker import Lane, Offer
 from overnight.errors import LeaseLost
 from overnight.ids import HostId
-from overnight.ports.tables import Held
+from overnight.ports.tables import Held, Standing
 from overnight.stores.sql.changes import next_change
 from overnight.stores.sql.claims import claim
 from overnight.stores.sql.context import Context
@@ -61,6 +61,11 @@ _ALL_HELD: Final = Statement(
     .select_from(RUN_TABLES.outerjoin(leases, leases.c.run_pk == runs.c.pk))
     .where(runs.c.pk.in_(_HELD), key("host", Text()).is_(None) | (runs.c.host_id == key("host", Text())))
     .order_by(runs.c.pk)
+)
+_STANDING: Final = Statement(
+    select(runs.c.pk, runs.c.token, leases.c.worker_pk, leases.c.renewal, _LASTING)
+    .select_from(runs.outerjoin(leases, leases.c.run_pk == runs.c.pk))
+    .where(runs.c.pk.in_(_HELD))
 )
 _WAITERS: Final = Statement(
     select(runs.c.pk, runs.c.waiting_for)
@@ -128,6 +133,13 @@ class SqlLeaseTable:
         return tuple(
             Held(run=run_of(row[:-3]), worker_pk=row[-3], renewal=row[-2] or 0, expired=not row[-1])
             for row in self._link.all(_ALL_HELD, key_host=host_id, **told(self._context))
+        )
+
+    def standing(self) -> tuple[Standing, ...]:
+        """See the port."""
+        return tuple(
+            Standing(run_pk=pk, token=token, worker_pk=worker, renewal=renewal or 0, expired=not lasting)
+            for pk, token, worker, renewal, lasting in self._link.all(_STANDING, **told(self._context))
         )
 
     def lanes(self) -> tuple[Lane, ...]:

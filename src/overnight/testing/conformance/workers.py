@@ -158,6 +158,11 @@ class ExpirySuite:
         long, short = await stage.uow.read(lambda tx: tx.leases.held())
         assert not long.expired
         assert short.expired
+        standing = await stage.uow.read(lambda tx: tx.leases.standing())
+        told = {(one.run_pk, one.token, one.worker_pk, one.renewal, one.expired) for one in standing}
+        assert told == {
+            (one.run.pk, one.run.token, one.worker_pk, one.renewal, one.expired) for one in (long, short)
+        }
         taken = await stage.uow.write(
             lambda tx: tx.leases.take(short.run.pk, worker.pk, short.run.token, lease_s=3600.0)
         )
