@@ -46,7 +46,8 @@ MODULES = (
 WHOLE_TABLE_IS_RIGHT = {
     "tokens._ALL", "tokens._FIND",  # people make a handful of them
     "lanes._ALL",  # as many as there are hosts, backends and needs
-    "leases._ALL_HELD", "leases._STANDING", "room._BACKENDS", "room._LABELS",  # all that is held: as many as there are slots
+    "leases._ALL_HELD", "leases._STANDING",  # all that is held: as many as there are slots
+    "room._BACKENDS", "room._LABELS",
 }  # fmt: skip
 GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"
 
