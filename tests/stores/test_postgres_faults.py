@@ -15,12 +15,19 @@ import pytest
 from tests.stores.wire import Wire, wire
 
 from overnight.clock import SystemClock
-from overnight.errors import OutcomeUnknown, OvernightError, StartRefused, Unavailable, UnsafeDatabase
+from overnight.domain.event import Draft
+from overnight.domain.request import Principal
+from overnight.domain.session import SessionMessage
+from overnight.errors import NotFound, OutcomeUnknown, StartRefused, Unavailable, UnsafeDatabase
+from overnight.ids import RunId
+from overnight.ports.session_tables import SessionFilter
+from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Transaction
 from overnight.stores.inproc.notifier import InprocNotifier
-from overnight.stores.sql import postgres, postgres_schema
+from overnight.stores.sql import postgres, postgres_schema, writer
 from overnight.stores.sql.postgres import PostgresStore
 from overnight.stores.sql.postgres_connections import PostgresConnections
+from overnight.testing.conformance.stage import Stage
 from overnight.testing.services.postgres import PostgresServer
 from overnight.testing.services.postgres import postgres as start_postgres
 from overnight.testing.signals import eventually
@@ -44,6 +51,12 @@ class Told(InprocNotifier):
 def url(postgres_server: PostgresServer, reused: str) -> str:
     postgres_server.execute("DELETE FROM installation WHERE key NOT LIKE 'schema.%'", reused)
     return postgres_server.url(reused)
+
+
+@pytest.fixture(autouse=True)
+def patient_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is taken in, however slow this machine is: so it is known what is in one transaction."""
+    monkeypatch.setattr(writer, "BATCH_S", 5.0)
 
 
 @pytest.fixture
@@ -125,7 +138,8 @@ async def test_a_session_that_is_ended_while_nobody_uses_it(
     postgres_server.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'overnight'"
     )
-    assert await asyncio.gather(store.write(partial(put, "a")), get(store, "x")) == [1, None]
+    assert await store.write(partial(put, "a")) == 1
+    assert await get(store, "x") is None
 
 
 async def test_a_stopped_writer_does_not_keep_the_others_from_writing(store: PostgresStore, url: str) -> None:
@@ -258,7 +272,8 @@ async def test_a_restart_under_load(own: PostgresServer, own_url: str, how: sign
     stores = [PostgresStore(own_url, CLOCK, InprocNotifier()) for _ in range(2)]
     for each in stores:
         await each.start()
-    await stores[0].write(lambda tx: [tx.installation.put(f"{how.name}{n}", "0") for n in range(8)])
+    for n in range(8):
+        await stores[0].write(lambda tx, n=n: tx.installation.put(f"{how.name}{n}", "0"))  # type: ignore[misc]
     acknowledged, over = dict.fromkeys(range(8), 0), asyncio.Event()
 
     async def client(n: int) -> None:
@@ -450,10 +465,36 @@ async def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(
     assert await store.write(partial(put, "a")) == 1
 
 
-async def test_what_postgres_cannot_keep(store: PostgresStore) -> None:
-    await store.write(lambda tx: tx.installation.put("nul\0", "a\0b"))
-    assert await get(store, "nul\0") == "a\ufffdb"
-    for bad in ("\ud800", "a\udfffb"):
-        with pytest.raises((UnicodeEncodeError, OvernightError)):
-            await store.write(lambda tx, bad=bad: tx.installation.put("bad", bad))  # type: ignore[misc]
-    assert await store.write(partial(put, "a")) == 1
+async def test_what_postgres_cannot_keep(postgres_stage: Stage) -> None:
+    """Wherever a NUL comes in, as what an agent said or as what somebody looks for, nothing fails."""
+    uow, nul = postgres_stage.uow, "a\0b"
+    run = await postgres_stage.run(spec={"labels": {"x": nul}}, environment={"A": nul})
+    now = run.created_at
+
+    def say(tx: Transaction) -> None:
+        tx.sessions.add_message(run.session_pk, SessionMessage(role="user", text=nul, at=now))
+        tx.events.append(run.pk, [Draft(type="output.recorded", data={"text": nul})], now)
+        tx.requests.add(run.pk, "steer", {"text": nul}, Principal(owner="o", name=nul), now)
+        tx.installation.put(nul, nul)
+
+    await uow.write(say)
+    found = await uow.read(lambda tx: tx.sessions.messages(run.session_pk, 5))
+    assert [message.text for message in found] == ["a\ufffdb"]
+    assert (await uow.read(lambda tx: tx.events.after(run.pk, 1, 5)))[0].body.count(b"a\\u0000b") == 1
+    assert await uow.read(lambda tx: tx.installation.get(nul)) == "a\ufffdb"
+    assert await uow.read(lambda tx: tx.runs.secret_environment(run.pk)) == {"A": nul}
+    (request,) = await uow.read(lambda tx: tx.requests.pending(run.pk))
+    assert (request.body, request.actor) == ({"text": nul}, "a\ufffdb")
+    for asked, many in (
+        (RunFilter(labels={"x": nul}), 1),
+        (RunFilter(text=nul), 0),
+        (RunFilter(session_id=nul, ids=(nul,), backend=nul, mode=nul, owner=nul), 0),
+    ):
+        page = await uow.read(lambda tx, asked=asked: tx.runs.page(asked, limit=5))  # type: ignore[misc]
+        assert len(page.runs) == many, asked
+    assert await uow.read(lambda tx: tx.sessions.page(SessionFilter(owner=nul, text=nul), limit=5)) == ()
+    with pytest.raises(NotFound):
+        await uow.read(lambda tx: tx.runs.get(RunId(nul), nul))
+    with pytest.raises(UnicodeEncodeError):
+        await uow.write(lambda tx: tx.installation.put("bad", "\ud800"))
+    assert await uow.write(lambda tx: tx.installation.get("bad")) is None

@@ -216,11 +216,19 @@ def test_the_newest_revision_says_who_may_use_it_as_the_code_does(made: str, url
 
 def test_what_is_none_of_ours_is_left_alone(postgres_server: PostgresServer, name: str, url: str) -> None:
     with pytest.raises(NotFound):
-        postgres_admin.upgrade(url)
+        postgres_admin.downgrade(url, "0002")
     postgres_server.execute("CREATE TABLE other (pk INT)", name)
     for call in (lambda: asyncio.run(fact(url)), lambda: postgres_admin.upgrade(url)):
         with pytest.raises(UnsafeDatabase, match="another program"):
             call()
+
+
+def test_an_empty_database_gets_the_schema_by_upgrade(url: str) -> None:
+    with pytest.raises(NotFound):
+        postgres_admin.upgrade(url)
+    assert postgres_admin.make_or_upgrade(url) == (None, migrate.HEAD)
+    assert postgres_admin.make_or_upgrade(url) == (migrate.HEAD, migrate.HEAD)
+    assert asyncio.run(fact(url)) is None
 
 
 def test_a_schema_of_its_own_in_a_shared_database(

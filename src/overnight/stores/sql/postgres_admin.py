@@ -34,19 +34,13 @@ def make_or_upgrade(url: str) -> tuple[str | None, str]:
     """As `upgrade`; an empty database gets the schema of today, and had none before."""
     connections = PostgresConnections(url)
     with explained(connections):
-        link = connections.open(writing=False)
-        try:
-            empty = not migrate.table_names(link)
-        finally:
-            link.close()
-        if empty:
-            postgres_schema.prepare(connections)
+        if postgres_schema.make(connections):
             return None, migrate.HEAD
     return upgrade(url)
 
 
 def downgrade(url: str, to: str, *, further: tuple[Path, ...] = ()) -> tuple[str, str]:
-    """To an earlier schema, for an earlier Overnight; as `upgrade` otherwise."""
+    """To an earlier schema, for an earlier Overnight; as `upgrade` otherwise. Raises NotFound when there is none."""
     return _move(url, to, further)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from overnight.errors import UnsafeDatabase
-from overnight.stores.sql.postgres_link import DIALECT, PostgresLink
+from overnight.stores.sql.postgres_link import DIALECT, NUL, SHOWN_NUL, PostgresLink
 
 OLDEST_SERVER: Final = 140_000
 """Postgres 14, the oldest that is still maintained (until November 2026) and that has all we ask for."""
@@ -146,7 +146,19 @@ def _engine(connect: Callable[[], Any]) -> Engine:
         "postgresql+psycopg://", creator=connect, poolclass=NullPool, use_native_hstore=False
     )
     made.dialect.ddl_compiler = DIALECT.ddl_compiler
+    event.listen(made, "before_cursor_execute", _without_nul, retval=True)
     return made
+
+
+def _without_nul(*call: Any) -> tuple[str, Any]:
+    """What callers look for is changed as what is stored (see `plain`)."""
+    _, _, statement, parameters, _, _ = call
+    if isinstance(parameters, Mapping):
+        parameters = {
+            name: value.replace(NUL, SHOWN_NUL) if isinstance(value, str) else value
+            for name, value in parameters.items()
+        }
+    return statement, parameters
 
 
 def _expect(link: PostgresLink) -> None:

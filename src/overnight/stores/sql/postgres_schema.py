@@ -23,16 +23,26 @@ def prepare(connections: PostgresConnections) -> None:
 
     Raises SchemaOutdated for one of an earlier Overnight, UnsafeDatabase for one that this program must not touch.
     """
+    if make(connections):
+        return
+    link = connections.open(writing=True)
+    try:
+        check(link)
+    finally:
+        link.close()
+
+
+def make(connections: PostgresConnections) -> bool:
+    """Make the schema if the database is empty; whether it was. Raises UnsafeDatabase when it is none of ours."""
     link = connections.open(writing=True)
     try:
         link.script(BEGIN)
         _expect_place(link)
-        if migrate.revision(link) is None:
-            migrate.create(link)
-            link.script("COMMIT")
-            return
-        link.script("ROLLBACK")
-        check(link)
+        if migrate.revision(link) is not None:
+            return False
+        migrate.create(link)
+        link.script("COMMIT")
+        return True
     finally:
         link.close()
 
