@@ -38,12 +38,23 @@ def worker(
             help="A directory that all hosts see at this path; again for more.",
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Carry out runs of this server, with the token in OVERNIGHT_TOKEN and no database.",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let --server be http:// on another machine.")
+    ] = False,
     exit_when_idle: Annotated[
         str | None,
         typer.Option("--exit-when-idle", metavar="DURATION", help="End after so long without a run."),
     ] = None,
 ) -> None:
-    """Carry out runs of the Postgres database that the settings name, in the foreground.
+    """Carry out runs of the Postgres database that the settings name, or of a server elsewhere, in the foreground.
 
     Ends in order on SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on elsewhere, or at the next
     start. SIGUSR2 leaves them working for the next worker of the same data directory.
@@ -68,9 +79,14 @@ def worker(
     gc.disable()  # hardly anything of what is loaded now is garbage; the worker collects again once it is up
     try:
         # Only now: settings that are wrong need not wait until the whole program is loaded.
-        from overnight.compose.worker import work
+        if server is not None:
+            from overnight.compose.remote import work as work_elsewhere
 
-        status = work(settings, exit_when_idle=idle)
+            status = work_elsewhere(settings, server, insecure=insecure, exit_when_idle=idle)
+        else:
+            from overnight.compose.worker import work
+
+            status = work(settings, exit_when_idle=idle)
     finally:
         gc.enable()
     raise typer.Exit(status)

@@ -92,7 +92,7 @@ async def _workshop(
     # A server that only serves knows of its own machine nothing that counts.
     known = Backends if working or not settings.postgres else OfferedBackends
     backends = known(
-        agents.backends(settings, _spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
+        agents.backends(settings, spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
         uow=ground.uow,
         clock=ground.clock,
         host_id=host,
@@ -152,7 +152,8 @@ def _fence(settings: Settings) -> Callable[[float], float] | None:
     return lambda held_until: keeper_deadline(held_until - lease_s, lease_s, grace_s)
 
 
-def _spawner(settings: Settings) -> SpawnerClient:
+def spawner(settings: Settings) -> SpawnerClient:
+    """What starts keepers; one for each user and data directory."""
     runtime = private_dir(runtime_dir(settings.sources.environment) / data_key(settings.data_dir))
     library = settings.sources.environment.get("LD_LIBRARY_PATH")
     return SpawnerClient(

@@ -28,7 +28,7 @@ async def host_id(settings: Settings, uow: UnitOfWork, clock: Clock) -> HostId:
     """
     data_dir = settings.data_dir
     if settings.postgres:
-        return id_in(data_dir) or _made(data_dir, new_host_id(clock.wall_ms()))
+        return own(data_dir, clock)
     known = await uow.write(lambda tx: _of_installation(tx, data_dir, clock))
     if id_in(data_dir) != known:
         with suppress(OSError):
@@ -51,6 +51,11 @@ def keep(database: Path) -> None:
         link.close()
     if rows:
         _write(database.parent, HostId(rows[0][0])).replace(database.parent / HOST_FILE)
+
+
+def own(data_dir: Path, clock: Clock) -> HostId:
+    """The id of a host by its data directory alone. Raises StartRefused when it cannot be written down."""
+    return id_in(data_dir) or _made(data_dir, new_host_id(clock.wall_ms()))
 
 
 def worker_lock(settings: Settings, clock: Clock) -> DataLock:

@@ -91,7 +91,7 @@ class LeaseService:
         seat = tx.remote.sit(replace(worker, id=caller.worker_id, seen_at=now), caller.token_pk)
         for check in checks:
             tx.workers.save_check(seat.worker.host_id, check)
-        tx.workers.beat(seat.worker.pk, now)
+        _beat(tx, seat, now)
         if seat.request_id == request_id and seat.granted:
             again = [self._still(tx, seat, pk, token) for pk, token in seat.granted.items()]
             tx.leases.renew(seat.worker.pk, {run.pk: run.token for run in again if run is not None})
@@ -174,7 +174,7 @@ class LeaseService:
 
         def unit(tx: Transaction) -> Renewal:
             seat = seat_of(tx, caller)
-            tx.workers.beat(seat.worker.pk, self._clock.wall_ms())
+            _beat(tx, seat, self._clock.wall_ms())
             there = {pks[run_id]: token for run_id, token in tokens.items() if run_id in pks}
             lost = tx.leases.renew(seat.worker.pk, there) if there else frozenset()
             gone = tuple(run_id for run_id in tokens if run_id not in pks or pks[run_id] in lost)
@@ -316,9 +316,21 @@ class LeaseService:
         await self._uow.write(unit)
 
     async def leave(self, caller: Caller) -> None:
-        """The worker is gone."""
+        """The worker is gone; one that never came is too."""
         now = self._clock.wall_ms()
-        await self._uow.write(lambda tx: tx.workers.set_state(seat_of(tx, caller).worker.id, "gone", now))
+
+        def unit(tx: Transaction) -> None:
+            if tx.remote.seat(caller.worker_id) is not None:
+                tx.workers.set_state(seat_of(tx, caller).worker.id, "gone", now)
+
+        await self._uow.write(unit)
+
+
+def _beat(tx: Transaction, seat: Seat, now_ms: int) -> None:
+    """The worker lives. Others may have taken it for gone while it could not reach us: it is back."""
+    tx.workers.beat(seat.worker.pk, now_ms)
+    if seat.worker.state == "gone":
+        tx.workers.set_state(seat.worker.id, "active", now_ms)
 
 
 def _check_order(last: LastBatch | None, batch: Batch) -> None:

@@ -1,0 +1,227 @@
+"""`overnight worker --server URL`: carries out runs of a server elsewhere. No database here, and nothing that needs one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import platform
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+import uvloop
+
+from overnight.client.endpoint import Endpoint
+from overnight.client.transport import Transport
+from overnight.client.worker.clock import ServedClock
+from overnight.client.worker.desk import ROOT, RestLeaseDesk
+from overnight.client.worker.source import RemoteRunSource
+from overnight.client.worker.unit_of_work import PASSING, RemoteUnitOfWork
+from overnight.client.worker.watch import Watch
+from overnight.clock import Clock, SystemClock
+from overnight.compose import agents, confinement, hosts
+from overnight.compose.carrying import VERSION, home, spawner
+from overnight.compose.ending import Ending, Reason
+from overnight.config import logging
+from overnight.config.settings import Settings
+from overnight.domain.lease import keeper_deadline
+from overnight.domain.redaction import Redactor
+from overnight.domain.worker import Worker as WorkerRow
+from overnight.engine.directory import Backends
+from overnight.engine.folders import Folders
+from overnight.engine.supervisor import Duty, Supervisor
+from overnight.engine.waiting import end
+from overnight.engine.worker import Worker
+from overnight.engine.workshop import Workshop
+from overnight.errors import ConfigInvalid
+from overnight.ids import new_worker_id
+from overnight.ports.remote import Grant
+from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.sql.lock import DataLock
+from overnight.workspaces.directories import DirectoryWorkspaces
+
+POLL_S: Final = 2.0
+"""The slow poll behind the long poll."""
+LONGEST_REST_S: Final = 10.0
+"""Between two tries to reach a server that has never answered yet."""
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A worker of a server elsewhere, made and not started."""
+
+    shop: Workshop
+    supervisor: Supervisor
+    watch: Watch
+
+
+def work(settings: Settings, server: str, *, insecure: bool, exit_when_idle: float | None) -> int:
+    """Run until it ends in order; the exit status. Raises StartRefused in its kinds, ConfigInvalid."""
+    endpoint = endpoint_of(server, settings.server.token, insecure=insecure)
+    secrets = [*settings.runs.secrets.values(), *settings.runs.hidden, endpoint.token]
+    logging.configure(settings.log.level, settings.log.format, settings.log.file, redactor=Redactor(secrets))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings, endpoint, exit_when_idle))
+    return 0
+
+
+def endpoint_of(server: str, token: str | None, *, insecure: bool) -> Endpoint:
+    """Where the server is. Raises ConfigInvalid: what runs are given travels only over TLS, or within the machine."""
+    parts = urlsplit(server)
+    if token is None:
+        raise ConfigInvalid(
+            "a worker needs a token of its own",
+            mend="make one on the server with: overnight token new NAME --kind worker; set it as OVERNIGHT_TOKEN",
+        )
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure:
+        raise ConfigInvalid(
+            f"{server} is not encrypted: goals, outputs and environment values would travel in the open",
+            mend="use https://, or --insecure within a network that you trust like one machine",
+        )
+    return Endpoint(server, token)
+
+
+async def _run(settings: Settings, endpoint: Endpoint, exit_when_idle: float | None) -> None:
+    ending = Ending()
+    async with elsewhere(settings, endpoint) as crew:
+        watching = asyncio.create_task(crew.watch.follow(), name="watch")
+        try:
+            await crew.supervisor.start()
+            gc.collect()
+            gc.freeze()
+            gc.enable()
+            _announce(crew.shop.worker, endpoint)
+            await _until_the_end(crew, ending, exit_when_idle)
+        finally:
+            await end(watching)
+
+
+@asynccontextmanager
+async def elsewhere(settings: Settings, endpoint: Endpoint) -> AsyncIterator[Elsewhere]:
+    """Made, and the server greeted, however long it takes to reach it. Raises DataInUse, StartRefused."""
+    Folders.make(settings.data_dir)
+    system = SystemClock()
+    locks = [DataLock(settings.data_dir, system), hosts.worker_lock(settings, system)]
+    taken: list[DataLock] = []
+    transport = Transport(endpoint)
+    try:
+        for lock in locks:
+            lock.acquire()
+            taken.append(lock)
+        async with _made(settings, transport, ServedClock(system)) as crew:
+            yield crew
+    finally:
+        await transport.close()
+        for lock in taken:
+            lock.release()
+
+
+@asynccontextmanager
+async def _made(settings: Settings, transport: Transport, clock: ServedClock) -> AsyncIterator[Elsewhere]:
+    async def post(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        response = await transport.request("POST", ROOT + path, json=body)
+        found: dict[str, Any] = orjson.loads(response.content)
+        return found
+
+    desk = RestLeaseDesk(post)
+    sandbox = await confinement.confinement(settings, home(settings))
+    lease = _Length()
+    programs = list(agents.backends(settings, spawner(settings), clock, sandbox, fence=lease.fence(settings)))
+    me = _row(settings, clock, tuple(sorted(program.name for program in programs)))
+    greeting = await _greeted(desk, me, clock)
+    lease.seconds = greeting.lease_s
+    notifier = InprocNotifier()
+    uow = RemoteUnitOfWork(desk, clock, notifier, me)
+    backends = Backends(programs, uow=uow, clock=clock, host_id=me.host_id)
+    try:
+        yield _crew(settings, desk, uow, notifier, clock, backends, me, greeting)
+    finally:
+        await backends.close()
+        await uow.close()
+
+
+def _crew(
+    settings: Settings, desk: RestLeaseDesk, uow: RemoteUnitOfWork, notifier: InprocNotifier, clock: Clock,
+    backends: Backends, me: WorkerRow, greeting: Grant,
+) -> Elsewhere:  # fmt: skip
+    lease_s = greeting.lease_s
+    folders = Folders(settings.data_dir)
+    shop = Workshop(
+        uow=uow, notifier=notifier, clock=clock, backends=backends,
+        workspaces=DirectoryWorkspaces(
+            roots=settings.workspace_roots, data_dir=settings.data_dir, run_folder=folders.run,
+            home=home(settings),
+        ),
+        folders=folders, policy=settings.runs, worker=me,
+        timing=replace(
+            settings.timing, lease_s=lease_s, renew_s=min(settings.timing.renew_s, lease_s / 5), poll_s=POLL_S
+        ),
+    )  # fmt: skip
+    source = RemoteRunSource(desk, uow, clock, notifier, me, lease_s)
+    worker = Worker(shop, source)
+    watch = Watch(desk, uow, clock, notifier, me, hungry=lambda: worker.busy < me.slots)
+    preflights = Duty(name="preflights", every_s=600.0, once=backends.look)
+    return Elsewhere(shop=shop, supervisor=Supervisor(shop, worker, source, (preflights,)), watch=watch)
+
+
+class _Length:
+    """The length of a lease, which the server says; keepers are told by it until when they may go on."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def fence(self, settings: Settings) -> Any:
+        grace_s = settings.timing.grace_s
+        return lambda held_until: keeper_deadline(held_until - self.seconds, self.seconds, grace_s)
+
+
+def _row(settings: Settings, clock: Clock, names: tuple[str, ...]) -> WorkerRow:
+    now = clock.wall_ms()
+    return WorkerRow(
+        pk=0, id=new_worker_id(now), host_id=hosts.own(settings.data_dir, clock), host_name=platform.node(),
+        pid=os.getpid(), version=VERSION, slots=settings.slots, backends=settings.queue.offered(names),
+        labels=settings.queue.labels, places=settings.queue.places, started_at=now, seen_at=now,
+    )  # fmt: skip
+
+
+async def _greeted(desk: RestLeaseDesk, me: WorkerRow, clock: ServedClock) -> Grant:
+    """The server's first answer. Its refusals end the worker; that it is away does not."""
+    rest = 0.1
+    while True:
+        try:
+            greeting = await desk.grant(me, 0, "hello", ())
+        except PASSING as error:
+            log.warning("server.away", code=error.code, error=str(error))
+            await clock.sleep(rest)
+            rest = min(LONGEST_REST_S, rest * 2)
+            continue
+        clock.heard(greeting.now)
+        return greeting
+
+
+def _announce(worker: WorkerRow, endpoint: Endpoint) -> None:
+    sys.stderr.write(f"Overnight {VERSION}: worker {worker.id} of {endpoint.url}\n")
+    sys.stderr.write(f"offers {worker.slots} slots; backends {', '.join(worker.backends) or 'none'}\n")
+    sys.stderr.flush()
+    log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))
+
+
+async def _until_the_end(crew: Elsewhere, ending: Ending, exit_when_idle: float | None) -> None:
+    async def busy() -> bool:
+        return bool(crew.supervisor.busy)
+
+    reason = await ending.reason(crew.shop.clock, exit_when_idle, busy)
+    log.info("worker.stopping", reason=reason.value)
+    if reason is Reason.HANDOVER:
+        await crew.supervisor.handover()
+    else:
+        await crew.supervisor.shutdown()
