@@ -59,8 +59,8 @@ async def running(settings: Settings, *, worker: bool, handover: Callable[[], No
 
     Raises DataInUse, UnsafeDatabase, StartRefused, ConfigInvalid.
     """
-    async with ground(settings, SystemClock(), working=worker) as below:
-        meters = Meters()
+    meters = Meters()
+    async with ground(settings, SystemClock(), working=worker, meter=meters) as below:
         crew = await carrying(settings, below, meters, working=worker)
         services = _services(settings, below, crew, meters, handover)
         try:

@@ -20,7 +20,7 @@ BLOCK_MS: Final = 2000
 MOST_ENTRIES: Final = 1000
 """Entries that one read brings of all streams together, about."""
 PACE_S: Final = 0.001
-PACE_PER_STREAM_S: Final = 0.00001
+PACE_PER_STREAM_S: Final = 0.000003
 """Shortest time between two reads that brought something: a read names every stream, which costs both sides."""
 _BEGINNING: Final = b"0-0"
 
