@@ -36,7 +36,7 @@ async def test_workers_of_two_versions_share_the_work_while_the_schema_moves_on(
                 await member.program.stop()
                 await member.start()
         for member in (old, new, old):
-            await asyncio.sleep(2)
+            await stage.let_pass(2)
             async with stage.fault("kill -9", member.name, lost=member):
                 await member.program.kill()
                 await member.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ class Stage:
     chance: Random
     say: Callable[[str], None]
     began: float = field(default_factory=boot)
+
+    async def let_pass(self, seconds: float) -> None:
+        """Let real time pass, where the instant of a fault, or a lease, is what is tried."""
+        await asyncio.sleep(seconds)
 
     @asynccontextmanager
     async def fault(

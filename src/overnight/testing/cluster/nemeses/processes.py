@@ -10,7 +10,7 @@ import orjson
 
 from overnight.testing.cluster.members import Member
 from overnight.testing.cluster.nemeses.nemesis import Nemesis, has_workers
-from overnight.testing.cluster.programs import kill_quietly
+from overnight.testing.cluster.programs import kill_quietly, processes_of
 from overnight.testing.cluster.stage import Stage
 from overnight.testing.history.agents import read_agents
 from overnight.testing.history.recorder import boot
@@ -132,11 +132,48 @@ async def stop_keeper(stage: Stage) -> None:
                 kill_quietly(pid, signal.SIGCONT)
 
 
+async def kill_host(stage: Stage) -> None:
+    """A worker, its spawner, keepers and agents die at one stroke, as when a machine loses its power."""
+    member = stage.chance.choice(stage.cluster.workers)
+    away_s = stage.cluster.layout.lease_s + stage.chance.uniform(0, 4)
+    async with stage.fault("power lost", member.name, f"for {away_s:.1f} s", lost=member):
+        try:
+            for pid in _of_host(stage, member):
+                kill_quietly(pid)
+            await member.program.kill()
+            await asyncio.sleep(away_s)
+        finally:
+            await member.start()
+
+
+async def freeze_host(stage: Stage) -> None:
+    """A worker, its spawner and its keepers stand still past their leases while the agents go on: nobody ends them."""
+    member = stage.chance.choice(stage.cluster.workers)
+    seconds = stage.cluster.layout.lease_s + stage.chance.uniform(2, 5)
+    agents = {life.pid for life in read_agents(stage.cluster.layout.agents)}
+    pids = [pid for pid in _of_host(stage, member) if pid not in agents]
+    async with stage.fault("SIGSTOP", f"{member.name} and its keepers", f"for {seconds:.1f} s", lost=member):
+        try:
+            for pid in pids:
+                kill_quietly(pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+        finally:
+            for pid in pids:
+                kill_quietly(pid, signal.SIGCONT)
+    await member.ready()
+
+
+def _of_host(stage: Stage, member: Member) -> list[int]:
+    return processes_of(stage.cluster.layout.root / member.name)
+
+
 PROCESSES = (
     Nemesis(name="kill server", act=kill_server, weight=3),
     Nemesis(name="kill worker", act=kill_worker, missing=has_workers, weight=3),
     Nemesis(name="stop server", act=stop_server),
     Nemesis(name="stop worker", act=stop_worker, missing=has_workers, weight=2),
+    Nemesis(name="kill host", act=kill_host, missing=has_workers),
+    Nemesis(name="freeze host", act=freeze_host, missing=has_workers),
     Nemesis(name="restart", act=restart),
     Nemesis(name="kill agent", act=kill_agent, weight=2),
     Nemesis(name="kill keeper", act=kill_keeper, weight=2),
