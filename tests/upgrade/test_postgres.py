@@ -22,7 +22,8 @@ def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
 
     def started(name: str) -> Site:
         (tmp_path / name).mkdir()
-        environment = {"OVERNIGHT_DATABASE_URL": postgres_url, "OVERNIGHT_REDIS_URL": ""}
+        # A long lease: on a busy machine the next version may need longer to start than an agent lives by itself.
+        environment = {"OVERNIGHT_DATABASE_URL": postgres_url, "OVERNIGHT_LEASE_S": "60"}
         site = Site(root=tmp_path / name, scripts={"steady": SCRIPT}, environment=environment)
         sites.append(site)
         site.start()

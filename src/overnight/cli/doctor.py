@@ -41,13 +41,5 @@ def _facts() -> dict[str, Any]:
         say("no server runs; looking without one")
     from overnight.compose.diagnosis import diagnose
     from overnight.config.settings import load
-    from overnight.errors import StartRefused
 
-    settings = load()
-    try:
-        return dict(diagnose(settings))
-    except StartRefused as error:
-        # What keeps a server from starting is the finding.
-        return {
-            "checks": [{"name": error.code, "status": "fail", "message": error.detail, "mend": error.mend}]
-        }
+    return dict(diagnose(load()))
