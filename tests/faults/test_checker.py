@@ -162,7 +162,7 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
     "a line is lost": (6, "printed 3 lines, the log has 2", event(DONE, 9, data=printed("1.2.11"))),
     "a line is repeated": (6, "2 stands where 3", event(DONE, 9, data=printed("1.2.11", 2, 3))),
     "lines change places": (6, "not each there once", event(DONE, 8, data=printed("1.2.11", 2, 1))),
-    "it takes too long": (6, "after the last fault, not 30", alter(Closed, at=99, settled=98)),
+    "it takes too long": (6, "after the last fault or submission, not 30", alter(Closed, at=99, settled=98)),
     "it never ends": (6, "still under way", alter(Closed, settled=None)),
     # 7: a full disk
     "a refusal says nothing": (7, "without a code", alter(Probe, status=500, code=None)),

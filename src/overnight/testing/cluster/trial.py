@@ -21,6 +21,9 @@ from overnight.testing.history.readers import Reader
 Plot = Callable[[Stage], Awaitable[None]]
 """What is done to the cluster while it works."""
 
+LONGEST_S = 900.0
+"""How long a trial may take to begin with all of its work after its plot has ended."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -71,9 +74,10 @@ async def _work(trial: Trial, stage: Stage, chance: random.Random) -> float | No
     progress = asyncio.create_task(_tell(stage, trial.runs))
     try:
         await trial.plot(stage)
-        left = max(0.0, stage.began + trial.over_s - boot())
         try:
-            async with asyncio.timeout(left + trial.bound_s):
+            async with asyncio.timeout(LONGEST_S):  # a slow machine takes its time to begin with everything
+                await stage.workload.all_begun.wait()
+            async with asyncio.timeout(trial.bound_s):
                 await work
                 await stage.workload.settle_the_rest()
         except TimeoutError:

@@ -73,6 +73,8 @@ class Workload:
         self.unsettled: dict[str, Mapping[str, object]] = {}
         """What others have submitted, to be submitted again in the end under the same keys."""
         self.live: dict[str, Course] = {}
+        self.all_begun = asyncio.Event()
+        """Set once the last job is under way: from then on everything must come to its end."""
 
     async def close(self) -> None:
         """Close the readers' connections."""
@@ -86,6 +88,7 @@ class Workload:
                 await asyncio.sleep(max(0.0, began + over_s * index / len(jobs) - boot()))
                 await self._slots.acquire()
                 group.create_task(self._carry(job))
+            self.all_begun.set()
 
     async def settle_the_rest(self) -> None:
         """Learn what became of every submission that others have made, and carry what came of it to its end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from overnight.testing.history.entries import Closed, Fault, Opened, Snapshot
+from overnight.testing.history.entries import Closed, Fault, Opened, Snapshot, Submitted
 from overnight.testing.history.model import FINAL, History, RunLog, Violation
 from overnight.testing.history.walk import walk
 
@@ -64,14 +64,19 @@ def _honest(snapshot: Snapshot) -> bool:
 
 
 def _in_time(history: History, opened: Opened, closed: Closed) -> Iterator[Violation]:
-    calm = max((entry.at for entry in history.of(Fault)), default=opened.at)
+    stirring = (entry.at for entry in history.entries if isinstance(entry, Fault | Submitted))
+    calm = max(stirring, default=opened.at)
     if closed.settled is None:
         yield _broken(
-            "the history", f"{closed.at - calm:.1f} s after the last fault some work was still under way"
+            "the history",
+            f"{closed.at - calm:.1f} s after the last fault or submission some work was still under way",
         )
-    elif closed.settled - calm > opened.bound_s and any(history.of(Fault)):
+    elif closed.settled - calm > opened.bound_s:
         took = closed.settled - calm
-        yield _broken("the history", f"it took {took:.1f} s after the last fault, not {opened.bound_s:.0f}")
+        yield _broken(
+            "the history",
+            f"it took {took:.1f} s after the last fault or submission, not {opened.bound_s:.0f}",
+        )
 
 
 def _lines(history: History, log: RunLog) -> Iterator[Violation]:
