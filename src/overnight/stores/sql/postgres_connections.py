@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,6 +16,8 @@ from sqlalchemy.pool import NullPool
 
 from overnight.errors import UnsafeDatabase
 from overnight.stores.sql.postgres_link import DIALECT, NUL, SHOWN_NUL, PostgresLink
+
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised to us as well
 
 OLDEST_SERVER: Final = 140_000
 """Postgres 14, the oldest that is still maintained (until November 2026) and that has all we ask for."""

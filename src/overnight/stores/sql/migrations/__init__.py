@@ -123,8 +123,7 @@ def _say_who_may_use_it(connection: Connection, scripts: ScriptDirectory, revisi
 
 
 def _is_behind(scripts: ScriptDirectory, target: str, found: str) -> bool:
-    return (
-        target == "base"
-        or (any(script.revision == target for script in scripts.iterate_revisions(found, "base"))
-        and (target != found))
+    return target == "base" or (
+        any(script.revision == target for script in scripts.iterate_revisions(found, "base"))
+        and (target != found)
     )
