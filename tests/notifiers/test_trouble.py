@@ -271,7 +271,16 @@ async def test_meters_tell(valkey: Valkey) -> None:
 async def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
     rights = "+xadd +xread +xrevrange +expire +del +publish +subscribe +unsubscribe +ping +select"
     valkey.ask(
-        "ACL", "SETUSER", "night", "on", ">few", "~overnight:*", "&overnight:*", "-@all", *rights.split()
+        "ACL",
+        "SETUSER",
+        "night",
+        "on",
+        ">few",
+        "resetchannels",
+        "~overnight:*",
+        "&overnight:*",
+        "-@all",
+        *rights.split(),
     )
     url = valkey.url.replace("redis://", "redis://night:few@") + "/0"
     async with started(url) as here, started(url) as there:
