@@ -22,6 +22,8 @@ class Wire:
         self._word: tuple[bytes, Cut] | None = None
         self._answered: threading.Event | None = None
         self._refusing = False
+        self._flowing = threading.Event()
+        self._flowing.set()
         self.cuts = 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -42,11 +44,17 @@ class Wire:
 
     def mend(self) -> None:
         self._refusing = False
+        self._flowing.set()
+
+    def stall(self) -> None:
+        """Keep every connection, and carry nothing on any."""
+        self._flowing.clear()
 
     def close(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._flowing.set()
         self.cut()
         self._thread.join(5)
 
@@ -58,6 +66,8 @@ class Wire:
                     near.close()
                     continue
                 far = socket.create_connection(("127.0.0.1", self._to))
+                for end in (near, far):  # small packets are not held back, as they are not without us
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {near, far}
                 threading.Thread(target=self._carry, args=(near, far, True), daemon=True).start()
                 threading.Thread(target=self._carry, args=(far, near, False), daemon=True).start()
@@ -65,6 +75,7 @@ class Wire:
     def _carry(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                self._flowing.wait()
                 word = self._word
                 if from_client and word is not None and word[0] in data:
                     self._word = None

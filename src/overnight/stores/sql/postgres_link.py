@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 
+from overnight.errors import OvernightError
 from overnight.stores.sql.statements import DialectName, Form, Link, Row, Statement
 
 NUL, SHOWN_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
@@ -43,9 +44,10 @@ DIALECT: Final = new_dialect("numeric_dollar")
 class PostgresLink(Link):
     """See `Link`. The connection must be in autocommit mode: transactions begin and end where our code says so."""
 
-    __slots__ = ("_core", "_cursor", "_deferring", "_pipeline", "_quiet", "raw")
+    __slots__ = ("_core", "_cursor", "_deferring", "_pipeline", "_quiet", "_unconfirmed", "raw")
 
     dialect: DialectName = "postgres"
+    defers = True
 
     def __init__(self, core: Connection) -> None:
         self._core = core
@@ -57,6 +59,7 @@ class PostgresLink(Link):
         """For whatever nobody reads: its results may come in behind those of others."""
         self._pipeline: psycopg.Pipeline | None = None
         self._deferring = ExitStack()
+        self._unconfirmed: list[tuple[psycopg.RawCursor[Row], OvernightError]] = []
 
     def _execute(self, form: Form, values: dict[str, object]) -> psycopg.RawCursor[Row]:
         given = form.bind(values)
@@ -74,10 +77,23 @@ class PostgresLink(Link):
         given = statement.postgres.bind(values)
         self._quiet.execute(statement.postgres.sql, [*map(plain, given)])
 
-    @property
-    def defers(self) -> bool:
+    def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
         """See `Link`."""
-        return self._pipeline is not None
+        if self._pipeline is None:
+            super().change_one(statement, missing, **values)
+            return
+        cursor: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
+        cursor.execute(statement.postgres.sql, [*map(plain, statement.postgres.bind(values))])
+        self._unconfirmed.append((cursor, missing))
+
+    def confirm(self) -> None:
+        """See `Link`."""
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        if unconfirmed and self._pipeline is not None:
+            self._pipeline.sync()
+        for cursor, missing in unconfirmed:
+            if cursor.rowcount != 1:
+                raise missing
 
     def defer(self) -> None:
         """See `Link`: libpq's pipeline mode, which saves the round trips of what nobody reads."""
@@ -88,6 +104,7 @@ class PostgresLink(Link):
         if self._pipeline is None:
             return
         self._pipeline = None
+        self._unconfirmed.clear()
         self._deferring.close()
         if self.raw.pgconn.transaction_status == TransactionStatus.INERROR:
             raise psycopg.errors.InFailedSqlTransaction("what was told before has failed")
@@ -108,15 +125,17 @@ class PostgresLink(Link):
 
     def select(self, clause: Executable) -> list[Row]:
         """See `Link`."""
-        deferred = self.defers
+        deferring, unconfirmed = self._pipeline is not None, self._unconfirmed
+        self._unconfirmed = []
         self.settle()  # Core asks for what a pipeline cannot tell yet
         try:
-            return [tuple(row) for row in self._core.execute(clause)]
+            found = [tuple(row) for row in self._core.execute(clause)]
         except DBAPIError as error:
             raise error.orig or error from None
-        finally:
-            if deferred:
-                self.defer()
+        if deferring:
+            self.defer()
+            self._unconfirmed = unconfirmed
+        return found
 
     def rows(self, sql: str, *values: object) -> list[Row]:
         """See `Link`; parameters are `$1`, `$2` …"""
@@ -127,6 +146,11 @@ class PostgresLink(Link):
 
         Raises psycopg.OperationalError when a COMMIT has become a rollback, which Postgres says without an error.
         """
+        if sql.startswith("ROLLBACK"):
+            self._unconfirmed.clear()
+        if self._pipeline is not None:
+            self._quiet.execute(sql)
+            return
         cursor = self.raw.execute(sql, prepare=False)
         if sql == "COMMIT" and cursor.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"the commit ended as {cursor.statusmessage}")

@@ -22,7 +22,7 @@ from overnight.stores.sql.gates import SESSION, first_gate, open_gate, open_sess
 from overnight.stores.sql.holds import end_hold, move_locks
 from overnight.stores.sql.lanes import lane_of
 from overnight.stores.sql.people_schema import approvals
-from overnight.stores.sql.places import WORKSPACE, let_through, place_for, place_of, save_place
+from overnight.stores.sql.places import WORKSPACE, left_place, left_queue, place_for, place_of, save_place
 from overnight.stores.sql.rows import changing, dump, dump_spec, load, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import (
@@ -115,7 +115,7 @@ class SqlRunTable:
         if gate is None and (waiting := session_order(self._context, run)) is not None:
             gate, run = SESSION, replace(run, waiting_for=waiting)
         add_stream(self._link, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
-        self._link.run(
+        self._link.tell(
             _ADD,
             **changing(run),
             pk=pk,
@@ -137,7 +137,7 @@ class SqlRunTable:
             token=run.token,
             change=run.change,
         )
-        self._link.run(
+        self._link.tell(
             _ADD_SPEC,
             run_pk=pk,
             spec=dump_spec(run.spec),
@@ -236,7 +236,8 @@ class SqlRunTable:
             save_place(self._link, pk, place.nodes)
             if self._link.one(_GATE, key_pk=pk) == (WORKSPACE,):
                 open_gate(self._context, pk)
-            let_through(self._context, left)
+            left_place(self._context, left)
+            left_queue(self._context, left)
         if run.workspace != path:
             self._link.run(_MOVE, key_pk=pk, path=path, order=next_change(self._context))
         return True

@@ -95,7 +95,7 @@ class SqlSessionTable:
         """See the port."""
         pk = next_number(self._link)
         add_stream(self._link, pk, kind="session", owner=session.owner, run_id=None, session_id=session.id)
-        self._link.run(_ADD, pk=pk, **session_values(session))
+        self._link.tell(_ADD, pk=pk, **session_values(session))
         return replace(session, pk=pk)
 
     def get(self, session_id: SessionId, owner: str | None) -> Session:
@@ -115,13 +115,12 @@ class SqlSessionTable:
     def save(self, session: Session) -> None:
         """See the port. Raises NotFound."""
         values = {f"new_{name}": value for name, value in session_values(session).items()}
-        if self._link.run(_SAVE, key_pk=session.pk, **values) != 1:
-            raise NotFound(f"no session {session.id}")
+        self._link.change_one(_SAVE, NotFound(f"no session {session.id}"), key_pk=session.pk, **values)
 
     def touch(self, pk: int, at: int, *, phase: Phase | None = None, step: int | None = None) -> None:
         """See the port. Raises NotFound."""
-        if self._link.run(_TOUCH, key_pk=pk, at=at, new_phase=phase, new_step=step) != 1:
-            raise NotFound(f"no session {pk}")
+        missing = NotFound(f"no session {pk}")
+        self._link.change_one(_TOUCH, missing, key_pk=pk, at=at, new_phase=phase, new_step=step)
 
     def page(
         self, filter: SessionFilter, *, limit: int, after: tuple[int, int] | None = None
@@ -147,7 +146,7 @@ class SqlSessionTable:
 
     def add_message(self, pk: int, message: SessionMessage) -> None:
         """See the port."""
-        self._link.run(
+        self._link.tell(
             _ADD_MESSAGE,
             session_pk=pk,
             n=self.message_count(pk) + 1,

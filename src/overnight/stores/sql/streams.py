@@ -22,7 +22,7 @@ def add_stream(
     link: Link, pk: int, *, kind: Literal["run", "session"], owner: str, run_id: str | None, session_id: str
 ) -> None:
     """A new, empty stream under a new number, which is also the key of its run or session."""
-    link.run(_ADD, pk=pk, kind=kind, owner=owner, run_id=run_id, session_id=session_id)
+    link.tell(_ADD, pk=pk, kind=kind, owner=owner, run_id=run_id, session_id=session_id)
 
 
 def delete_stream(link: Link, pk: int) -> None:

@@ -65,15 +65,19 @@ class SqlTurnTable:
 
     def open(self, turn: Turn) -> None:
         """See the port."""
-        self._link.run(_OPEN, **turn_values(turn))
+        self._link.tell(_OPEN, **turn_values(turn))
 
     def save(self, turn: Turn) -> None:
         """See the port."""
         values = {f"new_{name}": value for name, value in turn_values(turn).items()}
-        changed = self._link.run(
-            _SAVE, key_run_pk=turn.run_pk, key_number=turn.number, key_attempt=turn.attempt, **values
+        self._link.change_one(
+            _SAVE,
+            _no_attempt(turn.run_pk, turn.number),
+            key_run_pk=turn.run_pk,
+            key_number=turn.number,
+            key_attempt=turn.attempt,
+            **values,
         )
-        _expect(changed, turn.run_pk, turn.number)
 
     def last(self, run_pk: int) -> Turn | None:
         """See the port."""
@@ -93,8 +97,9 @@ class SqlTurnTable:
 
     def advance(self, run_pk: int, number: int, attempt: int, position: Position, items: int) -> None:
         """See the port."""
-        changed = self._link.run(
+        self._link.change_one(
             _ADVANCE,
+            _no_attempt(run_pk, number),
             key_run_pk=run_pk,
             key_number=number,
             key_attempt=attempt,
@@ -102,7 +107,6 @@ class SqlTurnTable:
             new_stderr=position.stderr,
             more=items,
         )
-        _expect(changed, run_pk, number)
 
     def add_input(self, run_pk: int, number: int, attempt: int, n: int, data: bytes) -> None:
         """See the port."""
@@ -110,7 +114,7 @@ class SqlTurnTable:
         last = row[0] if row else 0
         if n != last + 1:
             raise Conflict(f"stdin message {n} does not follow {last}")
-        self._link.run(_ADD_INPUT, run_pk=run_pk, number=number, attempt=attempt, n=n, data=data)
+        self._link.tell(_ADD_INPUT, run_pk=run_pk, number=number, attempt=attempt, n=n, data=data)
 
     def inputs(self, run_pk: int, number: int, attempt: int, after: int) -> tuple[tuple[int, bytes], ...]:
         """See the port."""
@@ -120,6 +124,5 @@ class SqlTurnTable:
         return tuple((n, data) for n, data in rows)
 
 
-def _expect(changed: int, run_pk: int, number: int) -> None:
-    if changed != 1:
-        raise NotFound(f"run {run_pk} has no such attempt at turn {number}")
+def _no_attempt(run_pk: int, number: int) -> NotFound:
+    return NotFound(f"run {run_pk} has no such attempt at turn {number}")

@@ -138,25 +138,25 @@ class Writer:
         self._ground.begin(self._link)
         return self._link, self._transaction
 
-    def _run(self, link: Link, transaction: SqlTransaction, job: Job) -> bool:
-        """Run a job in its savepoint; False when the disk failed and the shared transaction is lost."""
+    def _run(self, link: Link, transaction: SqlTransaction, job: Job, *, alone: bool = False) -> bool:
+        """Run a job in its savepoint; False when the disk failed and the shared transaction is lost.
+
+        Also when the database has refused something that may have been told by an earlier unit.
+        """
         job.result, job.error = None, None
         try:
             link.script("SAVEPOINT unit")
             job.result = job.unit(transaction)
+            link.confirm()
             link.script("RELEASE unit")
         except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
             transaction.take_notices()
             job.error = error
-            return not self._is_lost(link, error) and self._roll_back(link)
+            doubtful = link.defers and not alone and not isinstance(error, OvernightError)
+            lost = doubtful or self._ground.is_storage_failure(error)
+            return not lost and self._roll_back(link)
         job.notices = transaction.take_notices()
         return True
-
-    def _is_lost(self, link: Link, error: Exception) -> bool:
-        """Whether the shared transaction is. An error of the database may belong to an earlier unit while it defers."""
-        if self._ground.is_storage_failure(error):
-            return True
-        return link.defers and not isinstance(error, OvernightError)
 
     def _settle(self, link: Link) -> bool:
         """Whether everything has been done that was asked for in the transaction."""
@@ -205,7 +205,7 @@ class Writer:
         for job in batch:
             try:
                 link, transaction = self._begin()
-                if self._run(link, transaction, job):
+                if self._run(link, transaction, job, alone=True):
                     self._commit(link, [job], again=False)
                     continue
                 error = job.error or Unavailable("nothing was stored")
