@@ -75,7 +75,9 @@ class Line:
                 found = await getattr(self.calls, name)(self.token_pk, kind.model_validate(document))
             else:
                 name, kind = OF_RUN[parts[1]]
-                found = await getattr(self.calls, name)(self.token_pk, parts[0], kind.model_validate(document))
+                found = await getattr(self.calls, name)(
+                    self.token_pk, parts[0], kind.model_validate(document)
+                )
         except OvernightError as error:
             raise error_of(error.status, orjson.dumps(problem.document(error))) from None
         return cast("dict[str, Any]", orjson.loads(orjson.dumps(found)))
@@ -107,9 +109,9 @@ class RemoteRig(Rig):
         self.worker = Worker(self.shop, source)
         self.supervisor = Supervisor(self.shop, self.worker, source)
         watch = Watch(desk, self.uow, self.clock, self.near, me, hungry=lambda: True)
+        self.watching = asyncio.create_task(watch.follow(), name="watch")
         if supervise:
             await self.supervisor.start()
-        self.watching = asyncio.create_task(watch.follow(), name="watch")
         return self
 
     async def close(self) -> None:

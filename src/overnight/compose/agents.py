@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from overnight.backends.acp.catalogue import acp_program
@@ -14,6 +14,7 @@ from overnight.backends.process.backend import ProcessBackend
 from overnight.backends.process.program import Program
 from overnight.backends.process.settings import ProgramSettings
 from overnight.backends.process.spawner_client import SpawnerClient
+from overnight.backends.remote.backend import RemoteBackend
 from overnight.clock import Clock
 from overnight.compose.confinement import secrets
 from overnight.config.backends import BackendSettings
@@ -32,6 +33,8 @@ def backends(
     for table in settings.backends:
         if table.kind == "echo":
             yield EchoBackend(clock, table.name)
+        elif table.kind == "remote":
+            yield RemoteBackend(clock, table.name)
         else:
             program = _program(_settings_of(table, settings), table, clock)
             yield ProcessBackend(
@@ -45,13 +48,19 @@ def backends(
             )
 
 
+def here(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the backends that a worker of ours can carry out: the others are for whoever leases over REST."""
+    elsewhere = {table.name for table in settings.backends if table.kind == "remote"}
+    return tuple(name for name in names if name not in elsewhere)
+
+
 def _program(settings: ProgramSettings, table: BackendSettings, clock: Clock) -> Program:
     match table.kind:
         case "codex":
             return CodexProgram(settings, clock)
         case "claude":
             return ClaudeProgram(settings, clock)
-        case "command" | "echo":
+        case "command" | "echo" | "remote":
             return CommandProgram(settings, clock)
         case kind:
             return acp_program(kind, settings, clock)

@@ -98,7 +98,7 @@ async def _workshop(
         host_id=host,
     )
     await backends.load()
-    me = await _register(settings, ground, host, backends.names() if working else ())
+    me = await _register(settings, ground, host, agents.here(settings, backends.names()) if working else ())
     return Workshop(
         uow=ground.uow,
         notifier=ground.notifier,

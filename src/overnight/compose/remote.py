@@ -1,4 +1,4 @@
-"""`overnight worker --server URL`: carries out runs of a server elsewhere. No database here, and nothing that needs one."""
+"""`overnight worker --server URL`: carries out runs of a server elsewhere. No database, and nothing that needs one."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def _made(settings: Settings, transport: Transport, clock: ServedClock) ->
     sandbox = await confinement.confinement(settings, home(settings))
     lease = _Length()
     programs = list(agents.backends(settings, spawner(settings), clock, sandbox, fence=lease.fence(settings)))
-    me = _row(settings, clock, tuple(sorted(program.name for program in programs)))
+    me = _row(settings, clock, agents.here(settings, sorted(program.name for program in programs)))
     greeting = await _greeted(desk, me, clock)
     lease.seconds = greeting.lease_s
     notifier = InprocNotifier()

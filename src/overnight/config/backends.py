@@ -23,10 +23,12 @@ BackendKind = Literal[
     "codex-acp",
     "claude-acp",
     "echo",
+    "remote",
 ]
 KINDS: Final[tuple[str, ...]] = get_args(BackendKind)
 BUILT_IN: Final[tuple[BackendKind, ...]] = (
     "codex", "claude", "gemini", "opencode", "qwen", "copilot", "codex-acp", "claude-acp", "echo",
+    "remote",
 )  # fmt: skip
 """Offered even when the file does not mention them."""
 
@@ -130,6 +132,7 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "codex-acp": _AGENT,
     "claude-acp": _AGENT,
     "echo": frozenset({"kind"}),
+    "remote": frozenset({"kind"}),
 }
 
 

@@ -1,4 +1,4 @@
-"""What a worker elsewhere knows about one hold: the facts, how far its batches have come, how long it may be trusted."""
+"""What a worker elsewhere knows about one hold: the facts, how far its batches have come, how long it is good."""
 
 from __future__ import annotations
 

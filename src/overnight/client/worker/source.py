@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
-from overnight.client.worker.unit_of_work import RemoteUnitOfWork
+import structlog
+
+from overnight.client.worker.unit_of_work import FIRST_REST_S, LONGEST_REST_S, PASSING, RemoteUnitOfWork
 from overnight.clock import Clock
 from overnight.domain.lease import Lease
 from overnight.domain.run import Run
@@ -14,6 +18,12 @@ from overnight.errors import LeaseLost, NotFound
 from overnight.ids import RunId, new_worker_id
 from overnight.ports.notifier import Notice, Notifier, requests_topic
 from overnight.ports.remote import Granted, LeaseDesk
+
+PARTING_S: Final = 1.0
+"""How long a worker that ends tries to say so."""
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 class RemoteRunSource:
@@ -46,7 +56,9 @@ class RemoteRunSource:
     async def take(self, run: Run) -> Run:
         """See the port."""
         sent_at = self._clock.boot()
-        granted: Granted = await self._desk.take(self._worker, run)
+        granted: Granted = await self._patiently(
+            lambda: self._desk.take(self._worker, run), sent_at + self._lease_s
+        )
         self._uow.hold(granted, sent_at + self._lease_s)
         return granted.facts.run
 
@@ -79,12 +91,33 @@ class RemoteRunSource:
     async def hand_over(self, leases: Sequence[Lease]) -> None:
         """See the port."""
         known = [self._uow.run_of(lease.run_pk) for lease in leases]
-        await self._desk.hand_over(self._worker, dict(one for one in known if one is not None))
+        held = dict(one for one in known if one is not None)
+        await self._parting(lambda: self._desk.hand_over(self._worker, held))
 
     async def succeed(self) -> tuple[Run, ...]:
-        """See the port."""
-        return await self._desk.succeed(self._worker)
+        """See the port. Waits for the server however long it is away."""
+        return await self._patiently(lambda: self._desk.succeed(self._worker), math.inf)
 
     async def leave(self) -> None:
         """See the port."""
-        await self._desk.leave(self._worker)
+        await self._parting(lambda: self._desk.leave(self._worker))
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]], until: float) -> T:
+        """The answer to a call that may be made twice, asking again until that boot time."""
+        rest = FIRST_REST_S
+        while True:
+            try:
+                return await call()
+            except PASSING as error:
+                if self._clock.boot() + rest >= until:
+                    raise
+                log.warning("server.not_reached", code=error.code, error=str(error))
+            await self._clock.sleep(rest)
+            rest = min(LONGEST_REST_S, rest * 2)
+
+    async def _parting(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Last words. A server that is away finds out by itself, once the leases run out."""
+        try:
+            await self._patiently(call, self._clock.boot() + PARTING_S)
+        except PASSING as error:
+            log.warning("server.not_told", code=error.code, error=str(error))

@@ -97,7 +97,7 @@ class Application:
         if self._questions or self._withdrawn or self._ends:
             raise Forbidden("an event tells of an approval, or of a turn's end, that the batch does not hold")
 
-    def _step(self, op: Op) -> None:  # noqa: PLR0912 -- one line for each kind
+    def _step(self, op: Op) -> None:  # noqa: C901, PLR0912 -- one line for each kind
         match op:
             case Append(drafts=drafts, to="run"):
                 self._append(drafts)
@@ -320,7 +320,8 @@ class Application:
                 wanted, pk=0, id=approval_id, owner=run.owner, run_pk=run.pk, run_id=run.id,
                 session_pk=run.session_pk, session_id=run.session_id, turn=run.turn or None,
                 attempt=run.attempt if run.turn else None, state="pending", decision=None, resolved_at=None,
-                used_at=None, created_at=self._just_now(wanted.created_at), expires_at=max(self._now, min(wanted.expires_at, latest)),
+                used_at=None, created_at=self._just_now(wanted.created_at),
+                expires_at=max(self._now, min(wanted.expires_at, latest)),
                 context=self._redactor.json(dict(wanted.context)), title=self._redactor.text(wanted.title),
             )
         )  # fmt: skip

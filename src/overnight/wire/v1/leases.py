@@ -214,7 +214,7 @@ def run_document(run: Run, *, spec: bool) -> dict[str, Any]:
 
 def run_of(document: Mapping[str, Any], spec: RunSpec | None = None) -> Run:
     """A run from its document, and from the spec that is known already."""
-    known = document["spec"] if "spec" in document else None
+    known = document.get("spec")
     return load(Run, {**document, "spec": _spec(known) if known is not None else spec})
 
 

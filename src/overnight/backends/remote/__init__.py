@@ -1,0 +1,1 @@
+"""Runs that are carried out by whoever leases them over REST."""
