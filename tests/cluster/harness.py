@@ -15,8 +15,8 @@ from tests.e2e.harness import Server
 
 from overnight.testing.signals import wait_until
 
-LEASE_S, GRACE_S = 5.0, 0.2
-"""Short, and long enough that an agent which nobody renews is gone in time: at the latest 1.8 s after a renewal."""
+LEASE_S, GRACE_S = 6.0, 0.2
+"""Short, and long enough that an agent which nobody renews is gone in time: at the latest 2.8 s after a renewal."""
 
 
 @dataclass

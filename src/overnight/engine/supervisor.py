@@ -55,7 +55,7 @@ class Attendant:
     async def shutdown(self) -> None:
         """End."""
         await end(*self._tasks)
-        await self._source.leave()
+        await leave(self._source)
 
     async def handover(self) -> None:
         """The same: nobody has to be left to anybody."""
@@ -95,16 +95,24 @@ class Supervisor:
         """
         await end(*self._tasks)
         await self._worker.shutdown(self._shop.timing.grace_s + SWEEP_S)
-        await self._source.leave()
+        await leave(self._source)
 
     async def handover(self) -> None:
         """The end at once: agents go on, and the next server of this host adopts them."""
         await end(*self._tasks)
         await self._worker.handover()
-        await self._source.leave()
+        await leave(self._source)
 
     async def _repeat(self, duty: Duty) -> None:
         await repeat(duty, self._shop.clock)
+
+
+async def leave(source: RunSource) -> None:
+    """Say that this process is gone. Where nobody can be told, its silence will."""
+    try:
+        await source.leave()
+    except OvernightError as error:
+        log.warning("worker.left_unsaid", code=error.code, error=str(error))
 
 
 async def repeat(duty: Duty, clock: Clock) -> None:

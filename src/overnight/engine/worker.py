@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Final
@@ -46,6 +46,8 @@ class Worker:
         self._faults: dict[int, tuple[int, float]] = {}
         self._draining = False
         self._duties: list[asyncio.Task[None]] = []
+        self._telling: set[asyncio.Future[None]] = set()
+        """Renewals that keepers have not answered yet."""
         self._due: list[int] = []
         """Wall times at which runs that were given back come due again."""
 
@@ -98,16 +100,19 @@ class Worker:
     async def handover(self) -> None:
         """Let go of every run at once and leave its agent to the next server of this host."""
         self.drain()
+        with suppress(OvernightError):  # what the next server has to start in counts from here
+            await self.renew()
         leases = [hold.lease for hold in self._holds.values() if not hold.over]
         await self._stop()
-        await self._source.hand_over(leases)
+        with suppress(OvernightError):  # the agents are left all the same
+            await self._source.hand_over(leases)
 
     async def _all_ended(self) -> None:
         while self._tasks:
             await asyncio.wait(set(self._tasks.values()))
 
     async def _stop(self) -> None:
-        await end(*self._tasks.values(), *self._duties)
+        await end(*self._tasks.values(), *self._duties, *self._telling)
 
     # claiming
 
@@ -252,10 +257,20 @@ class Worker:
         for hold in kept:
             hold.renewed(sent_at, lease_s)
         dropped = [_drop(live[pk], "another holder has taken it") for pk in lost]
-        with suppress(TimeoutError):  # a keeper that stands still may not cost the other runs their leases
-            async with asyncio.timeout(self._shop.timing.renew_s):
-                await asyncio.gather(*(hold.tell_keeper(sent_at, lease_s) for hold in kept))
+        await self._tell(kept, sent_at)
         return dropped
+
+    async def _tell(self, holds: Sequence[Hold], sent_at: float) -> None:
+        """Pass the renewal on. A keeper that stands still may not hold up the next one of all the others."""
+        lease_s = self._shop.timing.lease_s
+        told = [asyncio.ensure_future(hold.tell_keeper(sent_at, lease_s)) for hold in holds]
+        self._telling.update(told)
+        for task in told:
+            task.add_done_callback(self._telling.discard)
+        if told:
+            done, _ = await asyncio.wait(told, timeout=self._shop.timing.renew_s / 4)
+            for task in done:
+                task.result()
 
 
 def _drop(hold: Hold, why: str) -> bool:
