@@ -67,7 +67,9 @@ class Layout:
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = [sys.executable, "-I", "-S", "-E", str(WITNESS_AGENT), str(self.agents)]
         backend = f'[backends.witness]\nkind = "command"\ncommand = {json.dumps(argv)}\n'
-        self.config_file.write_text(f"{self.config}\n{backend}", encoding="utf-8")
+        # Here workers are made to fail on purpose, and no operator is there to release them.
+        queue = "[queue]\nquarantine_after = 1000\n"
+        self.config_file.write_text(f"{self.config}\n{queue}{backend}", encoding="utf-8")
         make_repository(self.repository)
 
     @property
