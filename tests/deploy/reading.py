@@ -35,7 +35,8 @@ def misread(words: list[str]) -> str:
         command.make_context("overnight", ["1" if word == "N" else word for word in rest])
     except Exception as error:  # noqa: BLE001 -- click's errors come from typer's own copy of it
         kind = type(error).__name__
-        return "" if kind == "MissingParameter" else f"{kind}: {error}"
+        # In a sentence an option may stand without what it takes.
+        return "" if kind in {"MissingParameter", "BadOptionUsage"} else f"{kind}: {error}"
     return ""
 
 
@@ -60,13 +61,11 @@ def in_shell(line: str) -> Iterator[list[str]]:
     except ValueError:
         return
     for part in _parts(words):
-        names = [at for at, word in enumerate(part) if _PROGRAM.fullmatch(word)]
-        # Behind `sudo -u …` and `VARIABLE=…`, but not as an argument: `systemctl restart overnight`.
-        before = part[: names[0]] if names else []
-        if names and all(
-            "=" in word or word in {"sudo", "-u", "env", "$", "exec", "overnight"} for word in before
-        ):
-            yield part[names[-1] + 1 :]
+        rest = list(part)
+        while rest and (rest[0] in {"sudo", "env", "exec", "$", "-u"} or "=" in rest[0]):
+            del rest[: 2 if rest[0] == "-u" else 1]
+        if rest and _PROGRAM.fullmatch(rest[0]):
+            yield rest[1:]
 
 
 def _parts(words: list[str]) -> Iterator[list[str]]:
