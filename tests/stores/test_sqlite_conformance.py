@@ -9,6 +9,7 @@ from overnight.testing.conformance.lanes import LaneSuite
 from overnight.testing.conformance.log import LogSuite
 from overnight.testing.conformance.notices import NotifierSuite
 from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
+from overnight.testing.conformance.queue_walk import QueueWalkSuite
 from overnight.testing.conformance.records import RecordSuite
 from overnight.testing.conformance.room import RateSuite, RoomSuite
 from overnight.testing.conformance.sessions import SessionSuite
@@ -77,4 +78,8 @@ class TestWorkers(WorkerSuite):
 
 
 class TestExpiries(ExpirySuite):
+    pass
+
+
+class TestQueueWalks(QueueWalkSuite):
     pass

@@ -90,6 +90,9 @@ _SET_ASIDE: Final = Statement(
 )
 
 
+_Order = tuple[int, int, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
     """A run that might be claimed, and what was seen of it."""
@@ -99,9 +102,11 @@ class _Found:
     earlier: str | None
     held: bool
     placed: bool
+    horizon: _Order | None = None
+    """The last of its kind that was looked for, where there may be more behind."""
 
     @property
-    def order(self) -> tuple[int, int, int]:
+    def order(self) -> _Order:
         return -self.run.spec.priority, self.due, self.run.pk
 
 
@@ -127,8 +132,10 @@ class _Claim:
         self._taken: list[Run] = []
         """Claimed, and not written down yet; so are their holds."""
         self._holds: list[holds.Values] = []
+        self._waits = False
+        """Whether the run that was met last must wait."""
         self._passed = False
-        """Whether a run was met that must wait."""
+        """Whether any must."""
         self._opened = False
         """Whether others came forward through that."""
 
@@ -144,18 +151,30 @@ class _Claim:
             if found and looks >= _LOOKS:
                 self._context.wake(QUEUE)
                 break
-            looks += len(found)
-            self._passed = self._opened = False
-            for one in found:
-                self._try(one, room)
-                if self._opened:
-                    break  # somebody better may have come forward
-            self._write()
+            looks += self._go_through(found, room)
             if not found or (len(found) < wanted and not (self._passed or self._opened)):
                 break
         if room is not None:
             room.settle()
         return tuple(self._claimed)
+
+    def _go_through(self, found: list[_Found], room: Room) -> int:
+        """Take whom may be taken, best first, for as long as nobody better can be out of sight; how many were met."""
+        self._passed = self._opened = False
+        met, horizon = 0, None
+        for one in found:
+            if horizon is not None and one.order > horizon:
+                break
+            met += 1
+            self._waits = False
+            self._try(one, room)
+            self._passed |= self._waits
+            if self._opened:
+                break
+            if self._waits and one.horizon is not None:
+                horizon = min(horizon or one.horizon, one.horizon)
+        self._write()
+        return met
 
     def _find(self, offered: list[tuple[Lane, bool]], room: Room, wanted: int) -> list[_Found]:
         """The best of every lane, best first. Those that wait for a limit with room count like the others."""
@@ -163,7 +182,7 @@ class _Claim:
         for lane, limited in offered:
             most = min(wanted, room.for_backend(lane.backend))
             if most > 0:
-                found += map(_found, self._link.all(_DUE, key_lane=lane.pk, most=most, one=1))
+                found += _seen(self._link.all(_DUE, key_lane=lane.pk, most=most, one=1), most)
                 if limited:
                     found += self._limited(lane, room, most)
         found.sort(key=lambda one: one.order)
@@ -176,7 +195,7 @@ class _Claim:
             name = row[0]
             if (few := min(most, room.for_label(name))) > 0:
                 rows = self._link.all(_DUE_LIMITED, key_lane=lane.pk, key_limit=name, most=few, one=1)
-                found += map(_found, rows)
+                found += _seen(rows, few)
         return found
 
     def _try(self, found: _Found, room: Room) -> None:
@@ -186,7 +205,7 @@ class _Claim:
             return  # its lane is not looked at again before there is room
         if found.held:
             self._link.run(_SET_ASIDE, key_pk=run.pk)
-            self._passed = True
+            self._waits = True
             return
         place = self._place(found)
         if not self._wait(found, place, room):
@@ -222,8 +241,8 @@ class _Claim:
         return False
 
     def _pass(self, place: places.Place, *, but: str | None = None) -> bool:
-        self._opened = places.let_through(self._context, place, but=but)
-        self._passed = True
+        self._opened = places.left_queue(self._context, place, waits_at=but)
+        self._waits = True
         return True
 
     def _take(self, run: Run, place: places.Place) -> None:
@@ -232,7 +251,7 @@ class _Claim:
         if place.nodes:
             holds.add_holds(self._link, [hold])
             places.lock_place(self._link, run.pk, place)
-            self._opened = places.let_through(self._context, place)
+            self._opened = places.left_queue(self._context, place)
         else:
             self._holds.append(hold)  # nobody asks for it before all are written
         self._taken.append(
@@ -258,6 +277,14 @@ class _Claim:
         run_each(self._link, _CLAIMED, values)
         self._claimed += taken
         self._taken, self._holds = [], []
+
+
+def _seen(rows: list[Row], most: int) -> list[_Found]:
+    """What was found of one kind, best first, where at most so many were asked for."""
+    found = [_found(row) for row in rows]
+    if len(found) < most:
+        return found
+    return [replace(one, horizon=found[-1].order) for one in found]
 
 
 def _found(row: Row) -> _Found:

@@ -13,7 +13,7 @@ from overnight.stores.sql.batches import run_each
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import database_now, told
 from overnight.stores.sql.gates import HELD
-from overnight.stores.sql.places import Place, blocker, let_through, lock_place, place_of, unlock
+from overnight.stores.sql.places import Place, blocker, left_place, left_queue, lock_place, place_of, unlock
 from overnight.stores.sql.schema import leases, runs
 from overnight.stores.sql.statements import Link, Row, Statement, key
 
@@ -73,10 +73,11 @@ def end_hold(context: Context, run: Run) -> int | None:
     """
     link = context.link
     left = unlock(link, run.pk)
-    held = link.run(_FORGET, key_pk=run.pk) > 0
-    let_through(context, left or place_of(link, run))
-    if not held:
+    if link.run(_FORGET, key_pk=run.pk) == 0:
+        left_queue(context, place_of(link, run))
         return None
+    if left is not None:
+        left_place(context, left)
     context.wake(QUEUE)  # a limit may have room again
     return _token(link.one(_GIVE_BACK, key_pk=run.pk))
 

@@ -92,9 +92,18 @@ class Place:
     shared: bool
 
     @property
-    def keys(self) -> list[str]:
-        """Under which keys others may wait for this run to be gone."""
-        return [f"{side}|{self.realm}|{node}" for node in self.nodes for side in (_IN, _OUT)]
+    def worked_in(self) -> list[str]:
+        """Under which keys others may wait for this run to be gone from here: in a directory around, or beneath."""
+        return [
+            *(f"{_IN}|{self.realm}|{node}" for node in self.nodes),
+            f"{_OUT}|{self.realm}|{self.nodes[0]}",
+        ]
+
+    @property
+    def queued_for(self) -> list[str]:
+        """Under which keys this run may have been let through, before others that wait there."""
+        own, *around = self.nodes
+        return [f"{_IN}|{self.realm}|{own}", *(f"{_OUT}|{self.realm}|{node}" for node in around)]
 
 
 def place_for(run: Run, path: str | None, chain: tuple[str, ...]) -> Place:
@@ -143,17 +152,26 @@ def unlock(link: Link, pk: int) -> Place | None:
     return Place(realm=rows[0][0], nodes=tuple(row[1] for row in rows), shared=False)
 
 
-def let_through(context: Context, place: Place, *, but: str | None = None) -> bool:
-    """A run has left `place`, or its queue: open the gates of those that may be next; whether there were any.
+def left_place(context: Context, place: Place) -> None:
+    """A run works in `place` no more: open the gates of those that may be next."""
+    if place.nodes:
+        _let_through(context, place.worked_in)
 
-    `but` is the key at which that run itself waits now. Where somebody else works exclusively, that one's end will
-    come here too.
+
+def left_queue(context: Context, place: Place, *, waits_at: str | None = None) -> bool:
+    """A run that was let through for `place` was claimed, or waits for something else, or at `waits_at`: open the gates
+    of those that may be next; whether there were any.
     """
-    if not place.nodes:
-        return False
+    return bool(place.nodes) and _let_through(
+        context, [name for name in place.queued_for if name != waits_at]
+    )
+
+
+def _let_through(context: Context, names: list[str]) -> bool:
+    """Where somebody works exclusively nobody can go, and that one's end will come here too."""
     link = context.link
-    waited = [row[0] for row in link.all(_WAITED_FOR, key_keys=dump(place.keys))]
-    free = [name for name in waited if name != but and not _taken(link, name)]
+    waited = [row[0] for row in link.all(_WAITED_FOR, key_keys=dump(names))]
+    free = [name for name in waited if not _taken(link, name)]
     next_ones = [pk for name in free for pk in _first_of_each_lane(link, name)]
     for pk in next_ones:
         open_gate(context, pk)
