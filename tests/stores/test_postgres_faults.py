@@ -24,7 +24,7 @@ from overnight.ports.session_tables import SessionFilter
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Transaction
 from overnight.stores.inproc.notifier import InprocNotifier
-from overnight.stores.sql import postgres, postgres_schema, writer
+from overnight.stores.sql import postgres, postgres_schema, postgres_watch, writer
 from overnight.stores.sql.postgres import PostgresStore
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.testing.conformance.stage import Stage
@@ -266,9 +266,51 @@ async def test_a_server_that_is_away_too_long_is_said_to_be(
         assert await back() == 1
 
 
+async def test_a_server_that_falls_silent_is_given_up(
+    over_wire: PostgresStore, cuttable: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_watch, "MARGIN_S", 0.2)
+    await get(over_wire, "a")
+    for connection in over_wire._connections.watch._watched:
+        connection.answers_within = 0.1
+    cuttable.stall()
+    writing, reading = over_wire.write(partial(put, "a")), get(over_wire, "a")
+    calls = [asyncio.ensure_future(writing), asyncio.ensure_future(reading)]
+    await eventually(
+        lambda: not any(each.waiting_since for each in list(over_wire._connections.watch._watched))
+    )
+    cuttable.mend()
+    assert (await calls[0], await calls[1] in {None, "1"}) == (1, True)
+    assert await get(over_wire, "a") == "1"
+
+
+async def test_closing_does_not_wait_for_a_server_that_is_silent(
+    postgres_server: PostgresServer, reused: str, url: str, cuttable: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_watch, "LEAVES_S", 0.2)
+    store = PostgresStore(
+        f"postgresql://overnight@127.0.0.1:{cuttable.port}/{reused}", CLOCK, InprocNotifier()
+    )
+    await store.start()
+    await get(store, "a")
+    cuttable.stall()
+    calls = [asyncio.ensure_future(store.write(partial(put, "a"))), asyncio.ensure_future(get(store, "a"))]
+    await eventually(
+        lambda: sum(each.waiting_since is not None for each in store._connections.watch._watched) == 2
+    )
+    async with asyncio.timeout(8):
+        await store.close()
+    for call in calls:
+        with pytest.raises(Unavailable):
+            await call
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
-async def test_a_restart_under_load(own: PostgresServer, own_url: str, how: signal.Signals) -> None:
+async def test_a_restart_under_load(
+    own: PostgresServer, own_url: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was acknowledged is there once; nobody hears of an error, as the server is back soon."""
+    monkeypatch.setattr(postgres, "PATIENCE_S", 60.0)  # however slow this machine is
     stores = [PostgresStore(own_url, CLOCK, InprocNotifier()) for _ in range(2)]
     for each in stores:
         await each.start()

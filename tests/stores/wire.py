@@ -83,7 +83,7 @@ class Wire:
                     if word[1] == "after":
                         self._answered = threading.Event()
                         target.sendall(data)
-                        self._answered.wait(5)
+                        self._answered.wait(0.3)  # in a pipeline there may be none yet
                         self._answered = None
                     break
                 if not from_client and self._answered is not None:

@@ -21,7 +21,7 @@ from overnight.stores.sql.statements import Link
 from overnight.stores.sql.store import SqlStore
 from overnight.stores.sql.transaction import SqlTransaction
 
-PATIENCE_S: Final = 5.0
+PATIENCE_S: Final = 8.0
 """How long a write or a query waits for a server that is away (a restart, a failover), before it is refused."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
@@ -128,12 +128,15 @@ class PostgresStore(SqlStore):
     async def close(self) -> None:
         """See the port. Whoever waits for a server that is away waits no longer."""
         self._ground.closing.set()
+        self._connections.watch.leave()
         await super().close()
+        self._connections.watch.stop()
 
     def _prepare(self) -> None:
         try:
             postgres_schema.prepare(self._connections)
             self._writer.start()
+            self._connections.watch.start()
         except self._connections.errors as error:
             raise self._ground.at_start(error) from None  # the library's words may repeat the address
 
@@ -153,6 +156,8 @@ class _Away:
 
     def until_back(self, connect: Callable[[], PostgresLink], closing: threading.Event) -> PostgresLink:
         """A connection, at the latest `PATIENCE_S` after the first failure; later on, one try a pause."""
+        if closing.is_set():
+            raise psycopg.OperationalError("the store is being closed")
         if self._error is not None and self._is_hopeless() and time.monotonic() < self._again_at:
             raise self._error
         while True:

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from overnight.errors import UnsafeDatabase
 from overnight.stores.sql.postgres_link import DIALECT, NUL, SHOWN_NUL, PostgresLink
+from overnight.stores.sql.postgres_watch import Watch, Watched
 
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised to us as well
 
@@ -26,7 +27,7 @@ IDLE_MS: Final = 2_000
 cut-off process does not keep the others from writing."""
 _WAITS_MS: Final = 10_000
 """How long a writer waits for its turn, and at most for one statement of a unit."""
-_READS_MS: Final = 30_000
+_READS_MS: Final = 20_000
 _USUAL: Final = {
     "connect_timeout": "5",
     "keepalives_idle": "5",
@@ -67,12 +68,12 @@ class Address:
         else:
             self._readable = True
 
-    def connect(self, *, writing: bool) -> psycopg.Connection[Any]:
+    def connect(self, *, writing: bool) -> Watched:
         """A new connection in autocommit mode. Raises psycopg.Error, UnsafeDatabase."""
         if not self._readable:
             raise UnsafeDatabase("the address of the database cannot be understood", mend=_MEND)
         asked = {**_USUAL, **({"target_session_attrs": "read-write"} if writing else {}), **self._given}
-        return psycopg.connect(make_conninfo(**asked), autocommit=True, prepare_threshold=1)
+        return Watched.connect(make_conninfo(**asked), autocommit=True, prepare_threshold=1)
 
     def clean(self, text: str) -> str:
         """`text` without anything that may be the password."""
@@ -111,8 +112,9 @@ class PostgresConnections:
 
     def __init__(self, url: str) -> None:
         self.address: Final = Address(url)
-        self._writing = _engine(lambda: self.address.connect(writing=True))
-        self._reading = _engine(lambda: self.address.connect(writing=False))
+        self.watch: Final = Watch()
+        self._writing = _engine(lambda: self._connect(writing=True))
+        self._reading = _engine(lambda: self._connect(writing=False))
 
     def open(self, *, writing: bool) -> PostgresLink:
         """A connection with its settings. Raises psycopg.Error, and UnsafeDatabase for a server that will not do."""
@@ -135,6 +137,12 @@ class PostgresConnections:
         finally:
             connection.invalidate()
             connection.close()
+
+    def _connect(self, *, writing: bool) -> Watched:
+        made = self.address.connect(writing=writing)
+        made.answers_within = (_WAITS_MS if writing else _READS_MS) / 1000
+        self.watch.add(made)
+        return made
 
     def _core(self, *, writing: bool) -> Connection:
         engine = self._writing if writing else self._reading
