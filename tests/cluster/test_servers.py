@@ -173,3 +173,21 @@ def test_a_worker_ends_in_order_and_when_it_is_idle(cluster: Start) -> None:
     assert idle.wait() == 0
     shown = {row["host_id"]: row["state"] for row in server.http.get("/api/v1/workers").json()["items"]}
     assert (shown[worker.host], shown[idle.host]) == ("gone", "gone")
+
+
+def test_a_server_with_a_worker_in_it_is_a_host_like_any_other(cluster: Start) -> None:
+    made = cluster(OVERNIGHT_LEASE_S="30")
+    node = made.node("all-in-one", "up").start()
+    run = node.submit("busy", mode="oneshot", workspace=str(node.workspace()))["id"]
+    [agent] = made.living(run)
+    node.seen(run, "turn.started")
+    node.kill()
+    node.start()
+    node.seen(run, "run.recovered")
+    made.enough(run)
+    assert node.until(run, "completed")["attempt"] == 1
+    assert len(made.lives(run)) == 1
+    assert not agent.alive
+    assert states(node) == ["active", "gone"]
+    report = node.http.get("/api/v1/doctor").json()["checks"]
+    assert {check["name"]: check["status"] for check in report}["redis"] == "ok"
