@@ -126,6 +126,20 @@ async def test_what_was_missed_meanwhile_arrives_as_soon_as_valkey_is_back(
     reader.reader.close()
 
 
+async def test_a_thousand_words_without_events_are_one_look(store: SqliteStore, run: Run) -> None:
+    hub = InprocNotifier()
+    server = Server(store, hub)
+    reader = server.read(run)
+    await at(1, reader)
+    for _ in range(10):
+        last = await append(store, run, 10)
+        reads = server.uow.reads
+        hub.publish([Notice(topic=stream_topic(run.id))] * 100)
+        await at(last, reader)
+        assert server.uow.reads - reads <= 2
+    reader.reader.close()
+
+
 async def test_deltas_do_not_hide_that_events_are_lost(store: SqliteStore, run: Run) -> None:
     deaf = InprocNotifier()
     reader = Server(store, deaf, poll_s=0.05).read(run)

@@ -21,6 +21,8 @@ BATCH_BYTES: Final = 256 * 1024
 PAGE: Final = 500
 CROWD: Final = 20
 PACE_PER_LISTENER_S: Final = 0.00005
+LOOK_PACE_S: Final = 0.005
+"""Shortest time between two looks at the log: notices without events may come by the thousand."""
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +105,8 @@ class Channel(Generic[Item]):
         self._floor = -1
         self._heard_at = time.monotonic()
         """When something of the log was last heard of, or looked for."""
+        self._looked_at = 0.0
+        """When it was last looked for."""
         self._opened = asyncio.Event()
         self._failure: BaseException | None = None
         self._task = asyncio.create_task(self._run(), name=f"channel {source.topic}")
@@ -162,8 +166,10 @@ class Channel(Generic[Item]):
         finally:
             self._opened.set()
         while True:
+            heard_at = self._heard_at
             await self._look()
-            await asyncio.sleep(max(self._source.pace_s, self._crowd_pace()))
+            read = LOOK_PACE_S if self._looked_at > heard_at else 0.0
+            await asyncio.sleep(max(self._source.pace_s, self._crowd_pace(), read))
 
     def _crowd_pace(self) -> float:
         """With many listeners every round costs each of them a send: rounds a few milliseconds apart carry more."""
@@ -190,9 +196,12 @@ class Channel(Generic[Item]):
             return
         items: list[Item] = []
         last, position = self.last, self._source.position
+        begun = time.monotonic()
         for notice in notices:
             carried = self._source.carried(notice, last)
             if carried is None:
+                if self._looked_at >= begun and not notice.events:
+                    continue  # one look answers all who had called by then
                 self._add(items)
                 items = []
                 await self._catch_up()
@@ -210,7 +219,7 @@ class Channel(Generic[Item]):
             await self._catch_up()
 
     async def _catch_up(self) -> None:
-        self._heard_at = time.monotonic()
+        self._heard_at = self._looked_at = time.monotonic()
         while items := await self._source.after(self.last, PAGE):
             self._add(items)
             if len(items) < PAGE:
