@@ -25,7 +25,7 @@ from overnight.stores.sql.transaction import SqlTransaction
 from overnight.testing.clocks import ManualClock
 from overnight.testing.conformance.stage import Stage
 
-FEW, MANY = 30, 3000
+FEW, MANY = 30, 1000
 LIMITS: Final = QueueLimits(
     backends={"limited": 1}, labels={("team", "a"): 1}, rates={"rated": Rate.parse("1/day")}
 )

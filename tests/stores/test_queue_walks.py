@@ -21,8 +21,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made.link.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.randoms(use_true_random=False), st.integers(1, 60))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.randoms(use_true_random=False), st.integers(1, 50))
 def test_the_queue_agrees_with_a_plain_model(bench: Bench, chance: random.Random, steps: int) -> None:
     bench.link.script("SAVEPOINT walk")
     try:
