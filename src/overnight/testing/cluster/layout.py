@@ -26,6 +26,8 @@ class Layout:
     valkey: bool = True
     servers: int = 2
     workers: int = 3
+    remote_workers: int = 0
+    """Workers that reach a server over HTTP and no database."""
     slots: int = 8
     lease_s: float = 8.0
     grace_s: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Self
 import httpx2
 import orjson
 
+from overnight.client.client import Client
 from overnight.testing.cluster.clock import faked
 from overnight.testing.cluster.databases import Postgres, Valkey
 from overnight.testing.cluster.disks import SmallDisks
@@ -47,7 +49,7 @@ class Member:
         self.program.start()
         await self.ready()
 
-    async def ready(self, within: float = 30) -> None:
+    async def ready(self, within: float = 60) -> None:
         """Wait until a server answers, or a worker has written that it is ready."""
         await eventually(self.is_ready, within=within, every=0.05, what=f"{self.name} is ready")
 
@@ -86,6 +88,7 @@ class Cluster:
         self.namespaces = Namespaces(layout.namespaces)
         self.servers: list[Member] = []
         self.workers: list[Member] = []
+        self._ports: dict[str, int] = {}
         self.offsets: dict[str, Path] = {}
         """For each member that has a wall clock of its own: the file that moves it."""
 
@@ -144,24 +147,32 @@ class Cluster:
         layout = self.layout
         self.disks.mount()
         self.namespaces.make()
-        names = [f"s{n}" for n in range(1, layout.servers + 1)] + [
-            f"w{n}" for n in range(1, layout.workers + 1)
-        ]
+        self._ports = {name: free_port() for name in _names("s", layout.servers)}
+        near = [*self._ports, *_names("w", layout.workers)]
+        far = _names("r", layout.remote_workers)
         if self.valkey is not None:
             await self.valkey.start()
         if self.postgres is not None:
             await self.postgres.make()
-            targets = {f"{name}-postgres": self.postgres.port for name in names}
-            if self.valkey is not None:
-                targets |= {f"{name}-valkey": self.valkey.port for name in names}
+        await self._start_links(near, far)
+        for name in near:
+            (self.servers if name in self._ports else self.workers).append(self._near(name))
+        await self.servers[0].start()  # whoever comes first makes the tables
+        self.workers += [self._member(name, await self._far(name)) for name in far]
+        await asyncio.gather(*(member.start() for member in self.servers[1:]))
+        await asyncio.gather(*(member.start() for member in self.workers))
+
+    async def _start_links(self, near: Sequence[str], far: Sequence[str]) -> None:
+        servers = list(self._ports.values())
+        targets = {f"{name}-server": servers[index % len(servers)] for index, name in enumerate(far)}
+        for database in ("postgres", "valkey"):
+            found = self.postgres if database == "postgres" else self.valkey
+            if found is not None:
+                targets |= {f"{name}-{database}": found.port for name in near}
+        if targets:
             hosts = {link: here for link in targets if (here := self._host_of(link)) is not None}
             self.links = Links(targets, hosts)
-            await self.links.start(layout.root / "log" / "links.log")
-        for name in names:
-            member = self._member(name)
-            (self.servers if name.startswith("s") else self.workers).append(member)
-        await self.servers[0].start()  # whoever comes first makes the tables
-        await asyncio.gather(*(member.start() for member in self.members[1:]))
+            await self.links.start(self.layout.root / "log" / "links.log")
 
     def _host_of(self, link: str) -> str | None:
         """Where a link listens for a member with a network of its own."""
@@ -177,31 +188,47 @@ class Cluster:
             self.offsets[name] = offset
         return found
 
-    def _member(self, name: str) -> Member:
-        layout, is_server = self.layout, name.startswith("s")
-        port = free_port() if is_server else None
+    def _near(self, name: str) -> Member:
+        """A server, or a worker on the database."""
+        layout, port = self.layout, self._ports.get(name)
         database = redis = None
-        ports = self.links.ports if self.links is not None else {}
-        if self.postgres is not None:
-            host = self.namespaces.made.get(name, "127.0.0.1")
+        if self.postgres is not None and self.links is not None:
+            host, ports = self.namespaces.made.get(name, "127.0.0.1"), self.links.ports
             database = self.postgres.url_at(ports[f"{name}-postgres"], host)
             redis = self.valkey.url_at(ports[f"{name}-valkey"], host) if self.valkey is not None else None
-        command = ["up", "--no-web"] if is_server else ["worker"]
-        if is_server and layout.store == "postgres":
-            command.append("--no-worker")
+        env = layout.environment(name, port, database, redis)
+        if port is None:
+            return self._member(name, (["worker"], env))
+        carrying = [] if layout.store == "sqlite" else ["--no-worker"]
+        return self._member(name, (["up", "--no-web", *carrying], env), f"http://127.0.0.1:{port}")
+
+    async def _far(self, name: str) -> tuple[list[str], dict[str, str]]:
+        """How a worker is started that knows nothing but a server and a token of its own."""
+        assert self.links is not None
+        async with Client(self.urls[0], TOKEN) as client:
+            token = await client.new_token(name, kind="worker")
+        env = self.layout.environment(name, None, None, None) | {"OVERNIGHT_TOKEN": str(token["secret"])}
+        server = f"http://127.0.0.1:{self.links.ports[f'{name}-server']}"
+        shared = {"OVERNIGHT_WORKER_SHARED_ROOTS": str(self.layout.shared)}
+        return ["worker", "--server", server], env | shared
+
+    def _member(self, name: str, started: tuple[list[str], dict[str, str]], url: str | None = None) -> Member:
+        command, env = started
         program = Program(
             name=name,
             argv=[sys.executable, "-m", "overnight", *command],
-            env=layout.environment(name, port, database, redis) | self._clock(name),
-            cwd=layout.shared,
+            env=env | self._clock(name),
+            cwd=self.layout.shared,
             wrapper=self.namespaces.wrapper(name),
-            log=layout.root / "log" / f"{name}.out",
+            log=self.layout.root / "log" / f"{name}.out",
         )
-        url = f"http://127.0.0.1:{port}" if is_server else None
-        return Member(
-            name=name, program=program, layout=layout, url=url,
-            links=tuple(link for link in ports if link.startswith(f"{name}-")),
-        )  # fmt: skip
+        ports = self.links.ports if self.links is not None else {}
+        links = tuple(link for link in ports if link.startswith(f"{name}-"))
+        return Member(name=name, program=program, layout=self.layout, url=url, links=links)
+
+
+def _names(letter: str, count: int) -> list[str]:
+    return [f"{letter}{number}" for number in range(1, count + 1)]
 
 
 __all__ = ["TOKEN", "Cluster", "Member"]

@@ -31,7 +31,8 @@ async def isolate_worker(stage: Stage) -> None:
 
 async def _hinder(stage: Stage, member: Member, mode: Mode, links: tuple[str, ...], seconds: float) -> None:
     assert stage.cluster.links is not None
-    lost = member if any("postgres" in link for link in links) and mode != "slow" else None
+    needed = any(link.endswith(("-postgres", "-server")) for link in links)
+    lost = member if needed and mode != "slow" else None
     async with stage.fault(f"link {mode}", ", ".join(links), f"for {seconds:.1f} s", lost=lost):
         try:
             await stage.cluster.links.become(mode, *links)
