@@ -39,7 +39,12 @@ def carried_out(plan: Plan, journal: Journal, tell: Tell) -> Outcome:
         os.close(reading)
         os._exit(_work(plan, journal, writing))
     os.close(writing)
-    outcome = _listen(reading, tell)
+    try:
+        outcome = _listen(reading, tell)
+    except KeyboardInterrupt:
+        words = f"it goes on by itself; {plan.place.data_dir / LOG} says how it ends"
+        tell(Told(step="interrupted", state="done", message=words))
+        raise
     os.waitpid(child, 0)
     if outcome is not None:
         return outcome

@@ -62,6 +62,8 @@ class Plan:
     options: Options
     picked_up: Stage | None
     """How far an interrupted upgrade had come, whose end this is."""
+    way_back: bool
+    """Whether the old program is still there to be started again."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -75,12 +77,11 @@ class Plan:
     def words(self) -> str:
         """The plan in a line."""
         who = f"version {self.old.version or 'unknown'}" if self.old else "no server runs"
-        schema = f"schema {self.revision}" + (
-            f" to {migrate.HEAD}" if self.revision != migrate.HEAD else " stays"
-        )
-        how = " ".join(self.options.restart_command) or "in the background"
-        start = f", started anew {'by: ' if self.options.restart_command else ''}{how}" if self.old else ""
-        return f"{who}, to version {self.to_version}; {schema}{start}"
+        schema = f"schema {self.revision}" + (f" to {migrate.HEAD}" if self.database.outdated() else " stays")
+        by = " ".join(self.options.restart_command)
+        start = f", started anew {f'by: {by}' if by else 'in the background'}" if self.old else ""
+        back = ". The old program was replaced in place: going back would end with its data in order"
+        return f"{who}, to version {self.to_version}; {schema}{start}{'' if self.way_back else back}"
 
 
 def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
@@ -103,7 +104,8 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
         cwd=old.program.cwd if old else Path.cwd(),
         environment=old.program.environment if old else environment,
     )
-    database = _database(settings, options, old)
+    way_back = old is None or _still_there(old)
+    database = _database(settings, options, old.program if old and way_back else None)
     found = database.revision()
     if found is None:
         raise NotFound(
@@ -113,11 +115,11 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
     revision = journal.entry.revision if picked_up and journal.entry else found
     return Plan(
         place=place, old=old, new=new, to_version=version("overnight"), database=database, revision=revision,
-        options=options, picked_up=picked_up,
+        options=options, picked_up=picked_up, way_back=way_back,
     )  # fmt: skip
 
 
-def _database(settings: Settings, options: Options, old: Server | None) -> Database:
+def _database(settings: Settings, options: Options, old: Program | None) -> Database:
     if not settings.postgres:
         return SqliteFile(path=settings.database)
     from overnight.compose.upgrade.postgres import PostgresDatabase  # noqa: PLC0415 -- the driver is for it alone
@@ -126,13 +128,16 @@ def _database(settings: Settings, options: Options, old: Server | None) -> Datab
         url=settings.database_url,
         folder=settings.data_dir,
         copying=options.copying,
-        old=_still_there(old),
+        old=old,
     )
 
 
-def _still_there(old: Server | None) -> Program | None:
-    """The old program, unless the new one was put in its place."""
-    return old.program if old is not None and old.program.version() == old.version else None
+def _still_there(old: Server) -> bool:
+    """Whether the old program can be started again: the new one may have been put in its place."""
+    there = old.program.version()
+    if there is None or there != (old.version or there):
+        return False
+    return not (old.process and _same_place(old.program.prefix) and _newest() > old.process.create_time())
 
 
 def _interrupted(entry: Entry, environment: Mapping[str, str]) -> Server:
@@ -174,10 +179,12 @@ def _refuse_what_cannot_go_well(old: Server | None, options: Options) -> None:
 
 def _changed_since(old: Server) -> bool:
     """Whether files of this program are newer than the server that runs it, or the server runs another one."""
-    if old.process is None or not _same_place(old.program.prefix):
-        return True
-    newest = max(file.stat().st_mtime for file in PACKAGE.rglob("*.py"))
-    return newest > old.process.create_time()
+    return old.process is None or not _same_place(old.program.prefix) or _newest() > old.process.create_time()
+
+
+def _newest() -> float:
+    """When a file of this program was last written."""
+    return max(file.stat().st_mtime for file in PACKAGE.rglob("*.py"))
 
 
 def _same_place(prefix: tuple[str, ...]) -> bool:

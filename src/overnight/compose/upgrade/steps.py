@@ -143,11 +143,10 @@ class Steps:
             done(f"version {old.version} serves again: {url}")
 
     def _start_directly(self, old: servers.Server) -> None:
-        there = old.program.version()
-        if there is None or (old.version and there != old.version):
+        if not self._plan.way_back:
             raise StartRefused(
-                f"version {old.version} is no longer where it was: {' '.join(old.program.prefix)} is {there or 'gone'}",
-                mend=f"install version {old.version} and start it; its data is as it wants it",
+                f"version {old.version} is no longer where it was: the new one was put in its place",
+                mend="install the old one and start it; its data is as it wants it, and its agents wait for it",
             )
         self._started = old.program.start(old.arguments, self._plan.place.data_dir / LOG)
 
