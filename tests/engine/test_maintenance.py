@@ -12,9 +12,10 @@ from tests.engine.rig import Rig
 from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.domain.worker import Worker as WorkerRow
-from overnight.engine.hosts import Host, Rouse, remember
+from overnight.engine.hosts import Host, Rouse, leave_behind, left_behind, remember
 from overnight.engine.maintenance.disk import DiskWatch
 from overnight.engine.maintenance.heartbeat import Heartbeat
+from overnight.engine.maintenance.leftovers import Leftovers
 from overnight.engine.maintenance.pruner import DAY_MS, Pruner
 from overnight.engine.maintenance.rescuer import Rescuer
 from overnight.engine.maintenance.silent_workers import SilentWorkers
@@ -192,6 +193,25 @@ async def test_a_run_that_only_its_host_can_carry_out_waits_for_it_and_says_so(r
     assert (await server.run(run)).waiting_for is None
     await server.control(waiting, "cancel")
     await server.until(run, State.CANCELLED)
+
+
+async def test_folders_of_removed_runs_go_from_the_host_that_has_them(rig: Make) -> None:
+    server = await rig(fake())
+    here, there = [await server.until(await server.submit(mode="oneshot"), State.COMPLETED) for _ in range(2)]
+    away = HostId("hst_00000000000000000000000001")
+    await server.store.write(lambda tx: tx.runs.save(replace(tx.runs.lock(here.pk), host_id=away)))
+    folder = server.shop.folders.run(there.id)
+    await server.store.write(lambda tx: leave_behind(tx, there, away, [f"runs/{there.id}", "../x"]))
+    storage = Storage(data_dir=server.shop.folders.data_dir, retention_days=0)
+    leftovers = Leftovers(server.shop)
+    assert folder.is_dir()
+    assert await leftovers.once() == 1
+    assert not folder.exists()
+    assert await leftovers.once() == 0
+    assert await Pruner(server.store, Later(server, 1), storage, there.host_id).once() == 2
+    left = await server.store.read(lambda tx: left_behind(tx, away, 9))
+    session = here.session_id
+    assert set(left) == {f"runs/{here.id}", f"homes/{session}", f"runs/{session}"}
 
 
 async def test_a_heartbeat_that_has_not_moved_means_gone_unless_a_lease_is_renewed(rig: Make) -> None:

@@ -48,6 +48,7 @@ WHOLE_TABLE_IS_RIGHT = {
     "lanes._ALL",  # as many as there are hosts, backends and needs
     "leases._ALL_HELD", "leases._STANDING",  # all that is held: as many as there are slots
     "room._BACKENDS", "room._LABELS",
+    "installation._LISTED",  # single facts, and what hosts still have to remove
 }  # fmt: skip
 GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"
 

@@ -28,6 +28,8 @@ from overnight.engine.maintenance.expirer import Expirer
 from overnight.engine.maintenance.explainer import EVERY_S as EXPLAIN_EVERY_S
 from overnight.engine.maintenance.explainer import Explainer
 from overnight.engine.maintenance.heartbeat import Heartbeat
+from overnight.engine.maintenance.leftovers import EVERY_S as LEFTOVERS_EVERY_S
+from overnight.engine.maintenance.leftovers import Leftovers
 from overnight.engine.maintenance.pruner import Pruner
 from overnight.engine.maintenance.rescuer import Rescuer
 from overnight.engine.maintenance.session_expirer import EVERY_S as SESSIONS_EVERY_S
@@ -168,7 +170,8 @@ def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty
     yield Duty(name="expirer", every_s=settings.timing.poll_s, once=Expirer(uow, clock).once)
     sessions = SessionExpirer(uow, clock, settings.sessions, shop.folders)
     yield Duty(name="session expirer", every_s=SESSIONS_EVERY_S, once=sessions.once)
-    yield Duty(name="pruner", every_s=600.0, once=Pruner(uow, clock, settings.storage).once)
+    pruner = Pruner(uow, clock, settings.storage, shop.worker.host_id)
+    yield Duty(name="pruner", every_s=600.0, once=pruner.once)
     yield Duty(name="stale connections", every_s=60.0, once=StaleConnections(uow, clock).once)
     explainer = Explainer(uow, clock, stale_s=STALE_BEATS * beat_s, limits=settings.queue.limits)
     yield Duty(name="explainer", every_s=EXPLAIN_EVERY_S, once=explainer.once)
@@ -183,4 +186,5 @@ def _duties_of_worker(settings: Settings, shop: Workshop, worker: Worker) -> Ite
     look_s = min(third_s, LOOK_S) if settings.postgres else third_s
     yield Duty(name="rescuer", every_s=look_s, once=Rescuer(shop, worker, rouse=rouse).once)
     if settings.postgres:  # servers without a worker know of backends what workers have found
+        yield Duty(name="leftovers", every_s=LEFTOVERS_EVERY_S, once=Leftovers(shop).once)
         yield Duty(name="preflights", every_s=FRESH_MS / 1000, once=shop.backends.look)

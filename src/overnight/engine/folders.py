@@ -34,6 +34,10 @@ class Folders:
         """All that belongs to a session besides its runs: its agents' homes, and the folder of its conversation."""
         return self.homes(session_id), self.run(session_id)
 
+    def named(self, folders: Iterable[Path]) -> tuple[str, ...]:
+        """Their names on every host."""
+        return tuple(str(folder.relative_to(self.data_dir)) for folder in folders)
+
     @staticmethod
     def make(folder: Path) -> Path:
         """Create `folder` and its parents with mode 0700; idempotent."""

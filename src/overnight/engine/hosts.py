@@ -6,7 +6,7 @@ there and nowhere else, so runs that need it wait for its worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from overnight.keeper_protocol import boot_id
 from overnight.ports.unit_of_work import Transaction
 
 _HOST: Final = "host"
+_LEFT: Final = "leftover."
 HOST_FILE: Final = "host.json"
 """In a data directory: the id of the host that it is."""
 
@@ -103,6 +104,25 @@ def elsewhere(tx: Transaction, run: Run, here: HostId) -> OnAnotherHost | None:
         mend="ask a server that has the data directory of that host",
         extra={"host_id": run.host_id, "host": name},
     )
+
+
+def leave_behind(tx: Transaction, run: Run, here: HostId, folders: Sequence[str]) -> None:
+    """Have the host of a run that is being removed remove these folders, relative to its data directory."""
+    if run.host_id != here:
+        for folder in folders:
+            tx.installation.put(f"{_LEFT}{run.host_id}.{folder}", "")
+
+
+def left_behind(tx: Transaction, here: HostId, limit: int) -> tuple[str, ...]:
+    """What this host is to remove."""
+    prefix = f"{_LEFT}{here}."
+    return tuple(key.removeprefix(prefix) for key in tx.installation.listed(prefix, limit))
+
+
+def removed(tx: Transaction, here: HostId, folders: Sequence[str]) -> None:
+    """It has removed them."""
+    for folder in folders:
+        tx.installation.put(f"{_LEFT}{here}.{folder}", None)
 
 
 def _key(host_id: HostId) -> str:

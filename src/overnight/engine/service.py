@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from overnight.clock import Clock
@@ -19,6 +20,7 @@ from overnight.domain.values import WaitingFor
 from overnight.engine.admission import Admission, Admitted
 from overnight.engine.control import Control, Rules, control
 from overnight.engine.folders import Folders, remove_folders
+from overnight.engine.hosts import leave_behind
 from overnight.engine.inheritance import inherited
 from overnight.engine.policy import Storage
 from overnight.engine.preview import Preview, Previewer
@@ -154,18 +156,18 @@ class RunService:
         Raises NotFound, RunNotFinal.
         """
 
-        def unit(tx: Transaction) -> tuple[Run, bool]:
+        def unit(tx: Transaction) -> list[Path]:
             run = tx.runs.lock(tx.runs.get(run_id, by.owner).pk)
             if not run.final:
                 raise RunNotFinal(f"{run.id} is {run.state}", mend="cancel it first")
             tx.runs.delete(run.pk)
-            return run, session_is_gone(tx, run.session_id)
+            gone = [self._folders.run(run.id)]
+            if session_is_gone(tx, run.session_id):
+                gone += self._folders.of_session(run.session_id)
+            leave_behind(tx, run, self._host_id, self._folders.named(gone))
+            return gone
 
-        removed, session_gone = await self._uow.write(unit)
-        gone = [self._folders.run(removed.id)]
-        if session_gone:
-            gone += self._folders.of_session(removed.session_id)
-        await asyncio.to_thread(remove_folders, gone)
+        await asyncio.to_thread(remove_folders, await self._uow.write(unit))
 
     def check_open(self) -> None:
         """Raise Draining or DiskFull when no new work is taken."""

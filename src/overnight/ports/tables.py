@@ -365,6 +365,10 @@ class Installation(Protocol):
         """Set, or remove with None."""
         ...
 
+    def listed(self, prefix: str, limit: int) -> tuple[str, ...]:
+        """The keys that begin so, in any order; `prefix` of letters, digits, `.` and `_`."""
+        ...
+
     def size_bytes(self) -> int:
         """How much the database holds."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -10,9 +11,11 @@ import structlog
 from overnight.clock import Clock
 from overnight.domain.run import Run
 from overnight.engine.folders import Folders, remove_folders
+from overnight.engine.hosts import leave_behind
 from overnight.engine.policy import Storage
 from overnight.engine.session_moves import session_is_gone
 from overnight.errors import NotFound
+from overnight.ids import HostId
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 BATCH: Final = 20
@@ -29,10 +32,13 @@ log = structlog.get_logger(__name__)
 
 
 class Pruner:
-    """Removes final runs with their events and folders."""
+    """Removes final runs with their events and folders. `host_id`: ours, where others may have the folders."""
 
-    def __init__(self, uow: UnitOfWork, clock: Clock, storage: Storage) -> None:
+    def __init__(
+        self, uow: UnitOfWork, clock: Clock, storage: Storage, host_id: HostId | None = None
+    ) -> None:
         self._uow = uow
+        self._host_id = host_id
         self._clock = clock
         self._storage = storage
         self._folders = Folders(storage.data_dir)
@@ -69,22 +75,21 @@ class Pruner:
         while await self._uow.write(lambda tx: tx.events.trim(pk, last, SLICE)):
             pass
         try:
-            run, session_gone = await self._uow.write(lambda tx: _delete(tx, pk))
+            run, gone = await self._uow.write(lambda tx: self._delete(tx, pk))
         except NotFound:
             return False
-        gone = [
-            self._folders.run(run.id),
-            *(self._folders.of_session(run.session_id) if session_gone else ()),
-        ]
         await asyncio.to_thread(remove_folders, gone)
         log.info("run.pruned", run=run.id)
         return True
 
-
-def _delete(tx: Transaction, pk: int) -> tuple[Run, bool]:
-    """The run that was removed, and whether its session went with it: then nobody needs the agents' homes."""
-    run = tx.runs.lock(pk)
-    if not run.final:
-        raise NotFound(f"{run.id} goes on")
-    tx.runs.delete(pk)
-    return run, session_is_gone(tx, run.session_id)
+    def _delete(self, tx: Transaction, pk: int) -> tuple[Run, list[Path]]:
+        """The run that was removed, and its folders. If its session went with it nobody needs the agents' homes."""
+        run = tx.runs.lock(pk)
+        if not run.final:
+            raise NotFound(f"{run.id} goes on")
+        tx.runs.delete(pk)
+        gone = [self._folders.run(run.id)]
+        if session_is_gone(tx, run.session_id):
+            gone += self._folders.of_session(run.session_id)
+        leave_behind(tx, run, self._host_id or run.host_id, self._folders.named(gone))
+        return run, gone

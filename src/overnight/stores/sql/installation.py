@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Text, bindparam, delete, func, insert, select, update
 
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import installation, runs
@@ -16,6 +16,11 @@ _SET: Final = Statement(
 )
 _ADD: Final = Statement(insert(installation))
 _REMOVE: Final = Statement(delete(installation).where(installation.c.key == key("key")))
+_LISTED: Final = Statement(
+    select(installation.c.key)
+    .where(func.substr(installation.c.key, 1, func.length(key("prefix", Text()))) == key("prefix", Text()))
+    .limit(bindparam("most"))
+)
 _EXPIRED: Final = Statement(
     select(runs.c.pk)
     .where(runs.c.ended_at.is_not(None), runs.c.ended_at < key("before"))
@@ -43,6 +48,10 @@ class SqlInstallation:
             self._link.run(_REMOVE, key_key=key)
         elif self._link.run(_SET, key_key=key, new_value=value) == 0:
             self._link.run(_ADD, key=key, value=value)
+
+    def listed(self, prefix: str, limit: int) -> tuple[str, ...]:
+        """See the port."""
+        return tuple(row[0] for row in self._link.all(_LISTED, key_prefix=prefix, most=limit))
 
     def size_bytes(self) -> int:
         """See the port."""
