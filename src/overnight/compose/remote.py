@@ -29,12 +29,13 @@ from overnight.compose import agents, confinement, hosts
 from overnight.compose.carrying import VERSION, home, spawner
 from overnight.compose.ending import Ending, Reason
 from overnight.config import logging
-from overnight.config.settings import Settings
+from overnight.config.settings import LEAST_SLACK_S, MARGIN_S, RENEWALS, SWEEP_S, Settings
 from overnight.domain.lease import keeper_deadline
 from overnight.domain.redaction import Redactor
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
+from overnight.engine.policy import Timing
 from overnight.engine.supervisor import Duty, Supervisor
 from overnight.engine.waiting import end
 from overnight.engine.worker import Worker
@@ -162,15 +163,28 @@ def _crew(
             home=home(settings),
         ),
         folders=folders, policy=settings.runs, worker=me,
-        timing=replace(
-            settings.timing, lease_s=lease_s, renew_s=min(settings.timing.renew_s, lease_s / 5), poll_s=POLL_S
-        ),
+        timing=timing_of(settings.timing, lease_s),
     )  # fmt: skip
     source = RemoteRunSource(desk, uow, clock, notifier, me, lease_s)
     worker = Worker(shop, source)
     watch = Watch(desk, uow, clock, notifier, me, hungry=lambda: worker.busy < me.slots)
     preflights = Duty(name="preflights", every_s=600.0, once=backends.look)
     return Elsewhere(shop=shop, supervisor=Supervisor(shop, worker, source, (preflights,)), watch=watch)
+
+
+def timing_of(own: Timing, lease_s: float) -> Timing:
+    """The clocks of a worker by the server's lease: agents are gone before another host may take their runs.
+
+    Raises ConfigInvalid where the lease is too short for that.
+    """
+    slack_s = lease_s - own.grace_s - SWEEP_S - MARGIN_S
+    if slack_s < LEAST_SLACK_S:
+        raise ConfigInvalid(
+            f"the server's leases of {lease_s:g} s are too short for a grace of {own.grace_s:g} s, "
+            f"a sweep of {SWEEP_S:g} s and {MARGIN_S:g} s to spare",
+            mend="make worker.grace_s here shorter, or worker.lease_s on the server longer",
+        )
+    return replace(own, lease_s=lease_s, renew_s=min(lease_s / 5, slack_s / RENEWALS), poll_s=POLL_S)
 
 
 class _Length:
