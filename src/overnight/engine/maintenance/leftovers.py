@@ -30,7 +30,7 @@ class Leftovers:
         while found := await uow.read(lambda tx: hosts.left_behind(tx, host, BATCH)):
             inside = [data_dir / name for name in found if not {"..", "."} & set(name.split("/"))]
             await asyncio.to_thread(remove_folders, inside)
-            await uow.write(lambda tx: hosts.removed(tx, host, found))  # noqa: B023 -- done before the next
+            await uow.write(lambda tx: hosts.removed(tx, host, found))
             count += len(inside)
         if count:
             log.info("folders.removed", count=count)
