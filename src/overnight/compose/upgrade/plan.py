@@ -137,7 +137,7 @@ def _still_there(old: Server) -> bool:
     there = old.program.version()
     if there is None or there != (old.version or there):
         return False
-    return not (old.process and _same_place(old.program.prefix) and _newest() > old.process.create_time())
+    return not (old.process and _same_program(old.program) and _newest() > old.process.create_time())
 
 
 def _interrupted(entry: Entry, environment: Mapping[str, str]) -> Server:
@@ -179,7 +179,7 @@ def _refuse_what_cannot_go_well(old: Server | None, options: Options) -> None:
 
 def _changed_since(old: Server) -> bool:
     """Whether files of this program are newer than the server that runs it, or the server runs another one."""
-    return old.process is None or not _same_place(old.program.prefix) or _newest() > old.process.create_time()
+    return old.process is None or not _same_program(old.program) or _newest() > old.process.create_time()
 
 
 def _newest() -> float:
@@ -187,8 +187,8 @@ def _newest() -> float:
     return max(file.stat().st_mtime for file in PACKAGE.rglob("*.py"))
 
 
-def _same_place(prefix: tuple[str, ...]) -> bool:
-    """Whether a program lies in the environment of this one, as far as its words tell."""
-    own = Path(own_prefix("upgrade")[0]).parent
-    named = [Path(word).parent for word in prefix if os.sep in word]
-    return not named or own in named
+def _same_program(old: Program) -> bool:
+    """Whether a program is this one, as far as its words tell; in another spelling it counts as another."""
+    words = [word for word in old.prefix if word != "-P"]
+    named = [str(old.cwd / word) if os.sep in word else word for word in words]
+    return named == [word for word in own_prefix("upgrade") if word != "-P"]
