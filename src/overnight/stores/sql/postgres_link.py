@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 
 from overnight.errors import OvernightError
+from overnight.stores.sql.postgres_size import live_bytes
 from overnight.stores.sql.statements import DialectName, Form, Link, Row, Statement
 
 NUL, SHOWN_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
@@ -162,12 +163,8 @@ class PostgresLink(Link):
         return cursor.fetchall()
 
     def size_bytes(self) -> int:
-        """See `Link`. The tables of this schema with their indexes, free space included."""
-        row = self.rows(
-            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c "
-            "WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace"
-        )[0]
-        return int(row[0])
+        """See `Link`."""
+        return live_bytes(self)
 
     def close(self) -> None:
         """See `Link`."""
