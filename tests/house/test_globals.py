@@ -36,6 +36,9 @@ OWN_PROCESS: dict[str, str] = {
     "cli/acp.py": "the command that is an editor's agent, before it begins",
     "cli/up.py": "the command that is the server, before it begins",
     "compose/foreground.py": "the command that is the server, once it is up",
+    "cli/worker.py": "the command that is a worker, before it begins",
+    "compose/worker.py": "the command that is a worker, once it is up",
+    "compose/remote.py": "the same, of a server elsewhere",
 }
 """Whoever has a process to itself, and why it counts as that."""
 

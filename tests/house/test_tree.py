@@ -21,6 +21,7 @@ LONGER_FILES: dict[str, str] = {
 """Python files over the limit, each with the reason why it is better whole."""
 
 SLEEPERS: dict[str, str] = {
+    "tests/cluster/agent.py": "an agent that paces what it prints; it is a program of its own",
     "tests/keeper/test_adoption.py": "a stand-in server paces its inputs, so that kills fall between them",
 }
 """Test files that may sleep, each with the reason why no event or condition can be awaited."""
@@ -133,7 +134,7 @@ def test_tests_do_not_sleep() -> None:
 
 
 BACKENDS_TO_COME = {"gemini", "opencode", "qwen", "copilot", "aider", "vibe", "gptme"}
-ORDINARY_WORDS = {"command", "echo", "process"}
+ORDINARY_WORDS = {"command", "echo", "process", "remote"}
 """Backends whose names are also words of the language; as backends they appear in quotes beside `backend`."""
 
 
