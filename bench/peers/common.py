@@ -12,8 +12,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 Enqueue = Callable[[str], Awaitable[object]]
 
@@ -22,9 +23,9 @@ Enqueue = Callable[[str], Awaitable[object]]
 class Peer:
     """One queue. `opened` gives as many enqueuing clients as asked for; `work` serves until killed."""
 
-    setup: Callable[[str], Awaitable[None]]
+    setup: Callable[[str], Coroutine[Any, Any, None]]
     opened: Callable[[str, int], Awaitable[list[Enqueue]]]
-    work: Callable[[str], Awaitable[None]]
+    work: Callable[[str], Coroutine[Any, Any, None]]
 
 
 class Log:

@@ -112,11 +112,8 @@ class Peer:
         kill(first)
         killed_at = time.monotonic()
         with self.worker(log):
-            until = killed_at + patience_s
-            while len(_ended(log)) < count and time.monotonic() < until:
-                time.sleep(0.05)
-            time.sleep(1.0)  # whatever is done again is seen
-        return _judge(read(log), count, killed_at)
+            time.sleep(max(0.0, killed_at + patience_s - time.monotonic()))  # what is done again comes late
+        return judge(read(log), count, killed_at)
 
     def _call(self, *arguments: str) -> str:
         action, *rest = arguments
@@ -157,11 +154,7 @@ def ended(log: Path) -> int:
     return log.read_bytes().count(b"ended ")
 
 
-def _ended(log: Path) -> set[int]:
-    return {line.number for line in read(log) if line.what == "ended"}
-
-
-def _judge(lines: Sequence[Line], count: int, killed_at: float) -> Killed:
+def judge(lines: Sequence[Line], count: int, killed_at: float) -> Killed:
     begun = Counter(line.number for line in lines if line.what == "begun")
     done = Counter(line.number for line in lines if line.what == "ended")
     first_begun = {line.number: line.at for line in reversed(lines) if line.what == "begun"}

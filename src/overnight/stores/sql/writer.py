@@ -18,7 +18,10 @@ from overnight.stores.sql.statements import Link
 from overnight.stores.sql.transaction import SqlTransaction
 
 BATCH_S: Final = 0.005
-"""A transaction takes in units for at most this long, so that the first does not wait for a flood behind it."""
+"""A transaction takes in newcomers for at most this long, so that the first does not wait for a flood behind it."""
+MOST_AT_ONCE: Final = 8
+"""So many of those that wait already when it begins are taken in however long that lasts: on a slow database each of
+them would else pay for a commit of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,12 +100,13 @@ class Writer:
         return None
 
     def _batch(self) -> None:
-        """One shared transaction: take in jobs for `BATCH_S`, commit, release."""
+        """One shared transaction: take in what waits and, for `BATCH_S`, what comes; commit, release."""
         job = self._next()
         if job is None:
             return
         begun = time.perf_counter()
         batch = [job]
+        waiting = min(len(self._urgent) + len(self._waiting), MOST_AT_ONCE)
         try:
             link, transaction = self._begin()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the caller must hear of it
@@ -114,7 +118,7 @@ class Writer:
             if not self._run(link, transaction, job):
                 self._one_by_one(batch)
                 return
-            if time.perf_counter() - begun >= BATCH_S:
+            if len(batch) > waiting and time.perf_counter() - begun >= BATCH_S:
                 break
             job = self._next()
             if job is None:
@@ -182,7 +186,8 @@ class Writer:
                 self._one_by_one(batch)
                 return
             if not fate:
-                self._fail(batch, self._explain(self._ground.at_commit, error))
+                meaning = self._ground.at_commit if fate is None else self._ground.in_unit
+                self._fail(batch, self._explain(meaning, error))
                 return
         self._release(batch)
 

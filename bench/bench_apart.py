@@ -1,0 +1,151 @@
+"""Servers and workers as processes of their own: how long a run waits for its start, and what a worker weighs."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import count
+
+import orjson
+
+from bench import stage
+from bench.apart import Apart, apart
+from bench.asking import Asker
+from bench.bench_queue import PEERS, peers
+from bench.bench_submit import BODY, PACE_S
+from bench.figure import Figure
+from bench.shared import Databases, databases
+
+PARTS = (("p50", 0.5, "≤ 3"), ("p99", 0.99, "≤ 10"))
+PACED, WARM = 100, 20
+IMPORTS = (
+    "import time; t = time.perf_counter(); import overnight.compose.worker; print(time.perf_counter() - t)"
+)
+
+
+def figures(*, long: bool) -> Iterator[Figure]:
+    with databases() as found:
+        for reason in found.missing:
+            yield Figure(name=f"not measured; {reason}", value=0, unit="")
+        if found.postgres is None:
+            return
+        yield from _waits(found, redis=False)
+        if found.redis is not None:
+            yield from _waits(found, redis=True)
+        yield from _weights(found)
+        yield from _of_peers(found, 60 if long else 40)
+
+
+def _waits(found: Databases, *, redis: bool) -> Iterator[Figure]:
+    """Twenty a second, each awaited by its database's own stamps; server and worker share this machine's clock."""
+    with apart(found, redis=redis) as made:
+        made.worker()
+        made.ready(1)
+        runs = _paced(made)
+        waits = [_milliseconds(made, run) for run in runs[WARM:]]
+    by = "Valkey" if redis else "NOTIFY"
+    for name, part, aim in PARTS:
+        yield Figure(
+            name=f"two processes, {by}: queued → started, {name}",
+            value=stage.percentile(waits, part),
+            unit="ms",
+            aim=aim,
+        )
+
+
+def _paced(made: Apart) -> list[str]:
+    server = made.servers[0]
+    client = Asker(server.port, stage.headers())
+    runs, due = [], time.perf_counter()
+    for _ in range(WARM + PACED):
+        runs.append(str(orjson.loads(client.post("/api/v1/runs", BODY))["id"]))
+        due += PACE_S
+        time.sleep(max(0.0, due - time.perf_counter()))
+    client.close()
+    for run in runs:
+        server.until(run, "completed")
+    return runs
+
+
+def _milliseconds(made: Apart, run: str) -> float:
+    events = made.servers[0].events(run, "run.queued", "run.started")
+    at = {event["type"]: datetime.fromisoformat(event["at"]) for event in events}
+    return (at["run.started"] - at["run.queued"]).total_seconds() * 1000
+
+
+def _weights(found: Databases) -> Iterator[Figure]:
+    """A worker that has carried out a hundred runs."""
+    with apart(found) as made:
+        server = made.servers[0]
+        waiting = server.submit("echo", mode="oneshot")["id"]
+        begun = time.perf_counter()
+        worker = made.worker()
+        server.until(waiting, "completed")
+        first = time.perf_counter() - begun
+        for run in [server.submit("echo", mode="oneshot")["id"] for _ in range(100)]:
+            server.until(run, "completed")
+        yield Figure(name="memory of a worker (RSS)", value=stage.memory(worker.pid), unit="MiB", aim="≤ 75")
+        yield Figure(name="memory of a worker (PSS)", value=stage.memory(worker.pid, "Pss"), unit="MiB")
+        yield Figure(
+            name="a worker from its start to its first run's end", value=first, unit="s", aim="≤ 0.8"
+        )
+        yield from _without_database(made)
+    imports = [float(subprocess.check_output([sys.executable, "-c", IMPORTS])) for _ in range(5)]
+    yield Figure(name="a worker's imports", value=statistics.median(imports), unit="s", aim="≤ 0.4")
+
+
+def _without_database(made: Apart) -> Iterator[Figure]:
+    """`worker --server`, which reaches the server's routes alone."""
+    server = made.servers[0]
+    for process in made.workers:
+        process.terminate()
+        process.wait(20)
+    made.workers.clear()
+    answer = server.http.post("/api/v1/tokens", json={"name": "bench", "kind": "worker"})
+    if answer.status_code >= 400:
+        yield Figure(name=f"worker --server: no token ({answer.status_code})", value=0, unit="")
+        return
+    secret = answer.json().get("token") or answer.json().get("secret")
+    waiting = server.submit("echo", mode="oneshot")["id"]
+    begun = time.perf_counter()
+    worker = made.worker("--server", f"http://127.0.0.1:{server.port}", "--token", str(secret))
+    try:
+        server.until(waiting, "completed")
+    except AssertionError as reason:
+        yield Figure(name=f"worker --server could not be measured: {reason}"[:150], value=0, unit="")
+        return
+    first = time.perf_counter() - begun
+    for run in [server.submit("echo", mode="oneshot")["id"] for _ in range(100)]:
+        server.until(run, "completed")
+    yield Figure(
+        name="memory of a worker --server (RSS)", value=stage.memory(worker.pid), unit="MiB", aim="≤ 40"
+    )
+    yield Figure(name="memory of a worker --server (PSS)", value=stage.memory(worker.pid, "Pss"), unit="MiB")
+    yield Figure(name="a worker --server to its first run's end", value=first, unit="s", aim="≤ 0.8")
+
+
+def _of_peers(found: Databases, jobs: int) -> Iterator[Figure]:
+    numbers = count()
+    for peer in peers(found):
+        if isinstance(peer, str):
+            yield Figure(name=peer, value=0, unit="")
+            continue
+        label = f"{peer.name} ({PEERS[peer.name]})"
+        log = found.folder / f"worker-{next(numbers)}.log"
+        try:
+            waits = peer.latencies(jobs, PACE_S)
+            with peer.worker(log) as process:
+                time.sleep(3)
+                weight = stage.memory(process.pid)
+        except (RuntimeError, TimeoutError, AssertionError) as reason:
+            yield Figure(name=f"{label} could not be measured: {reason}"[:150], value=0, unit="")
+            continue
+        for name, part, _ in PARTS:
+            yield Figure(
+                name=f"{label}: enqueued → begun, {name}", value=stage.percentile(waits, part), unit="ms"
+            )
+        yield Figure(name=f"{label}: memory of a worker (RSS)", value=weight, unit="MiB")
