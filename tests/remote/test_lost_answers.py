@@ -17,6 +17,7 @@ from tests.remote.rig import Line
 from overnight.domain.states import State
 from overnight.domain.update import SessionKnown, TurnOutcome
 from overnight.errors import OvernightError, Unreachable
+from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 QUIET = frozenset({"watch", "renew"})
@@ -70,7 +71,7 @@ async def busy(agent: FakeAgent) -> TurnOutcome | None:
     agent.emit(SessionKnown(state={"thread": "t1"}))
     for number in range(8):
         agent.say(f"message {number}")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
     verdict = await agent.ask("p0", command())
     agent.say(f"allowed {verdict.allow}")
     return None
@@ -109,7 +110,8 @@ async def test_line_that_was_cut_costs_only_time(rig: Make) -> None:
     agent = await server.agent(backend)
     server.line.cut = True
     agent.go.set()
-    await asyncio.sleep(0.3)
+    tried = len(server.line.sent)
+    await eventually(lambda: len(server.line.sent) > tried + 3)
     assert "turn.completed" not in await server.types(run)
     server.line.cut = False
     await server.until(run, State.COMPLETED)
