@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from overnight.clock import SystemClock
 from overnight.errors import NotFound, SchemaOutdated, UnsafeDatabase
+from overnight.ports.tables import RunFilter
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql import migrate, postgres_admin, postgres_schema
 from overnight.stores.sql.postgres import PostgresStore
@@ -170,30 +172,59 @@ def test_old_code_is_kept_from_a_new_schema_that_does_not(made: str, tmp_path: P
     assert asyncio.run(fact(made)) == "kept"
 
 
-def test_servers_go_on_while_the_schema_is_changed(made: str, tmp_path: Path) -> None:
+def test_servers_go_on_while_the_schema_is_changed(
+    postgres_server: PostgresServer, made: str, tmp_path: Path
+) -> None:
+    """Though readers take tables in another order than the revision changes them."""
     further = later(tmp_path, usable=f'usable_from = "{migrate.HEAD}"')
+    file = next(tmp_path.glob("*.py"))
+    text = file.read_text("utf-8")
+    for table in ("run_specs", "streams", "runs"):
+        text = text.replace(
+            "upgrade() -> None:\n", f"upgrade() -> None:\n    {_alter(table, 'ADD COLUMN note TEXT')}"
+        )
+        text = text.replace(
+            "downgrade() -> None:\n", f"downgrade() -> None:\n    {_alter(table, 'DROP COLUMN note')}"
+        )
+    file.write_text(text, "utf-8")
 
-    async def play() -> list[int]:
+    async def play() -> None:
         store = PostgresStore(made, CLOCK, InprocNotifier())
         await store.start()
-        done, over = [0], asyncio.Event()
+        over, rounds = asyncio.Event(), [0, 0]
+
+        def look(tx: Any) -> None:
+            tx._context.link.rows("SELECT count(*) FROM runs")
+            tx._context.link.rows("SELECT pg_sleep(0.002)")
+            tx.runs.page(RunFilter(), limit=5)
+
+        async def read_on() -> None:
+            while not over.is_set():
+                await store.read(look)
+                rounds[0] += 1
 
         async def write_on() -> None:
             while not over.is_set():
-                await store.write(lambda tx: tx.installation.put("n", str(done[-1])))
-                assert await store.read(lambda tx: tx.installation.get("n")) == str(done[-1])
-                done.append(done[-1] + 1)
+                await store.write(lambda tx: tx.installation.put("n", "x"))
+                rounds[1] += 1
 
-        writing = asyncio.ensure_future(write_on())
+        going = [asyncio.ensure_future(each()) for each in (read_on, read_on, write_on)]
         for _ in range(2):
             await asyncio.to_thread(postgres_admin.upgrade, made, further=further)
             await asyncio.to_thread(postgres_admin.downgrade, made, migrate.HEAD, further=further)
         over.set()
-        await writing
+        await asyncio.gather(*going)
         await store.close()
-        return done
+        assert min(rounds) > 5
 
-    assert len(asyncio.run(play())) > 5
+    asyncio.run(play())
+    name = made.split("/")[3].split("?")[0]
+    found = postgres_server.execute(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'")
+    assert found == [(0,)]
+
+
+def _alter(table: str, how: str) -> str:
+    return f'op.execute("ALTER TABLE {table} {how}")\n'
 
 
 def test_a_revision_that_fails_changes_nothing(

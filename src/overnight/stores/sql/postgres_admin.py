@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from overnight.errors import OvernightError
 from overnight.stores.sql import migrate, postgres_outcomes, postgres_schema
 from overnight.stores.sql.admin import Condition
@@ -48,7 +50,7 @@ def _move(url: str, to: str, further: tuple[Path, ...]) -> tuple[str, str]:
     from overnight.stores.sql import migrations  # noqa: PLC0415 -- Alembic is seldom needed
 
     connections = PostgresConnections(url)
-    with explained(connections):
+    with explained(connections), unwrapped():
         return migrations.move_postgres(connections, to=to, further=further)
 
 
@@ -92,6 +94,15 @@ def _problems(link: PostgresLink) -> Iterator[str]:
         yield "the server runs with fsync off: a crash may lose or corrupt what was committed"
     if link.rows("SHOW full_page_writes")[0][0] != "on":
         yield "the server runs with full_page_writes off: a crash may corrupt what was committed"
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """The library's errors as they are, without Core's wrapping, which repeats statements and values."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise error.orig or error from None
 
 
 @contextmanager

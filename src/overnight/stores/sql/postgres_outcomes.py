@@ -10,8 +10,8 @@ from overnight.errors import DiskFull, OutcomeUnknown, OvernightError, StartRefu
 from overnight.stores.sql.postgres_connections import Address
 
 _FULL: Final = "53100"
-_THROWN_OUT: Final = ("25P03", "25P04")
-"""Sessions that stood still within a transaction for too long."""
+_THROWN_OUT: Final = ("25P03", "25P04", "40001", "40P01")
+"""Sessions that stood still within a transaction for too long, and transactions that stood in another one's way."""
 _OF_THE_SERVER: Final = ("08", "25", "40", "53", "55", "57", "58", "F0", "XX")
 """Classes of errors that say something about the server or the connection, and nothing about the statement."""
 
@@ -26,7 +26,10 @@ def is_storage_failure(error: Exception) -> bool:
 
 
 def is_cut(error: Exception) -> bool:
-    """Whether the connection is gone: broken, ended by the server, or not to be had."""
+    """Whether the connection is gone: broken, ended by the server, or not to be had.
+
+    Also when the server has ended a transaction for the sake of another one: the next try finds the way free.
+    """
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(("08", "57P")) or error.sqlstate in _THROWN_OUT

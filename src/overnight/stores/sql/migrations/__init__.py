@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -9,10 +10,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, text
 
 from overnight.clock import Clock, rfc3339
-from overnight.errors import NotFound, UnsafeDatabase
+from overnight.errors import NotFound, StartRefused, UnsafeDatabase
 from overnight.stores.sql import postgres_schema
 from overnight.stores.sql.backups import copy
 from overnight.stores.sql.connections import Connections
@@ -20,6 +22,8 @@ from overnight.stores.sql.migrate import USABLE_FROM, revision, table_names
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
 
+_WAITS_MS, _PAUSE_S, _TRIES = 200, 0.1, 100
+"""How long each try waits for the tables (less than the server needs to find a deadlock), and how often."""
 HERE: Final = Path(__file__).parent
 
 
@@ -55,14 +59,15 @@ def move_postgres(
 ) -> tuple[str, str]:
     """Bring the database to revision `to`, either way; from where and to where comes back.
 
-    Servers that work on it wait until it is done. Raises NotFound for an empty database, and UnsafeDatabase, before
-    anything is changed, for a revision that this program does not know.
+    Servers that work on it wait until it is done. Raises NotFound for an empty database, and before anything is
+    changed UnsafeDatabase for a revision that this program does not know, and StartRefused when somebody reads on and
+    on, such as a backup.
     """
     config = alembic_config(further)
     scripts = ScriptDirectory.from_config(config)
     with connections.core() as connection:
         link = PostgresLink(connection)
-        link.script(postgres_schema.BEGIN)
+        _take(link)
         found = revision(link) or ("base" if table_names(link) else None)
         if found is None:
             raise NotFound(f"{connections.address} is empty", mend="a server makes the schema when it starts")
@@ -70,6 +75,31 @@ def move_postgres(
         expect(scripts, to, str(connections.address))
         run(config, connection, scripts, found=found, to=to)
         return found, revision(link) or "base"
+
+
+def _take(link: PostgresLink) -> None:
+    """Begin, and keep everybody else out of all tables.
+
+    Not one table after the other as they are changed: a reader who has one and wants the next would wait for us, and we
+    for him. So they are all taken first, and given back at once when one cannot be had.
+    """
+    for _ in range(_TRIES):
+        link.script(postgres_schema.BEGIN)
+        names = ", ".join(f'"{name}"' for name in table_names(link))
+        if not names:
+            return
+        try:
+            link.script(f"SET LOCAL lock_timeout = {_WAITS_MS}; LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+        except LockNotAvailable:
+            link.script("ROLLBACK")
+            time.sleep(_PAUSE_S)
+        else:
+            link.script("SET LOCAL lock_timeout = 0")
+            return
+    raise StartRefused(
+        "the tables are being read all the time, perhaps by a backup, so they cannot be changed",
+        mend="try again when that has ended",
+    )
 
 
 def alembic_config(further: tuple[Path, ...]) -> Config:
