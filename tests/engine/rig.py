@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class Rig:
     timing: Timing = FAST
     policy: RunPolicy = field(default_factory=lambda: RunPolicy(default_backend="fake"))
     slots: int = 8
+    open_store: Any = None
+    """Opens another store than SQLite's."""
     store: SqliteStore = field(init=False)
     ended: bool = False
     meter: CountingMeter = field(default_factory=CountingMeter)
@@ -79,7 +82,8 @@ class Rig:
         data = self.root / "data"
         data.mkdir(exist_ok=True)
         self.notifier = InprocNotifier()
-        self.store = SqliteStore(data / "overnight.db", self.clock, self.notifier, synchronous="NORMAL")
+        opened = self.open_store or partial(SqliteStore, data / "overnight.db", synchronous="NORMAL")
+        self.store = opened(clock=self.clock, notifier=self.notifier)
         await self.store.start()
         folders = Folders(data)
         self.workspaces = DirectoryWorkspaces(

@@ -75,7 +75,7 @@ async def carrying(settings: Settings, ground: Ground, meter: Meter, *, working:
     source = LocalRunSource(ground.uow, ground.clock, shop.worker, offer=offer, alone=not settings.postgres)
     duties = tuple(_duties(settings, ground, shop))
     if settings.postgres and not working:
-        attendant = Attendant(shop, source, duties)
+        attendant = Attendant(shop, source, (*duties, *_duties_of_server(settings, shop)))
         return Carrying(shop=shop, sandbox=sandbox, worker=None, supervisor=attendant)
     worker = Worker(shop, source)
     more = tuple(_duties_of_worker(settings, shop, worker))
@@ -179,6 +179,11 @@ def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty
     if settings.postgres:
         silent = SilentWorkers(shop, stale_s=STALE_BEATS * beat_s)
         yield Duty(name="silent workers", every_s=beat_s, once=silent.once)
+
+
+def _duties_of_server(settings: Settings, shop: Workshop) -> Iterator[Duty]:
+    """Where all workers are elsewhere, nobody else would notice that one is gone. Others that look are sooner."""
+    yield Duty(name="rescuer", every_s=settings.timing.lease_s / 3, once=Rescuer(shop, None, rouse=rouse).once)
 
 
 def _duties_of_worker(settings: Settings, shop: Workshop, worker: Worker) -> Iterator[Duty]:

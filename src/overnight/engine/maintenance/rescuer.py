@@ -37,9 +37,10 @@ log = structlog.get_logger(__name__)
 class Rescuer:
     """Watches held runs. A lease counts as lost when nothing of it has moved for one lease by our own clock, and the
     database says that it has run out. `rouse` finds out about keepers of other hosts that are on this very machine.
+    Without a `worker` it leaves the runs of its own host to whoever works there.
     """
 
-    def __init__(self, shop: Workshop, worker: Worker, *, rouse: Rouse = lambda _: False) -> None:
+    def __init__(self, shop: Workshop, worker: Worker | None, *, rouse: Rouse = lambda _: False) -> None:
         self._shop = shop
         self._worker = worker
         self._rouse = rouse
@@ -49,7 +50,8 @@ class Rescuer:
         """Look once; how many runs were rescued."""
         boot = self._shop.clock.boot()
         standing = await self._shop.uow.read(lambda tx: tx.leases.standing())
-        others = [found for found in standing if not self._worker.holds(found.run_pk)]
+        mine = self._worker
+        others = [found for found in standing if mine is None or not mine.holds(found.run_pk)]
         self._seen = {found.run_pk: self._sighting(found, boot) for found in others}
         stale = {found.run_pk: found.token for found in others if self._is_lost(found, boot)}
         if not stale:
@@ -77,6 +79,8 @@ class Rescuer:
 
     async def _rescue(self, run: Run) -> bool:
         if run.host_id == self._shop.worker.host_id:
+            if self._worker is None:
+                return False
             log.info("run.rescued", run=run.id, token=run.token, worker=run.worker)
             return await self._worker.adopt(run, REASON)
         if host_of(run.place) is not None and run.state is not State.CANCELLING:
