@@ -218,7 +218,7 @@ def test_servers_go_on_while_the_schema_is_changed(
         assert min(rounds) > 5
 
     asyncio.run(play())
-    name = made.split("/")[3].split("?")[0]
+    name = made.split("/")[3].split("?", maxsplit=1)[0]
     found = postgres_server.execute(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'")
     assert found == [(0,)]
 
