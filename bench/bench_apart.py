@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import count
 
 import orjson
+from tests.remote.far import FarWorker
 
 from bench import stage
 from bench.apart import Apart, apart
@@ -105,26 +106,24 @@ def _without_database(made: Apart) -> Iterator[Figure]:
         process.terminate()
         process.wait(20)
     made.workers.clear()
-    answer = server.http.post("/api/v1/tokens", json={"name": "bench", "kind": "worker"})
-    if answer.status_code >= 400:
-        yield Figure(name=f"worker --server: no token ({answer.status_code})", value=0, unit="")
-        return
-    secret = answer.json().get("token") or answer.json().get("secret")
     waiting = server.submit("echo", mode="oneshot")["id"]
+    far = FarWorker(server, made.root / "far")
     begun = time.perf_counter()
-    worker = made.worker("--server", f"http://127.0.0.1:{server.port}", "--token", str(secret))
     try:
+        far.start()
+        assert far.process is not None
         server.until(waiting, "completed")
-    except AssertionError as reason:
+        first = time.perf_counter() - begun
+        for run in [server.submit("echo", mode="oneshot")["id"] for _ in range(100)]:
+            server.until(run, "completed")
+        resident, shared_out = (stage.memory(far.process.pid, field) for field in ("Rss", "Pss"))
+    except (AssertionError, TimeoutError) as reason:
         yield Figure(name=f"worker --server could not be measured: {reason}"[:150], value=0, unit="")
         return
-    first = time.perf_counter() - begun
-    for run in [server.submit("echo", mode="oneshot")["id"] for _ in range(100)]:
-        server.until(run, "completed")
-    yield Figure(
-        name="memory of a worker --server (RSS)", value=stage.memory(worker.pid), unit="MiB", aim="≤ 40"
-    )
-    yield Figure(name="memory of a worker --server (PSS)", value=stage.memory(worker.pid, "Pss"), unit="MiB")
+    finally:
+        far.stop()
+    yield Figure(name="memory of a worker --server (RSS)", value=resident, unit="MiB", aim="≤ 40")
+    yield Figure(name="memory of a worker --server (PSS)", value=shared_out, unit="MiB")
     yield Figure(name="a worker --server to its first run's end", value=first, unit="s", aim="≤ 0.8")
 
 
