@@ -98,6 +98,8 @@ def test_no_fixed_statement_reads_a_whole_table(link: SqliteLink, name: str, sta
         (lanes._FIND, "uq_lanes_lane"),
         (lanes._SERVED, "ix_runs_due"),
         (lanes._SERVED, "uq_lanes_lane"),
+        (lanes._SERVED_BY_LABELS, "uq_lanes_lane"),
+        (gates._LAST_CHILD, "ix_runs_session"),
         (installation._EXPIRED, "ix_runs_ended"),
         (approvals._OVERDUE, "ix_approvals_overdue"),
         (approvals._PENDING, "ix_approvals_run"),

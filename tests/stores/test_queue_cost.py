@@ -148,13 +148,18 @@ def for_another_host(bench: Bench, many: int) -> None:
         bench.run(host_id=new_host_id(7))
 
 
+def for_labels_of_their_own(bench: Bench, many: int) -> None:
+    for n in range(many):
+        bench.run(spec={"priority": 9, "labels": {"worker/name": str(n)}})
+
+
 def for_a_free_worker(bench: Bench, many: int) -> None:
     for _ in range(many):
         bench.run()
 
 
 WAYS = (
-    for_their_session, for_a_workspace, for_a_label, for_a_backend, for_a_rate, for_their_time, for_another_host,
+    for_their_session, for_a_workspace, for_a_label, for_a_backend, for_a_rate, for_labels_of_their_own, for_their_time, for_another_host,
     for_a_free_worker,
 )  # fmt: skip
 

@@ -24,6 +24,8 @@ TIME: Final = "time"
 SESSION: Final = "session"
 HELD: Final = "held"
 """Claimed, but not moved on by its holder yet; the end of the hold opens it."""
+SPREAD: Final = 1000
+"""Changes between the turns of two child runs of a session."""
 _MOST: Final = 256
 """Gates opened at once because their time has come, so that no claim takes long."""
 
@@ -58,6 +60,12 @@ _EARLIER: Final = Statement(
     )
     .limit(1)
 )
+_LAST_CHILD: Final = Statement(
+    select(runs.c.due)
+    .where(runs.c.session_pk == key("session"), runs.c.ended_at.is_(None), runs.c.parent_id.is_not(None))
+    .order_by(runs.c.pk.desc())
+    .limit(1)
+)
 _OPEN: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
@@ -89,6 +97,16 @@ def session_order(context: Context, run: Run) -> WaitingFor | None:
         return None
     earlier = context.link.one(_EARLIER, key_session=run.session_pk, key_pk=run.pk)
     return WaitingFor(kind="session", detail=earlier[0]) if earlier else None
+
+
+def first_turn(context: Context, run: Run) -> int:
+    """Whose turn it is goes by when a run became claimable. Many child runs of one session, which can be carried out
+    beside each other, are spread out, so that others who come later need not wait for all of them.
+    """
+    if run.parent_id is None:
+        return run.pk
+    last = context.link.one(_LAST_CHILD, key_session=run.session_pk)
+    return max(run.pk, last[0] + SPREAD) if last else run.pk
 
 
 def open_due(context: Context, now_ms: int) -> None:

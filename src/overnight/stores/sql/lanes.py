@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Final
 
 from sqlalchemy import ColumnElement, bindparam, exists, func, insert, literal_column, select
@@ -16,6 +18,8 @@ from overnight.stores.sql.statements import Statement, elements, has_any, key
 from overnight.stores.sql.worker_schema import lanes, workers
 
 MOST_COUNTED: Final = 1000
+MOST_NAMED: Final = 5
+"""Labels of a worker whose combinations are named one by one."""
 
 _FIND: Final = Statement(
     select(lanes.c.pk).where(
@@ -44,24 +48,28 @@ _SOME_LIMITED: Final = has_any(
     select(runs.c.pk).where(*_IS_LIMITED).order_by(runs.c.limited).correlate(lanes)
 )
 _ONE: Final[ColumnElement[int]] = literal_column("1")
-_SERVED: Final = Statement(
-    select(
-        lanes.c.pk,
-        lanes.c.place,
-        lanes.c.backend,
-        lanes.c.need,
-        _SOME_LIMITED.label("limited"),
-    ).where(
-        lanes.c.place.in_(select(elements("key_places").c.value)),
-        lanes.c.backend.in_(select(elements("key_backends").c.value)),
-        _SOME_OPEN | _SOME_LIMITED,
-        exists(
-            select(_ONE)
-            .select_from(workers)
-            .where(workers.c.pk == key("worker"), workers.c.state == literal_column("'active'"))
-        ),
+
+
+def _served(*which: ColumnElement[bool]) -> Statement:
+    return Statement(
+        select(
+            lanes.c.pk, lanes.c.place, lanes.c.backend, lanes.c.need, _SOME_LIMITED.label("limited")
+        ).where(
+            lanes.c.place.in_(select(elements("key_places").c.value)),
+            lanes.c.backend.in_(select(elements("key_backends").c.value)),
+            *which,
+            _SOME_OPEN | _SOME_LIMITED,
+            exists(
+                select(_ONE)
+                .select_from(workers)
+                .where(workers.c.pk == key("worker"), workers.c.state == literal_column("'active'"))
+            ),
+        )
     )
-)
+
+
+_SERVED: Final = _served(lanes.c.need.in_(select(elements("key_needs").c.value)))
+_SERVED_BY_LABELS: Final = _served()
 _COUNTED: Final = (
     select(runs.c.created_at)
     .where(*_IS_OPEN)
@@ -93,17 +101,32 @@ def lane_of(context: Context, run: Run) -> int:
 
 def served(context: Context, offer: Offer) -> list[tuple[Lane, bool]]:
     """The lanes with work that an active worker's offer covers, each with whether runs in it wait for a limit."""
-    rows = context.link.all(
-        _SERVED,
-        key_places=dump(offer.served),
-        key_backends=dump(offer.backends),
-        key_worker=offer.worker_pk,
-    )
+    asked = {
+        "key_places": dump(offer.served),
+        "key_backends": dump(offer.backends),
+        "key_worker": offer.worker_pk,
+    }
+    needs = _needs(offer.labels)
+    if needs is None:
+        rows = context.link.all(_SERVED_BY_LABELS, **asked)
+    else:
+        rows = context.link.all(_SERVED, **asked, key_needs=dump(needs))
     found = [
         (Lane(pk=pk, place=place, backend=backend, need=load(need)), bool(limited))
         for pk, place, backend, need, limited in rows
     ]
     return [(lane, limited) for lane, limited in found if satisfied(lane.need, offer.labels)]
+
+
+def _needs(labels: Mapping[str, str]) -> list[str] | None:
+    """Every need that a worker with these labels meets; None when they are too many to name.
+
+    So lanes that others have made, however many, are not even looked at.
+    """
+    if len(labels) > MOST_NAMED:
+        return None
+    pairs = sorted(labels.items())
+    return [dump(dict(some)) for n in range(len(pairs) + 1) for some in combinations(pairs, n)]
 
 
 def with_work(context: Context) -> tuple[Lane, ...]:

@@ -18,7 +18,7 @@ from overnight.ports.tables import Idempotency, RunFilter, RunPage
 from overnight.stores.sql import run_pages
 from overnight.stores.sql.changes import last_change, next_change
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.gates import SESSION, first_gate, open_gate, open_session, session_order
+from overnight.stores.sql.gates import SESSION, first_gate, first_turn, open_gate, open_session, session_order
 from overnight.stores.sql.holds import end_hold, move_locks
 from overnight.stores.sql.lanes import lane_of
 from overnight.stores.sql.people_schema import approvals
@@ -129,7 +129,7 @@ class SqlRunTable:
             priority=run.spec.priority,
             shared=int(run.spec.workspace_lock == "shared"),
             lane=lane_of(self._context, run),
-            due=pk,
+            due=first_turn(self._context, run),
             gate=gate,
             gate_key=None,
             limited=None,

@@ -138,6 +138,14 @@ class LaneSuite:
         assert pks(await stage.claim(worker, 1)) == [newcomer.pk]
         assert pks(await stage.claim(worker, 1)) == [many[1].pk]
 
+    async def test_child_runs_of_one_session_do_not_keep_others_waiting(self, stage: Stage) -> None:
+        """They do not wait for each other, so a plan with many steps could fill every slot for hours."""
+        worker, greedy = await stage.worker(), await stage.session()
+        children = [await stage.run(session=greedy, parent_id=new_run_id(0)) for _ in range(30)]
+        newcomers = [await stage.run() for _ in range(2)]
+        assert pks(await stage.claim(worker, 4)) == [children[0].pk, *pks(newcomers), children[1].pk]
+        assert len(await stage.claim(worker, 100)) == 28, "nobody else is there: all at once"
+
     async def test_who_had_begun_keeps_his_turn(self, stage: Stage) -> None:
         """An orderly end of the worker may not put a run behind everything that was queued meanwhile."""
         worker = await stage.worker()
