@@ -159,7 +159,8 @@ def for_a_free_worker(bench: Bench, many: int) -> None:
 
 
 WAYS = (
-    for_their_session, for_a_workspace, for_a_label, for_a_backend, for_a_rate, for_labels_of_their_own, for_their_time, for_another_host,
+    for_their_session, for_a_workspace, for_a_label, for_a_backend, for_a_rate, for_labels_of_their_own,
+    for_their_time, for_another_host,
     for_a_free_worker,
 )  # fmt: skip
 
