@@ -26,7 +26,15 @@ PATIENCE_S: Final = 8.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 
-_BEGIN: Final = f"{postgres_schema.BEGIN}; SELECT pg_current_xact_id()::text"
+MOST_MS: Final = 6_000
+"""How long one writing transaction may take once it is its turn. A session that is cut off or stopped in the middle of
+a pipeline is neither idle nor in a statement, so no other limit of the server ends it, and nobody else could write.
+"""
+_BOUNDED_SINCE: Final = 170_000
+"""The Postgres that knows `transaction_timeout`; before, only a lost connection ends such a session."""
+_NUMBER: Final = "SELECT pg_current_xact_id()::text"
+_BEGIN: Final = f"{postgres_schema.BEGIN}; {_NUMBER}"
+_BEGIN_BOUNDED: Final = f"{postgres_schema.BEGIN}; SET LOCAL transaction_timeout = {MOST_MS}; {_NUMBER}"
 _STATUS: Final = "SELECT pg_xact_status($1::xid8)"
 _LINE: Final = (
     "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier FROM pg_control_system()"
@@ -64,7 +72,9 @@ class PostgresGround:
 
     def begin(self, link: Link) -> None:
         """See `Ground`. The transaction's number is taken along, so that its fate can be asked for."""
-        self._number = cast("PostgresLink", link).last(_BEGIN)[0][0]
+        found = cast("PostgresLink", link)
+        bounded = found.raw.info.server_version >= _BOUNDED_SINCE
+        self._number = found.last(_BEGIN_BOUNDED if bounded else _BEGIN)[0][0]
 
     def fate(self, link: Link) -> bool | None:
         """See `Ground`. The server keeps what became of every transaction, also over a crash; another one that was

@@ -41,6 +41,9 @@ _USUAL: Final = {
 
 
 _SHARED: Final = (
+    # The server's side too must learn that a way is lost: what a session holds is held until then.
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3;"
+    "SET tcp_user_timeout = 8000;"
     f"SET lock_timeout = {_WAITS_MS}; SET timezone = 'UTC'; SET jit = off; SET client_encoding = 'UTF8';"
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';"
 )
