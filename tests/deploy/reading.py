@@ -57,7 +57,7 @@ def in_shell(line: str) -> Iterator[list[str]]:
     if "──" in line or re.search(r"\bovernight =", line):
         return  # a drawing, and another language
     try:
-        words = shlex.split(line, comments=True)
+        words = shlex.split(re.sub(r"[\[\]]", "", line), comments=True)  # [--what may be left out]
     except ValueError:
         return
     for part in _parts(words):

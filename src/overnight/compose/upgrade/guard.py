@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,8 +62,6 @@ def _mended(plan: Plan, journal: Journal, tell: Tell) -> Outcome:
 def _work(plan: Plan, journal: Journal, writing: int) -> int:
     """In the second process: all the steps; its exit status is nobody's business."""
     os.setsid()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tell = _logged(plan, lambda told: _pipe(writing, told))
     steps = Steps(plan, journal, tell)
     outcome = steps.back() if plan.picked_up == "rolling_back" else steps.forward()
