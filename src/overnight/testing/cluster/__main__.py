@@ -49,8 +49,8 @@ def _show(root: Path, seed: int, runs: int) -> Trial:
 def _faults(root: Path, seed: int, asked: argparse.Namespace) -> Trial:
     seconds = asked.minutes * 60
     layout = Layout(
-        root=root, servers=3, workers=4, lease_s=8, grace_s=1, own_clocks=frozenset({"s2", "w2"}),
-        namespaces=frozenset({"w3", "w4"}),
+        root=root, servers=3, workers=3, remote_workers=1, lease_s=8, grace_s=1, own_clocks=frozenset({"s2", "w2"}),
+        namespaces=frozenset({"w3"}),
         small_disks={"w3": 256, "postgres": 1024},
     )  # fmt: skip
     plot = at_random(seconds, side_by_side=asked.side_by_side)

@@ -16,7 +16,7 @@ from overnight.testing.history.checks import (
     sequences,
     storage,
 )
-from overnight.testing.history.entries import Fault, Received, Submitted
+from overnight.testing.history.entries import Connected, Fault, Received, Submitted
 from overnight.testing.history.model import History, Violation
 
 CHECKS: Final[tuple[Callable[[History], Iterator[Violation]], ...]] = (
@@ -70,6 +70,7 @@ def figures(history: History) -> dict[str, int]:
         "refused": outcomes["refused"],
         "unknown": outcomes["unknown"],
         "events": len(events),
+        "readers": len({(entry.reader, entry.run_id) for entry in history.of(Connected)}),
         "received": sum(1 for _ in history.of(Received)),
         "agents": len(history.agents),
         "adoptions": adopted,
