@@ -17,20 +17,21 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_a_restart_of_the_database_costs_no_line(cluster: Start, postgres_server: PostgresServer) -> None:
     made = cluster(OVERNIGHT_LEASE_S="30")
-    server, worker = made.server("s"), made.worker("w")
+    server, _ = made.server("s"), made.worker("w")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [agent] = made.living(run)
-    server.seen(run, "output.recorded")
+    before = len(server.seen(run, "output.recorded"))
     postgres_server.stop(signal.SIGQUIT)
     let_pass(1.5)
     postgres_server.start()
     wait_until(server.ready, within=20, what="the server has its database again")
-    wait_until(lambda: worker.log("turn.adopted"), within=20, what="the run to be taken up again")
+    server.seen(run, "output.recorded", count=before + 3)
     made.enough(run)
     assert server.until(run, "completed")["attempt"] == 1
     events = server.events(run)
     assert gap_free(events)
-    assert [e["data"]["adopted"] for e in events if e["type"] == "run.recovered"] == [True]
+    assert all(e["data"]["adopted"] for e in events if e["type"] == "run.recovered")
+    assert [life.pid for life in made.lives(run)] == [agent.pid]
     assert printed(server, run, 1) == numbered(made.lines(run, agent))
 
 
