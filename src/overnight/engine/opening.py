@@ -115,10 +115,10 @@ def begun(tx: Transaction, run: Run, turn: Turn, pid: int | None, now_ms: int) -
     data = {"turn": turn.number, "backend": turn.backend, "model": turn.model, "pid": pid}
     draft = Draft(type="turn.started", data=data, turn=turn.number, attempt=turn.attempt)
     first = tx.events.append(run.pk, [draft], now_ms)[0].seq
-    stored = tx.turns.get(run.pk, turn.number)
-    started = replace(stored, pid=pid, first_seq=first)
+    started = replace(turn, pid=pid, first_seq=first)  # as it was opened: nobody else writes to it
     tx.turns.save(started)
-    tx.runs.save(replace(run, pid=pid, updated_at=now_ms))
+    if pid is not None:
+        tx.runs.save(replace(run, pid=pid, updated_at=now_ms))
     return started
 
 

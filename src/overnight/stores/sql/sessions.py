@@ -63,12 +63,18 @@ _UNTOUCHED: Final = Statement(
     .order_by(sessions.c.updated_at, sessions.c.pk)
     .limit(bindparam("most"))
 )
-_LAST_MESSAGE: Final = Statement(
-    select(func.coalesce(func.max(messages.c.n), literal_column("0"))).where(
-        messages.c.session_pk == key("pk")
+_COUNT: Final = select(func.coalesce(func.max(messages.c.n), literal_column("0"))).where(
+    messages.c.session_pk == key("pk")
+)
+_LAST_MESSAGE: Final = Statement(_COUNT)
+_ADD_MESSAGE: Final = Statement(
+    insert(messages)
+    .inline()
+    .values(
+        n=_COUNT.scalar_subquery() + literal_column("1"),
+        **{name: bindparam(name) for name in ("session_pk", "role", "text", "at", "run_id", "turn")},
     )
 )
-_ADD_MESSAGE: Final = Statement(insert(messages))
 _MESSAGES: Final = Statement(
     select(messages.c.role, messages.c.text, messages.c.at, messages.c.run_id, messages.c.turn)
     .where(messages.c.session_pk == key("pk"), messages.c.n < key("before"))
@@ -148,8 +154,8 @@ class SqlSessionTable:
         """See the port."""
         self._link.tell(
             _ADD_MESSAGE,
+            key_pk=pk,
             session_pk=pk,
-            n=self.message_count(pk) + 1,
             role=message.role,
             text=message.text,
             at=message.at,
