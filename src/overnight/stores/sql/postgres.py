@@ -144,11 +144,23 @@ class PostgresStore(SqlStore):
 
     def _prepare(self) -> None:
         try:
-            postgres_schema.prepare(self._connections)
+            self._prepare_once_it_is_up()
             self._writer.start()
             self._connections.watch.start()
         except self._connections.errors as error:
             raise self._ground.at_start(error) from None  # the library's words may repeat the address
+
+    def _prepare_once_it_is_up(self) -> None:
+        over = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                postgres_schema.prepare(self._connections)
+            except self._connections.errors as error:
+                if not postgres_outcomes.is_coming_up(error) or time.monotonic() > over:
+                    raise
+                time.sleep(_LONGEST_PAUSE_S / 10)
+            else:
+                return
 
     def free_bytes(self) -> int:
         """There is always room, as far as is known here: the server says by itself when there is none."""

@@ -35,6 +35,15 @@ def is_cut(error: Exception) -> bool:
     return error.sqlstate is None or error.sqlstate.startswith(("08", "57P")) or error.sqlstate in _THROWN_OUT
 
 
+def is_coming_up(error: Exception) -> bool:
+    """Whether a server that refuses a connection says that it is about to take them (in English, as it does unless
+    told otherwise): after a boot, a restart or a crash.
+    """
+    return any(
+        words in str(error) for words in ("starting up", "shutting down", "not yet accepting", "recovery")
+    )
+
+
 class Outcomes:
     """Failures of one database in words that show no password."""
 

@@ -1,0 +1,132 @@
+"""What holds for all that is written: turns, order, no waiting for ever, and texts that Postgres cannot keep."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+from tests.stores.acts import get, put
+
+from overnight.clock import SystemClock
+from overnight.domain.event import Draft
+from overnight.domain.request import Principal
+from overnight.domain.session import SessionMessage
+from overnight.errors import NotFound, Unavailable
+from overnight.ids import RunId
+from overnight.ports.session_tables import SessionFilter
+from overnight.ports.tables import RunFilter
+from overnight.ports.unit_of_work import Transaction
+from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.sql import postgres_schema
+from overnight.stores.sql.postgres import PostgresStore
+from overnight.stores.sql.postgres_connections import PostgresConnections
+from overnight.testing.conformance.stage import Stage
+from overnight.testing.services.postgres import PostgresServer
+
+pytestmark = pytest.mark.anyio
+CLOCK = SystemClock()
+
+
+async def test_two_stores_take_turns_without_deadlocks(url: str, postgres_server: PostgresServer) -> None:
+    """Units that touch the same rows in opposite orders, in batches, from two processes' stores."""
+    stores = [PostgresStore(url, CLOCK, InprocNotifier()) for _ in range(2)]
+    for each in stores:
+        await each.start()
+
+    def both(names: tuple[str, ...], tx: Transaction) -> int:
+        return sum(put(name, tx) for name in names)
+
+    names = ("a", "b", "c")
+    await asyncio.gather(
+        *(
+            each.write(partial(both, order))
+            for _ in range(40)
+            for each, order in ((stores[0], names), (stores[1], names[::-1]))
+        )
+    )
+    assert [await get(stores[0], name) for name in names] == ["80"] * 3
+    found = postgres_server.execute(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
+    assert found == [(0,)]
+    for each in stores:
+        await each.close()
+
+
+async def test_changes_are_ordered_as_they_are_committed(url: str) -> None:
+    """A reader that asks for what is later than the last change that it has seen never misses one."""
+    stores = [PostgresStore(url, CLOCK, InprocNotifier()) for _ in range(2)]
+    for each in stores:
+        await each.start()
+    over, seen = asyncio.Event(), list[int]()
+    link = PostgresConnections(url).open(writing=False)
+
+    async def watch() -> None:
+        while not over.is_set():
+            ((value,),) = await asyncio.to_thread(
+                link.rows, "SELECT value FROM counters WHERE name = 'change'"
+            )
+            seen.append(value)
+
+    def unit(tx: Any) -> int:
+        from overnight.stores.sql.changes import next_number
+
+        return next_number(tx._context.link)
+
+    watching = asyncio.ensure_future(watch())
+    numbers = await asyncio.gather(*(each.write(unit) for _ in range(100) for each in stores))
+    over.set()
+    await watching
+    assert sorted(numbers) == list(range(min(numbers), min(numbers) + 200))
+    assert seen == sorted(seen)
+    link.close()
+    for each in stores:
+        await each.close()
+
+
+async def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(
+    store: PostgresStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write(lambda tx: tx._context.link.script("SET lock_timeout = 300"))  # type: ignore[attr-defined]
+    holder = PostgresConnections(url).open(writing=True)
+    holder.script("SET idle_in_transaction_session_timeout = 0")
+    holder.script(postgres_schema.BEGIN)
+    with pytest.raises(Unavailable, match="lock timeout"):
+        await store.write(partial(put, "a"))
+    holder.close()
+    assert await store.write(partial(put, "a")) == 1
+
+
+async def test_what_postgres_cannot_keep(postgres_stage: Stage) -> None:
+    """Wherever a NUL comes in, as what an agent said or as what somebody looks for, nothing fails."""
+    uow, nul = postgres_stage.uow, "a\0b"
+    run = await postgres_stage.run(spec={"labels": {"x": nul}}, environment={"A": nul})
+    now = run.created_at
+
+    def say(tx: Transaction) -> None:
+        tx.sessions.add_message(run.session_pk, SessionMessage(role="user", text=nul, at=now))
+        tx.events.append(run.pk, [Draft(type="output.recorded", data={"text": nul})], now)
+        tx.requests.add(run.pk, "steer", {"text": nul}, Principal(owner="o", name=nul), now)
+        tx.installation.put(nul, nul)
+
+    await uow.write(say)
+    found = await uow.read(lambda tx: tx.sessions.messages(run.session_pk, 5))
+    assert [message.text for message in found] == ["a\ufffdb"]
+    assert (await uow.read(lambda tx: tx.events.after(run.pk, 1, 5)))[0].body.count(b"a\\u0000b") == 1
+    assert await uow.read(lambda tx: tx.installation.get(nul)) == "a\ufffdb"
+    assert await uow.read(lambda tx: tx.runs.secret_environment(run.pk)) == {"A": nul}
+    (request,) = await uow.read(lambda tx: tx.requests.pending(run.pk))
+    assert (request.body, request.actor) == ({"text": nul}, "a\ufffdb")
+    for asked, many in (
+        (RunFilter(labels={"x": nul}), 1),
+        (RunFilter(text=nul), 0),
+        (RunFilter(session_id=nul, ids=(nul,), backend=nul, mode=nul, owner=nul), 0),
+    ):
+        page = await uow.read(lambda tx, asked=asked: tx.runs.page(asked, limit=5))  # type: ignore[misc]
+        assert len(page.runs) == many, asked
+    assert await uow.read(lambda tx: tx.sessions.page(SessionFilter(owner=nul, text=nul), limit=5)) == ()
+    with pytest.raises(NotFound):
+        await uow.read(lambda tx: tx.runs.get(RunId(nul), nul))
+    with pytest.raises(UnicodeEncodeError):
+        await uow.write(lambda tx: tx.installation.put("bad", "\ud800"))
+    assert await uow.write(lambda tx: tx.installation.get("bad")) is None
