@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from tests.deploy.reading import DEPLOY, VARIABLES, misread
+
+from overnight.config.settings import load
 
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -63,3 +66,22 @@ def test_valkey_holds_nothing_that_matters() -> None:
     assert options["--appendonly"] == "no"
     assert options["--maxmemory-policy"] == "allkeys-lru"
     assert "volumes" not in SERVICES["valkey"]
+
+
+def substituted(value: object) -> str:
+    """As the engine would fill it in, with secrets that look like those of the example."""
+    given = {"POSTGRES_PASSWORD": "s3cret", "OVERNIGHT_TOKEN": "ovn_" + "t" * 43}
+    return re.sub(r"\$\{(\w+):[-?]([^}]*)\}", lambda m: given.get(m[1], m[2]), str(value))
+
+
+@pytest.mark.parametrize("name", [*SERVERS, *WORKERS])
+def test_the_program_takes_these_settings(name: str, tmp_path: Path) -> None:
+    steps = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
+    image = dict(re.findall(r"([A-Z_]+)=(\S+)", re.findall(r"^ENV (PATH=.*)$", steps, re.MULTILINE)[-1]))
+    environment = image | {key: substituted(value) for key, value in OURS[name]["environment"].items()}
+    environment = {key: value.replace("/workspaces", str(tmp_path)) for key, value in environment.items()}
+    overrides = {"server.listen": "0.0.0.0:4010", "server.behind_proxy": "true"} if name in SERVERS else {}
+    settings = load(environment, cwd=tmp_path, overrides=overrides)
+    assert settings.postgres
+    assert settings.redis_url == "redis://valkey:6379/0"
+    assert settings.data_dir == Path("/var/lib/overnight")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.reading import DEPLOY, UNITS, VARIABLES, misread, unit
+
+from overnight.config.settings import load
 
 CARRYING = ["overnight.service", "overnight-worker@.service"]
 BREAKS_SANDBOXES = {
@@ -74,3 +77,15 @@ def test_systemd_itself_takes_them(tmp_path: Path) -> None:
     )
     ours = [line for line in done.stderr.splitlines() if "overnight" in line]
     assert (done.returncode, ours) == (0, [])
+
+
+@pytest.mark.parametrize("file", LASTING, ids=lambda file: file.name)
+def test_the_program_takes_the_example_of_settings(file: Path, tmp_path: Path) -> None:
+    lines = (DEPLOY / "systemd" / "overnight.env.example").read_text().splitlines()
+    given = [line.removeprefix("#") for line in lines if re.match(r"#?[A-Z_]+=.", line)]
+    pairs = [*given, *(pair for line in unit(file)["Service.Environment"] for pair in line.split())]
+    pairs = [pair.replace("%i", "4010").replace("/srv/workspaces", str(tmp_path)) for pair in pairs]
+    environment = dict(pair.split("=", 1) for pair in pairs)
+    settings = load(environment, cwd=Path("/var/lib/overnight"))
+    assert settings.postgres
+    assert settings.data_dir.parent == Path("/var/lib/overnight")
