@@ -124,3 +124,21 @@ async def test_a_single_unit_that_is_refused_keeps_the_store_usable(store: Postg
     with pytest.raises(Exception, match="duplicate"):
         await store.write(telling("n"))
     assert await store.write(lambda tx: tx.installation.get("n")) == "1"
+
+
+async def test_a_unit_that_stands_still_after_it_told_is_thrown_out_and_run_again(
+    store: PostgresStore,
+) -> None:
+    """Whoever is stopped there holds the lock that all writers need: the server lets go of it after two seconds."""
+    ran: list[int] = []
+
+    def unit(tx: Any) -> str | None:
+        ran.append(1)
+        tx._context.link.tell(ADD, key="o", value="1")
+        if len(ran) == 1:
+            threading.Event().wait(3.0)
+        found: str | None = tx.installation.get("o")
+        return found
+
+    assert await store.write(unit) == "1"
+    assert len(ran) == 2

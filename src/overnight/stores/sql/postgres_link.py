@@ -64,7 +64,9 @@ class PostgresLink(Link):
 
     def _execute(self, form: Form, values: dict[str, object]) -> psycopg.RawCursor[Row]:
         given = form.bind(values)
-        return self._cursor.execute(form.sql, [*map(plain, given)])
+        cursor = self._cursor.execute(form.sql, [*map(plain, given)])
+        self._close_message()
+        return cursor
 
     def run(self, statement: Statement, /, **values: object) -> int:
         """See `Link`."""
@@ -77,6 +79,15 @@ class PostgresLink(Link):
         """See `Link`."""
         given = statement.postgres.bind(values)
         self._quiet.execute(statement.postgres.sql, [*map(plain, given)])
+        self._close_message()
+
+    def _close_message(self) -> None:
+        """Let the server answer for itself, without waiting for it: until it may, it does not count the session as one
+        that stands still, and a process that was stopped in the middle of a unit would keep all others from writing.
+        """
+        if self._pipeline is not None:
+            self._pipeline._enqueue_sync()  # noqa: SLF001 -- there is only one that waits
+            self.raw.wait(self._pipeline._communicate_gen())  # noqa: SLF001
 
     def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
         """See `Link`."""
@@ -85,6 +96,7 @@ class PostgresLink(Link):
             return
         cursor: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
         cursor.execute(statement.postgres.sql, [*map(plain, statement.postgres.bind(values))])
+        self._close_message()
         self._unconfirmed.append((cursor, missing))
 
     def confirm(self) -> None:
@@ -115,6 +127,7 @@ class PostgresLink(Link):
         given = [[*map(plain, row)] for row in rows]
         if given:
             self._quiet.executemany(statement.postgres.sql, given)
+            self._close_message()
 
     def one(self, statement: Statement, /, **values: object) -> Row | None:
         """See `Link`."""
@@ -140,7 +153,9 @@ class PostgresLink(Link):
 
     def rows(self, sql: str, *values: object) -> list[Row]:
         """See `Link`; parameters are `$1`, `$2` …"""
-        return self._cursor.execute(sql, values).fetchall()
+        cursor = self._cursor.execute(sql, values)
+        self._close_message()
+        return cursor.fetchall()
 
     def script(self, sql: str) -> None:
         """See `Link`. Several statements may stand in one text.
@@ -151,6 +166,7 @@ class PostgresLink(Link):
             self._unconfirmed.clear()
         if self._pipeline is not None:
             self._quiet.execute(sql)
+            self._close_message()
             return
         cursor = self.raw.execute(sql, prepare=False)
         if sql == "COMMIT" and cursor.statusmessage != "COMMIT":
