@@ -23,6 +23,7 @@ from overnight.stores.sql.holds import end_hold, move_locks
 from overnight.stores.sql.lanes import lane_of
 from overnight.stores.sql.people_schema import approvals
 from overnight.stores.sql.places import WORKSPACE, left_place, left_queue, place_for, place_of, save_place
+from overnight.stores.sql.remote_schema import last_batches
 from overnight.stores.sql.rows import changing, dump, dump_spec, load, run_of
 from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import (
@@ -92,8 +93,10 @@ _MOVE: Final = Statement(
 _GATE: Final = Statement(select(runs.c.gate).where(runs.c.pk == key("pk")))
 _DELETE: Final = tuple(
     Statement(delete(table).where(table.c.run_pk == key("pk")))
-    for table in (approvals, idempotency, requests, inputs, turns, run_places, run_labels, run_specs)
-)
+    for table in (
+        approvals, idempotency, requests, inputs, turns, run_places, run_labels, run_specs, last_batches,
+    )
+)  # fmt: skip
 _DELETE_RUN: Final = Statement(delete(runs).where(runs.c.pk == key("pk")))
 
 

@@ -12,6 +12,7 @@ from overnight.ids import RunId
 from overnight.ports.notifier import CHANGES, stream_topic
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.people_schema import approvals, queue, rules, session_keys, shares, token_shares
+from overnight.stores.sql.remote_schema import last_batches
 from overnight.stores.sql.rows import SESSION_COLUMNS, session_of
 from overnight.stores.sql.schema import (
     backend_states,
@@ -39,7 +40,17 @@ _RUNS: Final = Statement(
 _DELETE_RUNS: Final = (
     *(
         Statement(delete(table).where(table.c.run_pk.in_(_OF_SESSION)))
-        for table in (approvals, idempotency, requests, inputs, turns, run_places, run_labels, run_specs)
+        for table in (
+            approvals,
+            idempotency,
+            requests,
+            inputs,
+            turns,
+            run_places,
+            run_labels,
+            run_specs,
+            last_batches,
+        )
     ),
     Statement(delete(events).where(events.c.stream_pk.in_(_OF_SESSION))),
 )
