@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.stores.acts import get, put
+from tests.stores.acts import get, put, together
 
 from overnight.clock import SystemClock
 from overnight.domain.event import Draft
 from overnight.domain.request import Principal
 from overnight.domain.session import SessionMessage
-from overnight.errors import NotFound, Unavailable
+from overnight.errors import DiskFull, NotFound, Unavailable
 from overnight.ids import RunId
 from overnight.ports.session_tables import SessionFilter
 from overnight.ports.tables import RunFilter
@@ -130,3 +130,21 @@ async def test_what_postgres_cannot_keep(postgres_stage: Stage) -> None:
     with pytest.raises(UnicodeEncodeError):
         await uow.write(lambda tx: tx.installation.put("bad", "\ud800"))
     assert await uow.write(lambda tx: tx.installation.get("bad")) is None
+
+
+@pytest.mark.parametrize(
+    "state, told_as", [("53100", DiskFull), ("58030", Unavailable), ("57014", Unavailable)]
+)
+async def test_a_server_that_fails_fails_one_unit_alone(
+    store: PostgresStore, state: str, told_as: type[Exception]
+) -> None:
+    """As a full disk, a failing one, and a statement that took too long are said by the server."""
+
+    def fails(tx: Any) -> None:
+        put("lost", tx)
+        tx._context.link.script(f"DO $$BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END$$")
+
+    results = await together(store, partial(put, "a"), fails, partial(put, "b"))
+    assert (results[0], results[2]) == (1, 1)
+    assert type(results[1]) is told_as
+    assert [await get(store, name) for name in ("a", "lost", "b")] == ["1", None, "1"]
