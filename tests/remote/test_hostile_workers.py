@@ -14,7 +14,7 @@ from tests.remote.rig import Line, RemoteRig
 
 from overnight.domain.run import Run
 from overnight.errors import BatchOutOfOrder, Conflict, Forbidden, InvalidInput, LeaseLost, OvernightError
-from overnight.ids import new_host_id, new_worker_id
+from overnight.ids import WorkerId, new_host_id, new_worker_id
 from overnight.server.leases import LeaseCalls
 from overnight.stores.sql.sqlite import SqliteStore
 
@@ -257,3 +257,17 @@ async def test_a_newer_worker_and_another_protocol(rig: Make) -> None:
     assert told["held"]
     with pytest.raises(InvalidInput):
         await worker.call("/renew", tokens={}, protocol=2)
+
+
+async def test_a_drained_worker_gets_nothing_more_and_finishes_what_it_has(rig: Make) -> None:
+    server, worker, run, lease = await leased(rig)
+    second = await server.submit(mode="oneshot", workspace=str(server.workspace("two")))
+    now = server.clock.wall_ms()
+    await server.store.write(
+        lambda tx: tx.workers.act(WorkerId(worker.worker), "drain", by="usr_local", reason=None, at=now)
+    )
+    grant = await worker.offer("r2")
+    assert (grant["runs"], grant["state"]) == ([], "draining")
+    await worker.call(f"/{run.id}/ack", token=lease["token"], batch=1, outcome="completed", message="done")
+    assert (await server.run(run)).state == "completed"
+    assert (await server.run(second)).state == "queued"
