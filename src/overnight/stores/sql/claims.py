@@ -48,6 +48,7 @@ _FACTS: Final = (
 )
 """Behind the run: its turn, an earlier run of its session that lives, whether somebody holds it, and whether it works
 in a place that is known."""
+_FACTS_MANY: Final = len(_FACTS)
 
 
 def _best(*which: ColumnElement[bool]) -> Statement:
@@ -98,16 +99,12 @@ class _Found:
     """A run that might be claimed, and what was seen of it."""
 
     run: Run
-    due: int
+    order: _Order
     earlier: str | None
     held: bool
     placed: bool
     horizon: _Order | None = None
     """The last of its kind that was looked for, where there may be more behind."""
-
-    @property
-    def order(self) -> _Order:
-        return -self.run.spec.priority, self.due, self.run.pk
 
 
 def claim(context: Context, offer: Offer, now_ms: int) -> tuple[Run, ...]:
@@ -254,22 +251,20 @@ class _Claim:
             self._opened = places.left_queue(self._context, place)
         else:
             self._holds.append(hold)  # nobody asks for it before all are written
-        self._taken.append(
-            replace(
-                run,
-                token=token,
-                waiting_for=None,
-                host_id=offer.host_id,
-                place=place_once_begun(run.spec, run.place, offer.host_id),
-            )
-        )
+        self._taken.append(run)
 
     def _write(self) -> None:
         """So that the next look does not meet them."""
         if not self._taken:
             return
-        orders = next_changes(self._context, len(self._taken))
-        taken = [replace(run, change=order) for run, order in zip(self._taken, orders, strict=True)]
+        host_id = self._offer.host_id
+        taken = [
+            replace(
+                run, token=run.token + 1, waiting_for=None, host_id=host_id, change=order,
+                place=place_once_begun(run.spec, run.place, host_id),
+            )
+            for run, order in zip(self._taken, next_changes(self._context, len(self._taken)), strict=True)
+        ]  # fmt: skip
         holds.add_holds(self._link, self._holds)
         values = [
             {"key_pk": run.pk, "host": run.host_id, "at": run.place, "order": run.change} for run in taken
@@ -281,12 +276,20 @@ class _Claim:
 
 def _seen(rows: list[Row], most: int) -> list[_Found]:
     """What was found of one kind, best first, where at most so many were asked for."""
-    found = [_found(row) for row in rows]
-    if len(found) < most:
-        return found
-    return [replace(one, horizon=found[-1].order) for one in found]
+    found = [(*row[-_FACTS_MANY:], run_of(row[:-_FACTS_MANY])) for row in rows]
+    horizon = _order(found[-1][-1], found[-1][0]) if len(found) == most else None
+    return [
+        _Found(
+            run=run,
+            order=_order(run, due),
+            earlier=earlier,
+            held=bool(held),
+            placed=bool(placed),
+            horizon=horizon,
+        )
+        for due, earlier, held, placed, run in found
+    ]
 
 
-def _found(row: Row) -> _Found:
-    *run, due, earlier, held, placed = row
-    return _Found(run=run_of(tuple(run)), due=due, earlier=earlier, held=bool(held), placed=bool(placed))
+def _order(run: Run, due: int) -> _Order:
+    return -run.spec.priority, due, run.pk
