@@ -248,7 +248,9 @@ async def test_kinds_of_tokens_may_do_what_their_record_says(stage: Stage) -> No
     assert stage.handovers == []
 
 
-@pytest.mark.parametrize("operation", [one for one in CLOSED if one.tag == "leases"], ids=lambda one: one.path)
+@pytest.mark.parametrize(
+    "operation", [one for one in CLOSED if one.tag == "leases"], ids=lambda one: one.path
+)
 async def test_leases_are_for_workers_and_the_operator(shared: Stage, operation: Operation) -> None:
     run = await shared.submitted("secret plans")
     path = operation.path.replace("{run_id}", run.id)

@@ -219,7 +219,6 @@ def is_progress(ops: Sequence[Op]) -> bool:
     )
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastBatch:
     """The last batch of a run that was applied."""

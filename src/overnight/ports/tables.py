@@ -156,9 +156,7 @@ class LeaseTable(Protocol):
         """
         ...
 
-    def take(
-        self, pk: int, worker_pk: int, expected_token: int, lease_s: float = DEFAULT_LEASE_S
-    ) -> Run:
+    def take(self, pk: int, worker_pk: int, expected_token: int, lease_s: float = DEFAULT_LEASE_S) -> Run:
         """Adopt a held run: raise its token, if it is still `expected_token`. Raises LeaseLost otherwise."""
         ...
 

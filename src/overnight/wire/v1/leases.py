@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
@@ -200,7 +200,8 @@ def dump(kind: Any, value: object) -> Any:
 
 def load(kind: type[T], document: object) -> T:
     """The reverse. Raises pydantic.ValidationError."""
-    found: T = _adapter(kind).validate_python(document, strict=False)
+    adapter: TypeAdapter[T] = _adapter(cast("Any", kind))
+    found: T = adapter.validate_python(document, strict=False)
     return found
 
 
