@@ -219,7 +219,11 @@ def test_a_backup_is_made_beside_servers_at_work(tmp_path: Path, url: str) -> No
 
 
 def test_the_command(
-    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    url: str,
+    postgres_server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from overnight.cli import main
 
@@ -239,3 +243,13 @@ def test_the_command(
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code in (0, None), words
+    fresh = postgres_server.url(postgres_server.fresh())
+    monkeypatch.setenv("OVERNIGHT_DATABASE_URL", fresh)
+    monkeypatch.setattr("sys.argv", ["overnight", "db", "restore", str(tmp_path / "x.db")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    left, right = (PostgresConnections(each).open(writing=False) for each in (url, fresh))
+    assert copying.prove(left, right).rows["runs"] == RUNS
+    left.close()
+    right.close()
