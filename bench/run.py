@@ -8,12 +8,13 @@ asserted: a figure says how this machine did this minute, its ratio to the limit
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import inspect
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -32,17 +33,19 @@ def figures(name: str, *, long: bool) -> Iterable[Figure]:
     """Run one module."""
     measured = importlib.import_module(f"bench.{name}").figures(long=long)
     if inspect.isasyncgen(measured):
-        return _collected(measured)
+        return _one_by_one(cast("AsyncGenerator[Figure, None]", measured))
     if inspect.iscoroutine(measured):
         measured = uvloop.run(measured)
     return cast(Iterable[Figure], measured)
 
 
-def _collected(measured: object) -> list[Figure]:
-    async def collect() -> list[Figure]:
-        return [figure async for figure in measured]  # type: ignore[attr-defined]
+def _one_by_one(measured: AsyncGenerator[Figure, None]) -> Iterator[Figure]:
+    async def following() -> Figure | None:
+        return await anext(measured, None)
 
-    return uvloop.run(collect())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        while (figure := runner.run(following())) is not None:
+            yield figure
 
 
 def main() -> None:
