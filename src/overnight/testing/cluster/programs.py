@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overnight.testing.signals import eventually
+
+MARKER = re.compile(rb"(?:^|\0)OVERNIGHT_RUN_ID=(\w+)")
+"""What every agent is born with, and what it leaves to whatever it starts."""
 
 
 @dataclass(kw_only=True)
@@ -94,18 +98,28 @@ class Program:
         return self.log.read_text(encoding="utf-8", errors="replace")[-most:] if self.log.exists() else ""
 
 
-def processes_of(root: Path, marker: str | None = None) -> list[int]:
-    """Every process whose arguments, environment or folder name `root` (or whose environment holds `marker`)."""
-    needle = (marker or str(root)).encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            texts = [_read(entry / "environ")]
-            if marker is None:
-                texts += [_read(entry / "cmdline"), _link(entry / "cwd")]
-            if any(needle in text for text in texts) and not _is_zombie(entry):
-                found.append(int(entry.name))
+def processes_of(root: Path) -> list[int]:
+    """Every process whose arguments, environment or folder name `root`."""
+    needle, found = str(root).encode(), []
+    for entry in _processes():
+        texts = [_read(entry / "environ"), _read(entry / "cmdline"), _link(entry / "cwd")]
+        if any(needle in text for text in texts) and not _is_zombie(entry):
+            found.append(int(entry.name))
     return found
+
+
+def processes_by_run() -> dict[str, list[int]]:
+    """Every living process whose environment carries the marker of a run, by the run's id."""
+    found: dict[str, list[int]] = {}
+    for entry in _processes():
+        marker = MARKER.search(_read(entry / "environ"))
+        if marker and not _is_zombie(entry):
+            found.setdefault(marker[1].decode(), []).append(int(entry.name))
+    return found
+
+
+def _processes() -> list[Path]:
+    return [e for e in Path("/proc").iterdir() if e.name.isdigit() and int(e.name) != os.getpid()]
 
 
 def kill_quietly(pid: int, number: signal.Signals = signal.SIGKILL) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from overnight.testing.cluster.jobs import draw
 from overnight.testing.cluster.layout import TOKEN, Layout
@@ -18,11 +20,15 @@ from overnight.testing.history.clients import RecordedClient
 from overnight.testing.history.entries import Closed, Opened
 from overnight.testing.history.readers import Reader
 
+T = TypeVar("T")
 Plot = Callable[[Stage], Awaitable[None]]
 """What is done to the cluster while it works."""
 
 LONGEST_S = 900.0
 """How long a trial may take to begin with all of its work after its plot has ended."""
+
+LATE_S = 300.0
+"""How long all late readers together may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ async def carry_out(trial: Trial, say: Callable[[str], None] = lambda _: None) -
         say(f"{len(cluster.servers)} servers and {len(cluster.workers)} workers are up")
         with Recorder(trial.layout.history) as recorder:
             client = RecordedClient(recorder, cluster.urls, TOKEN)
-            workload = Workload(trial.layout, recorder, client, chance, at_once=trial.at_once)
+            workload = Workload(recorder, client, chance, at_once=trial.at_once)
             recorder.add(Opened(at=boot(), seed=trial.seed, bound_s=trial.bound_s))
             stage = Stage(
                 cluster=cluster,
@@ -102,22 +108,25 @@ async def _tell(stage: Stage, runs: int) -> None:
 async def _look_at_the_end(trial: Trial, stage: Stage) -> None:
     """What every server says in the end, what late readers get from any number, and which processes live."""
     workload, client = stage.workload, stage.workload.client
-    for run_id in workload.runs.values():
-        await workload.until_certain(partial(client.snapshot, run_id))
-        for url in client.urls:
-            await client.log(run_id, url)
-        workload.look_for_leftovers(run_id)
+    runs = list(workload.runs.values())
+    workload.look_for_leftovers(*runs)
+    for some in _portions(runs):
+        await asyncio.gather(*(workload.until_certain(partial(client.snapshot, run_id)) for run_id in some))
+        await asyncio.gather(*(client.log(run_id, url) for run_id in some for url in client.urls))
     for url in client.urls:
         await client.list_all(url)
     late = [
-        Reader(
-            stage.recorder, workload.http, client.urls, run_id, name="late", after=after, first=after
-        ).read()
+        Reader(stage.recorder, workload.http, client.urls, run_id, name="late", after=after, first=after)
         for run_id, after in _cursors(trial, stage)
     ]
-    async with asyncio.timeout(60):
-        for start in range(0, len(late), 20):
-            await asyncio.gather(*late[start : start + 20])
+    with suppress(TimeoutError):  # the checker names who was never told the end
+        async with asyncio.timeout(LATE_S):
+            for readers in _portions(late):
+                await asyncio.gather(*(reader.read() for reader in readers))
+
+
+def _portions(items: Sequence[T], size: int = 20) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _cursors(trial: Trial, stage: Stage) -> list[tuple[str, int]]:

@@ -11,8 +11,8 @@ from typing import Any, Final
 import httpx2
 
 from overnight.testing.cluster.jobs import Job
-from overnight.testing.cluster.layout import TOKEN, Layout
-from overnight.testing.cluster.programs import processes_of
+from overnight.testing.cluster.layout import TOKEN
+from overnight.testing.cluster.programs import processes_by_run
 from overnight.testing.history.clients import Answer, RecordedClient
 from overnight.testing.history.entries import Leftover
 from overnight.testing.history.readers import Reader
@@ -54,10 +54,9 @@ class Workload:
     """At most `at_once` runs under way. `counts` tells how far it is."""
 
     def __init__(
-        self, layout: Layout, recorder: Recorder, client: RecordedClient, chance: random.Random, *,
+        self, recorder: Recorder, client: RecordedClient, chance: random.Random, *,
         at_once: int = 24, readers: int = 2,
     ) -> None:  # fmt: skip
-        self._layout = layout
         self._recorder = recorder
         self.client = client
         self._chance = chance
@@ -177,7 +176,8 @@ class Workload:
             await asyncio.sleep(rest)
             rest = min(LONGEST_REST_S, rest * 2)
 
-    def look_for_leftovers(self, run_id: str) -> None:
-        """Record which processes carry the marker of a run that has ended."""
-        left = processes_of(self._layout.root, marker=f"OVERNIGHT_RUN_ID={run_id}")
-        self._recorder.add(Leftover(at=boot(), run_id=run_id, pids=tuple(left)))
+    def look_for_leftovers(self, *run_ids: str) -> None:
+        """Record which processes carry the marker of runs that have ended."""
+        left = processes_by_run()
+        for run_id in run_ids:
+            self._recorder.add(Leftover(at=boot(), run_id=run_id, pids=tuple(left.get(run_id, ()))))

@@ -58,12 +58,20 @@ def _known(log: RunLog, lives: tuple[AgentLife, ...]) -> Iterator[Violation]:
 
 
 def _holds(log: RunLog) -> dict[tuple[object, object], int]:
-    """Under which hold each turn was begun, counted by the events that tell of a new one."""
+    """Under which hold each turn was begun, counted by the events that tell of a new one.
+
+    One that was only recorded by a hold that adopted its agent was begun by an earlier one: it is left out.
+    """
     found: dict[tuple[object, object], int] = {}
-    number = 0
+    number, adopted = 0, False
     for event in log.events:
         number += event["type"] in NEW_HOLD
-        if event["type"] == "turn.started":
+        data = event["data"]
+        if event["type"] in NEW_HOLD:
+            adopted = isinstance(data, dict) and data.get("adopted") is True
+        elif event["type"] in SETTLED:
+            adopted = False
+        if event["type"] == "turn.started" and not adopted:
             found[event["turn"], event["attempt"]] = number
     return found
 
