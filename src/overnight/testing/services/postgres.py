@@ -18,6 +18,10 @@ from typing import Any, Final
 
 USER: Final = "overnight"
 _NOBODY: Final = 65534
+_GUARD: Final = """read _ && exit
+kill -INT "$0" 2>/dev/null
+while kill -0 "$0" 2>/dev/null; do sleep 0.1; done
+rm -rf "$1" """
 _STARTS_WITHIN_S: Final = 30.0
 _SETTINGS: Final = {
     "shared_buffers": "32MB",
@@ -103,7 +107,7 @@ class PostgresServer:
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self._common()
             )
         self._guard = subprocess.Popen(  # when this process ends without a word, the pipe ends too
-            ["/bin/sh", "-c", 'read _ || kill -INT "$0" 2>/dev/null', str(self._server.pid)],
+            ["/bin/sh", "-c", _GUARD, str(self._server.pid), str(self.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
