@@ -54,7 +54,7 @@ class _Foreground:
             code = await issue_code(parts.store, parts.clock) if self._web else None
             server = replace(parts.services.settings, web=self._web)
             app = create_app(replace(parts.services, settings=server, ready=self._readiness(parts)))
-            async with serving(app, listen(settings), end_streams=parts.follower.close) as listening:
+            async with serving(app, listen(settings), end_streams=parts.end_waiting) as listening:
                 # No agent is taken over or started before the address is ours and can be told.
                 server_file.write(
                     settings.data_dir, listening.url, token, settings.sources.environment, version=VERSION

@@ -52,6 +52,11 @@ class Parts:
     follower: Follower
     services: Services
 
+    def end_waiting(self) -> None:
+        """End the streams, and answer the workers that wait: the server goes down."""
+        self.follower.close()
+        self.services.leases.close()
+
 
 @asynccontextmanager
 async def running(settings: Settings, *, worker: bool, handover: Callable[[], None]) -> AsyncIterator[Parts]:

@@ -40,7 +40,7 @@ from overnight.engine.supervisor import Duty, Supervisor
 from overnight.engine.waiting import end
 from overnight.engine.worker import Worker
 from overnight.engine.workshop import Workshop
-from overnight.errors import ConfigInvalid
+from overnight.errors import ConfigInvalid, OvernightError, Unreachable
 from overnight.ids import new_worker_id
 from overnight.ports.remote import Grant
 from overnight.stores.inproc.notifier import InprocNotifier
@@ -129,7 +129,13 @@ async def elsewhere(settings: Settings, endpoint: Endpoint) -> AsyncIterator[Els
 @asynccontextmanager
 async def _made(settings: Settings, transport: Transport, clock: ServedClock) -> AsyncIterator[Elsewhere]:
     async def post(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        response = await transport.request("POST", ROOT + path, json=body)
+        try:
+            response = await transport.request("POST", ROOT + path, json=body)
+        except OvernightError as error:
+            # No words of ours: a server that was just going down, or a proxy without one behind it.
+            if isinstance(status := error.extra.get("status"), int) and status >= 500:
+                raise Unreachable(error.detail) from None
+            raise
         found: dict[str, Any] = orjson.loads(response.content)
         return found
 

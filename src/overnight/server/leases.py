@@ -37,6 +37,10 @@ class LeaseCalls:
         self._policy = policy
         self._rules = Rules(policy=policy, timing=timing)
 
+    def close(self) -> None:
+        """Answer all who wait."""
+        self._service.close()
+
     async def grant(self, token_pk: int, body: wire.OfferBody) -> Document:
         """Lease runs."""
         worker = self._worker(body.protocol, body.worker)

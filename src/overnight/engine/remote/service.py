@@ -5,7 +5,8 @@ Nothing is kept in memory that another server would miss: any of them may answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,7 +26,7 @@ from overnight.engine.remote.facts import answers_of, facts_of
 from overnight.engine.remote.seats import Caller, held, known, of_host, seat_of
 from overnight.errors import BatchOutOfOrder, LeaseLost, NotFound, StaleFacts
 from overnight.ids import RunId
-from overnight.ports.notifier import QUEUE, Notifier, requests_topic
+from overnight.ports.notifier import QUEUE, Notifier, Subscription, requests_topic
 from overnight.ports.remote import (
     Answers,
     Ask,
@@ -63,25 +64,40 @@ class LeaseService:
         self._kept = kept
         self._uow = kept.uow
         self._clock = kept.clock
+        self._waiting: set[Subscription] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nobody wait any more: whoever does is answered now, and asks the next server."""
+        self._closed = True
+        for subscription in tuple(self._waiting):
+            subscription.close()
+
+    @contextmanager
+    def _subscribed(self, *topics: str) -> Iterator[Subscription]:
+        subscription = self._kept.notifier.subscribe(*topics)
+        self._waiting.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._waiting.discard(subscription)
+            subscription.close()
 
     async def grant(
         self, caller: Caller, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
         wait_s: float = 0.0,
     ) -> Grant:  # fmt: skip
         """Lease up to `free` runs, waiting for the first at most `wait_s`."""
-        subscription = self._kept.notifier.subscribe(QUEUE)
         until = self._clock.boot() + min(wait_s, LONGEST_WAIT_S)
-        try:
+        with self._subscribed(QUEUE) as subscription:
             while True:
                 grant = await self._uow.write(
                     lambda tx: self._grant(tx, caller, worker, free, request_id, checks)
                 )
                 left = until - self._clock.boot()
-                if grant.runs or free <= 0 or left <= 0 or grant.state != CLAIMING:
+                if grant.runs or free <= 0 or left <= 0 or grant.state != CLAIMING or self._closed:
                     return grant
                 await subscription.next(min(left, self._kept.timing.poll_s))
-        finally:
-            subscription.close()
 
     def _grant(
         self, tx: Transaction, caller: Caller, worker: Worker, free: int, request_id: str,
@@ -196,19 +212,16 @@ class LeaseService:
         """Until one of the runs has a newer request than `seen` or is lost, or (`work`) the queue has moved."""
         pks = await self._pks(tokens)
         topics = [requests_topic(pk) for pk in pks.values()]
-        subscription = self._kept.notifier.subscribe(*topics, *([QUEUE] if work else ()))
         until = self._clock.boot() + min(wait_s, LONGEST_WAIT_S)
-        try:
+        with self._subscribed(*topics, *([QUEUE] if work else ())) as subscription:
             while True:
                 news = await self._uow.read(lambda tx: self._news(tx, caller, tokens, seen, pks))
                 left = until - self._clock.boot()
-                if news.requests or news.lost or left <= 0 or news.state != CLAIMING:
+                if news.requests or news.lost or left <= 0 or news.state != CLAIMING or self._closed:
                     return news
                 notices = await subscription.next(min(left, self._kept.timing.poll_s))
                 if any(notice.topic == QUEUE for notice in notices):
                     return replace(news, work=True)
-        finally:
-            subscription.close()
 
     def _news(
         self, tx: Transaction, caller: Caller, tokens: Mapping[RunId, int], seen: Mapping[RunId, int],
