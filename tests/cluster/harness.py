@@ -25,6 +25,7 @@ class Node(Server):
 
     command: str = "up"
     shared: Path = field(default_factory=Path)
+    starts: int = 0
     data_of: Path | None = None
     """The root of the node whose data directory this one uses too: the same host."""
 
@@ -43,6 +44,7 @@ class Node(Server):
 
     def start(self, *arguments: str, wait: bool = True) -> Node:
         """Start it and wait until it is up."""
+        self.starts += 1
         if self.command == "up":
             super().start(*arguments, wait=wait)
             return self
@@ -52,15 +54,19 @@ class Node(Server):
                 env=self.env(), cwd=self.root / "work", stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             )  # fmt: skip
         if wait:
-            offers = self.words().count("offers ")
-            wait_until(lambda: self._up(offers), within=20, every=0.01, what="the worker offers something")
+            self.wait_up()
         return self
 
-    def _up(self, before: int) -> bool:
+    def wait_up(self) -> None:
+        """Wait until it is up."""
+        what = f"{self.root.name} is up"
+        wait_until(self.ready if self.command == "up" else self._offers, within=30, every=0.01, what=what)
+
+    def _offers(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"the worker ended with {self.process.returncode}: {self.words()}")
-        return self.words().count("offers ") > before
+        return self.words().count("offers ") >= self.starts
 
     def log(self, event: str) -> list[dict[str, Any]]:
         """What it has logged of that kind."""
@@ -135,6 +141,15 @@ class Cluster:
     def worker(self, name: str, *arguments: str, **more: Any) -> Node:
         """A worker, up."""
         return self.node(name, "worker", **more).start(*arguments)
+
+    def crew(self, server: str, *workers: str) -> list[Node]:
+        """A server without a worker, and workers, all started at once."""
+        found = [self.node(server, "up"), *(self.node(name, "worker") for name in workers)]
+        for node in found:
+            node.start(*(["--no-worker"] if node.command == "up" else []), wait=False)
+        for node in found:
+            node.wait_up()
+        return found
 
     def node(self, name: str, command: str, **more: Any) -> Node:
         """A node that has not been started."""

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_a_restart_of_the_database_costs_no_line(cluster: Start, postgres_server: PostgresServer) -> None:
     made = cluster(OVERNIGHT_LEASE_S="30")
-    server, _ = made.server("s"), made.worker("w")
+    server, _ = made.crew("s", "w")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [agent] = made.living(run)
     before = len(server.seen(run, "output.recorded"))
@@ -39,7 +39,7 @@ def test_an_outage_longer_than_the_lease_ends_the_agent_and_not_the_run(
     cluster: Start, postgres_server: PostgresServer
 ) -> None:
     made = cluster()
-    server, worker = made.server("s"), made.worker("w")
+    server, worker = made.crew("s", "w")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [first] = made.living(run)
     server.seen(run, "output.recorded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_a_decision_at_another_server_reaches_the_agent(cluster: Start) -> None:
 
 def test_files_of_another_host_are_refused_with_its_name(cluster: Start) -> None:
     made = cluster()
-    away, worker = made.server("s1"), made.worker("w")
+    away, worker = made.crew("s1", "w")
     here = made.server("s2", data_of=worker.root)
     run = away.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     made.living(run)
@@ -124,7 +125,7 @@ def test_servers_know_of_backends_what_workers_have_found(cluster: Start) -> Non
 
 def test_a_worker_of_another_version_works_beside_this_one(cluster: Start) -> None:
     made = cluster()
-    server, _, older = made.server("s"), made.worker("new"), made.worker("old")
+    server, _, older = made.crew("s", "new", "old")
     with psycopg.connect(made.url, autocommit=True) as database:
         database.execute("UPDATE workers SET version = '0.0.9' WHERE host_id = %s", [older.host])
     shown = {row["host_id"]: row for row in server.http.get("/api/v1/workers").json()["items"]}
@@ -157,11 +158,11 @@ def states(server: Node) -> list[str]:
 
 def test_a_worker_ends_in_order_and_when_it_is_idle(cluster: Start) -> None:
     made = cluster()
-    server, worker = made.server("s"), made.worker("w")
+    server, worker = made.crew("s", "w")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [agent] = made.living(run)
     server.seen(run, "turn.started")
-    worker.send(15)
+    worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     assert not agent.alive
     assert server.run(run)["state"] == "queued"

@@ -72,7 +72,7 @@ def taken_over(server: Node, run: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("workspace", ["shared", "git"])
 def test_another_host_goes_on_within_a_lease_of_the_end_of_a_worker(cluster: Start, workspace: str) -> None:
     made = cluster()
-    server, _, _ = made.server("s"), made.worker("a"), made.worker("b")
+    server, _, _ = made.crew("s", "a", "b")
     place: object = str(made.folder("w"))
     if workspace == "git":
         place = {"git": repository(made.shared / "repository"), "ref": "main"}
@@ -108,7 +108,7 @@ def check_apart(first: Life, second: Life) -> None:
 @pytest.mark.parametrize("keeper_too", [False, True])
 def test_a_stopped_worker_loses_its_run_and_lets_go_of_it(cluster: Start, keeper_too: bool) -> None:
     made = cluster()
-    server, _, _ = made.server("s"), made.worker("a"), made.worker("b")
+    server, _, _ = made.crew("s", "a", "b")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [first] = made.living(run)
     server.seen(run, "turn.started")
@@ -183,7 +183,7 @@ def test_a_run_that_lies_on_a_silent_host_waits_for_it(cluster: Start, asked: st
 
 def test_a_worker_that_hands_over_leaves_its_agents_to_the_next(cluster: Start) -> None:
     made = cluster(OVERNIGHT_LEASE_S="30")
-    server, worker = made.server("s"), made.worker("a")
+    server, worker = made.crew("s", "a")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [agent] = made.living(run)
     server.seen(run, "turn.started")
