@@ -137,6 +137,8 @@ async def _made(settings: Settings, transport: Transport, clock: ServedClock) ->
                 raise Unreachable(error.detail) from None
             raise
         found: dict[str, Any] = orjson.loads(response.content)
+        if isinstance(now := found.get("now"), int):
+            clock.heard(now)
         return found
 
     desk = RestLeaseDesk(post)
@@ -224,7 +226,6 @@ async def _greeted(desk: RestLeaseDesk, me: WorkerRow, clock: ServedClock) -> Gr
             await clock.sleep(rest)
             rest = min(LONGEST_REST_S, rest * 2)
             continue
-        clock.heard(greeting.now)
         return greeting
 
 

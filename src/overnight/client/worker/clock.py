@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from overnight.clock import Clock
+
+CLOSE_MS: Final = 2000
 
 
 class ServedClock:
@@ -16,8 +20,10 @@ class ServedClock:
         self._ahead_ms = 0
 
     def heard(self, server_ms: int) -> None:
-        """An answer has just come with the server's time."""
-        self._ahead_ms = server_ms - self._clock.wall_ms()
+        """An answer has just come with the server's time. What could be its way to us changes nothing."""
+        ahead_ms = server_ms - self._clock.wall_ms()
+        if abs(ahead_ms - self._ahead_ms) > CLOSE_MS:
+            self._ahead_ms = ahead_ms
 
     def boot(self) -> float:
         """See `Clock.boot`."""
