@@ -71,7 +71,7 @@ async def die_at_a_sync(stage: Stage) -> None:
     async with stage.fault("killed at sync", member.name, f"number {number}"):
         await member.program.kill()
         member.program.wrapper = injecting("fdatasync,fsync", "signal=SIGKILL", str(number))
-        await _until_dead(member, 6)
+        await _until_dead(member, 4)
     await member.start()
 
 
@@ -91,7 +91,7 @@ async def _failing(stage: Stage, syscalls: str, what: str, name: str) -> None:
     async with stage.fault(name, member.name, f"every {number}th"):
         await member.program.kill()
         member.program.wrapper = injecting(syscalls, what, f"{number}+{number}")
-        await _until_dead(member, 5)
+        await _until_dead(member, 3)
     await member.start()
 
 
