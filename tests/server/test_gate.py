@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.server.stage import Stage, raw, staged
 
+from overnight.errors import DiskFull
 from overnight.server.app import OPERATIONS
 from overnight.server.gate import OPEN
 from overnight.server.routing import Operation
@@ -388,8 +389,6 @@ async def test_every_answer_carries_the_security_headers(shared: Stage) -> None:
 async def test_a_full_disk_does_not_keep_anybody_from_reading(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from overnight.errors import DiskFull
-
     async def full(*_: object, **__: object) -> None:
         raise DiskFull("no space left")
 

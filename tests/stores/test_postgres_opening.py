@@ -107,13 +107,17 @@ async def test_a_store_that_starts_while_the_server_recovers_waits(own: Postgres
     )
     restarting = asyncio.ensure_future(asyncio.to_thread(own.restart, signal.SIGKILL))
     store, seen = PostgresStore(own_url, CLOCK, InprocNotifier()), list[str]()
-    while len(seen) < 500:  # connections are refused until the server listens; from then on it is waited for
+
+    async def started() -> bool:
+        """Connections are refused until the server listens; from then on it is waited for."""
         try:
             await store.start()
-            break
         except StartRefused as error:
             seen.append(str(error))
-            await asyncio.sleep(0.02)
+            return False
+        return True
+
+    await eventually(started, within=60)
     assert await store.write(partial(put, "x")) >= 1
     assert not any("starting up" in said for said in seen)
     await restarting
