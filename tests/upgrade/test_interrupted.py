@@ -13,7 +13,7 @@ from overnight.testing.signals import wait_until
 
 @pytest.mark.parametrize(
     "at",
-    ["none+kill:rehearse:done", "same+kill:handover:begun", "none+kill:migrate:done", "same+kill:ready:done"],
+    ["same+kill:handover:begun", "none+kill:handover:done", "none+kill:migrate:done", "same+kill:ready:done"],
 )
 def test_the_one_that_works_is_killed(site: Site, at: str) -> None:
     """The one that shows takes everything back; before the old server has been asked, there is nothing to take back."""

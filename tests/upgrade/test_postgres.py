@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,22 +13,23 @@ from tests.upgrade.conftest import NEXT, SCRIPT, Site
 from overnight.compose.upgrade.postgres import PostgresDatabase
 from overnight.errors import StartRefused
 from overnight.stores.sql import migrate, postgres_admin
+from overnight.testing.signals import wait_until
 
 AFTER = "9001"
-Start = Callable[[str], Site]
+Start = Callable[..., Site]
 
 
 @pytest.fixture
 def start(tmp_path: Path, postgres_url: str) -> Iterator[Start]:
     sites: list[Site] = []
 
-    def started(name: str) -> Site:
+    def started(name: str, *arguments: str) -> Site:
         (tmp_path / name).mkdir()
         # A long lease: on a busy machine the next version may need longer to start than an agent lives by itself.
         environment = {"OVERNIGHT_DATABASE_URL": postgres_url, "OVERNIGHT_LEASE_S": "60"}
         site = Site(root=tmp_path / name, scripts={"steady": SCRIPT}, environment=environment)
         sites.append(site)
-        site.start()
+        site.start(*arguments)
         return site
 
     yield started
@@ -56,16 +59,27 @@ def test_one_server_after_the_other(start: Start, postgres_url: str) -> None:
 def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
     start: Start, postgres_url: str
 ) -> None:
-    site = start("only")
+    site = start("only", "--no-worker")
+    worker = subprocess.Popen([sys.executable, "-m", "overnight", "worker"], env=site.env(), cwd=site.root)
+    wait_until(
+        lambda: any(found["slots"] for found in site.http.get("/api/v1/workers").json()["items"]),
+        within=30,
+        every=0.05,
+    )
     run = site.working()
-    upgraded = site.upgrade("unready", "--within", "2s", "--no-backup")
+    upgraded = site.upgrade("unready", "--within", "4s", "--no-backup")
+    assert worker.poll() is None, (
+        "a worker beside the server, on the same data directory, is none of its business"
+    )
     assert (upgraded.status, upgraded.end) == (1, "rolled_back"), upgraded
     assert f"stays at {AFTER}" in upgraded.words("rollback data")
     assert str(NEXT) not in site.command_line()
     site.unharmed(run)
-    assert site.upgrade("late").end == "upgraded", (
-        "the schema is there already: nothing is left that could fail"
-    )
+    assert (
+        site.upgrade("late").end == "upgraded"
+    )  # the schema is there already: nothing is left that could fail
+    worker.terminate()
+    assert worker.wait(20) == 0
 
 
 def test_a_migration_that_fails_disturbs_nobody(start: Start, postgres_url: str) -> None:

@@ -39,7 +39,7 @@ def test_the_next_version_takes_over_and_no_agent_notices(site: Site) -> None:
 )
 def test_what_does_not_come_up_goes_back(site: Site, fault: str, failed: str) -> None:
     run = site.working()
-    upgraded = site.upgrade(fault, "--within", "2s" if fault in {"unready", "stuck"} else "20s")
+    upgraded = site.upgrade(fault, "--within", "4s" if fault in {"unready", "stuck"} else "20s")
     assert (upgraded.status, upgraded.end) == (1, "rolled_back"), upgraded
     assert upgraded.failed == [failed]
     assert upgraded.done[-3:] == ["rollback stop", "rollback data", "rollback start"]

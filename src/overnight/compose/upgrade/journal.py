@@ -35,6 +35,8 @@ class Entry:
     to_version: str
     backup: str = ""
     managed: bool = False
+    began: float
+    """Seconds of the epoch."""
 
 
 class Journal:
@@ -102,6 +104,7 @@ def _read(file: Path) -> Entry | None:
             to_version=str(found["to_version"]),
             backup=str(found["backup"]),
             managed=bool(found["managed"]),
+            began=float(found["began"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -64,6 +65,8 @@ class Plan:
     """How far an interrupted upgrade had come, whose end this is."""
     way_back: bool
     """Whether the old program is still there to be started again."""
+    began: float
+    """Seconds of the epoch: what was started before has nothing to do with it."""
 
     @property
     def nothing_to_do(self) -> bool:
@@ -115,7 +118,7 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
     revision = journal.entry.revision if picked_up and journal.entry else found
     return Plan(
         place=place, old=old, new=new, to_version=version("overnight"), database=database, revision=revision,
-        options=options, picked_up=picked_up, way_back=way_back,
+        options=options, picked_up=picked_up, way_back=way_back, began=time.time(),
     )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ EVERY_S: Final = 0.02
 MAKE_WAY_WITHIN_S: Final = 20.0
 """A server that was asked for a handover and is still there after this is killed; its agents go on all the same."""
 END_WITHIN_S: Final = 5.0
+CLOCK_S: Final = 2.0
+"""How far the start of a process may be off, as the system tells it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +89,23 @@ def make_way(server: Server) -> None:
         _end(server.process, signal.SIGUSR2, MAKE_WAY_WITHIN_S)
 
 
-def end_newcomer(place: Place, started: subprocess.Popen[bytes] | None, besides: int) -> None:
-    """End whatever was started on the data after the server `besides`, and leave its agents alone."""
+def end_newcomer(
+    place: Place, started: subprocess.Popen[bytes] | None, *, besides: int, since: float
+) -> None:
+    """End whatever was started on the data `since` (seconds of the epoch), and leave its agents alone."""
     if started is not None and started.poll() is None:
         _end(psutil.Process(started.pid), signal.SIGUSR2, END_WITHIN_S)
         started.wait()
     announced = place.announced()
     holders = (_holder(place.data_dir, file) for file in (LOCK_FILE, WORKER_LOCK))
     for pid in (announced.pid if announced else None, *holders):
-        if pid not in {None, besides, os.getpid()}:
+        if pid is not None and pid not in {besides, os.getpid()}:
             with suppress(psutil.NoSuchProcess):
-                _end(psutil.Process(pid), signal.SIGUSR2, END_WITHIN_S)
+                found = psutil.Process(pid)
+                if (
+                    found.create_time() > since - CLOCK_S
+                ):  # a worker beside the server has nothing to do with it
+                    _end(found, signal.SIGUSR2, END_WITHIN_S)
 
 
 def until_ready(

@@ -111,7 +111,8 @@ class Steps:
         with self._step("rollback stop") as done:
             if self._journal.entry is not None:
                 self._stop_all()
-            servers.end_newcomer(self._plan.place, self._started, self._old_pid())
+            began = self._journal.entry.began if self._journal.entry else self._plan.began
+            servers.end_newcomer(self._plan.place, self._started, besides=self._old_pid(), since=began)
             self._started = None
             done("nothing of the new version runs; agents go on")
 
@@ -168,7 +169,7 @@ class Steps:
         return Entry(
             stage="going_on", pid=self._old_pid(), prefix=old.program.prefix, arguments=old.arguments,
             cwd=str(old.program.cwd), version=old.version, revision=plan.revision, to_version=plan.to_version,
-            managed=old.managed,
+            managed=old.managed, began=plan.began,
         )  # fmt: skip
 
     @contextmanager
