@@ -12,7 +12,7 @@ FAILURES = {
     "agent_killed": "the program was ended by a signal that we did not send",
     "agent_silent": "the agent was not ready for its prompt within two minutes",
     "attempts_exhausted": "one turn was tried `limits.attempts` times without success",
-    "not_here": "a run of the backend `remote` reached a worker of ours; such runs are for workers that lease over REST",
+    "not_here": "a run of the backend `remote` reached a worker of ours; it is for those that lease over REST",
     "bad_request": "the model service does not accept the request",
     "bad_stream": "the model service sent something that is not what it should be",
     "budget_spent": "a budget is spent and `limits.on_spent` is `fail`",

@@ -16,7 +16,7 @@ from overnight.domain.states import TurnState
 from overnight.engine import hosts
 from overnight.engine.hosts import Host
 from overnight.errors import StartRefused
-from overnight.ids import HostId
+from overnight.ids import HostId, WorkerId
 from overnight.keeper_protocol import boot_id
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +78,7 @@ async def test_a_copy_of_a_data_directory_is_refused_while_the_other_machine_wor
     known = await server.store.read(lambda tx: hosts.recall(tx, me.host_id))
     assert known is not None
     await server.store.write(lambda tx: hosts.remember(tx, replace(known, boot_id="of the other")))
-    twin = replace(me, id=me.id[:-1] + "0", host_name="another", seen_at=clock.wall_ms())
+    twin = replace(me, id=WorkerId(me.id[:-1] + "0"), host_name="another", seen_at=clock.wall_ms())
     await server.store.write(lambda tx: tx.workers.add(twin))
     with pytest.raises(StartRefused, match="works as host") as refused:
         await composed.announce(settings, server.store, me.host_id, clock, stale_s=30)

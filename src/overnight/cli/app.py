@@ -64,7 +64,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "config": Entry("config", "app", "The settings in force, and where each came from."),
     "token": Entry("token", "app", "Make, list and revoke access tokens."),
     "upgrade": Entry(
-        "upgrade", "upgrade", "Let this version take over from the server that runs; back again if that fails."
+        "upgrade",
+        "upgrade",
+        "Let this version take over from the server that runs; back again if that fails.",
     ),
     "handover": Entry(
         "handover", "handover", "End the server and leave its agents working for the next one."

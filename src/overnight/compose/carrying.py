@@ -183,7 +183,9 @@ def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty
 
 def _duties_of_server(settings: Settings, shop: Workshop) -> Iterator[Duty]:
     """Where all workers are elsewhere, nobody else would notice that one is gone. Others that look are sooner."""
-    yield Duty(name="rescuer", every_s=settings.timing.lease_s / 3, once=Rescuer(shop, None, rouse=rouse).once)
+    yield Duty(
+        name="rescuer", every_s=settings.timing.lease_s / 3, once=Rescuer(shop, None, rouse=rouse).once
+    )
 
 
 def _duties_of_worker(settings: Settings, shop: Workshop, worker: Worker) -> Iterator[Duty]:

@@ -91,7 +91,9 @@ def rouse(turn_folder: Path) -> bool:
     """Whether an agent of this turn, or a terminal of its, may live still. A keeper that stands still is let go on, so
     that it can end what it owns: its deadline has passed. Blocks on the disk.
     """
-    return any([_roused(folder) for folder in (turn_folder, *turn_folder.glob("terminals/*"))])
+    folders = (turn_folder, *turn_folder.glob("terminals/*"))
+    living = [folder for folder in folders if _roused(folder)]  # each is let go on, not only the first
+    return bool(living)
 
 
 def _roused(folder: Path) -> bool:
