@@ -83,10 +83,9 @@ def _parts(words: list[str]) -> Iterator[list[str]]:
 
 @cache
 def _told_to_agents() -> frozenset[str]:
-    """Names that stand somewhere in our code: what agents are given is no setting."""
-    return frozenset(
-        name for file in (ROOT / "src").rglob("*.py") for name in _NAME.findall(file.read_text())
-    )
+    """Names that stand somewhere in our code: what agents and benchmarks are given is no setting."""
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    return frozenset(name for file in files for name in _NAME.findall(file.read_text()))
 
 
 def strangers(text: str) -> set[str]:
