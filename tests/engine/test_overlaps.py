@@ -60,16 +60,16 @@ async def test_a_claim_under_way_at_the_shutdown_leaves_no_agent(rig: Make, tmp_
     first = await server.submit(workspace=str(server.workspace("one")))
     await server.agent(backend)
     claims, go = asyncio.Event(), asyncio.Event()
-    write = server.store.write
+    claim = server.source.claim
 
-    async def held_up(unit: Any, *, urgent: bool = False) -> Any:
-        result = await write(unit, urgent=urgent)
-        if isinstance(result, tuple) and result and getattr(result[0], "state", None) is State.RUNNING:
+    async def held_up(free: int) -> tuple[Run, ...]:
+        claimed = await claim(free)
+        if claimed:
             claims.set()
             await go.wait()
-        return result
+        return claimed
 
-    server.store.write = held_up  # type: ignore[method-assign]
+    server.source.claim = held_up  # type: ignore[method-assign]
     second = await server.submit(workspace=str(server.workspace("two")))
     await claims.wait()
     ending = asyncio.ensure_future(server.supervisor.shutdown())
@@ -119,7 +119,8 @@ async def test_a_steer_with_which_the_turn_has_begun_neither_ends_it_nor_is_told
     await server.agent(backend)
     await eventually(lambda: server.worker._holds[run.pk].living)
     found, go = asyncio.Event(), asyncio.Event()
-    read = server.store.read
+    workers = server.shop.uow
+    read = workers.read
 
     async def held_up(unit: Any) -> Any:
         result = await read(unit)
@@ -128,13 +129,13 @@ async def test_a_steer_with_which_the_turn_has_begun_neither_ends_it_nor_is_told
             await go.wait()
         return result
 
-    monkeypatch.setattr(server.store, "read", held_up)
+    monkeypatch.setattr(workers, "read", held_up)
     await server.control(run, "steer", text="use tabs")
     await found.wait()
     backend.agents[0].go.set()
     second = await server.agent(backend, 2)
     await eventually(lambda: server.worker._holds[run.pk].living)
-    monkeypatch.setattr(server.store, "read", read)
+    monkeypatch.setattr(workers, "read", read)
     go.set()
     await server.control(run, "pause")
     await eventually(lambda: _nothing_asked(server, run))
