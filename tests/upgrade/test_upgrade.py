@@ -80,20 +80,23 @@ def test_the_operators_own_commands_start_and_stop(site: Site, tmp_path: Path) -
     calls = tmp_path / "calls"
     manager = tmp_path / "manager"
     manager.write_text(
-        f"""import subprocess, sys
+        f"""import os, signal, subprocess, sys
 open({str(calls)!r}, "a").write(sys.argv[1] + "\\n")
-if sys.argv[1] != "stop":
+if sys.argv[1] == "stop":
+    os.kill(int(open({str(calls)!r} + ".pid").read()), signal.SIGKILL)
+else:
     program = ["-m", "overnight"] if sys.argv[1] == "old" else [{str(NEXT)!r}, sys.argv[1]]
-    subprocess.Popen([sys.executable, *program, "up"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                     stderr=subprocess.DEVNULL, start_new_session=True)
+    made = subprocess.Popen([sys.executable, *program, "up"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL, start_new_session=True)
+    open({str(calls)!r} + ".pid", "w").write(str(made.pid))
 """,
         encoding="utf-8",
     )
     said = f"{sys.executable} {manager}"
-    commands = ("--stop-command", f"{said} stop", "--rollback-command", f"{said} old", "--within", "4s")
-    upgraded = site.upgrade("hang", "--restart-command", f"{said} exit", *commands)
+    commands = ("--stop-command", f"{said} stop", "--rollback-command", f"{said} old")
+    upgraded = site.upgrade("none", "--restart-command", f"{said} hang", "--within", "1s", *commands)
     assert upgraded.end == "rolled_back", upgraded
-    assert calls.read_text().split() == ["exit", "stop", "old"]
+    assert calls.read_text().split() == ["hang", "stop", "old"]
     upgraded = site.upgrade("none", "--restart-command", f"{said} none", *commands)
     assert upgraded.end == "upgraded", upgraded
     assert calls.read_text().split()[3:] == ["none"]
