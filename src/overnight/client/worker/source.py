@@ -72,13 +72,14 @@ class RemoteRunSource:
     async def renew(self, tokens: Mapping[int, int]) -> frozenset[int]:
         """See the port."""
         sent_at = self._clock.boot()
-        known = {pk: found for pk in tokens if (found := self._uow.run_of(pk)) is not None}
+        held = {pk: self._uow.run_of(pk) for pk in tokens}
+        known = {pk: found for pk, found in held.items() if found is not None and found[1] == tokens[pk]}
         renewal = await self._desk.renew(self._worker, dict(known.values()))
         lost = {pk for pk in tokens if pk not in known or known[pk][0] in renewal.lost}
         for pk in tokens.keys() - lost:
             self._uow.renewed(pk, sent_at + self._lease_s)
         for pk in lost:
-            self._uow.lost(pk, "another holder has taken it")
+            self._uow.lost(pk, tokens[pk], "another holder has taken it")
         asked = [pk for pk, (run_id, _) in known.items() if renewal.requests.get(run_id)]
         self._notifier.publish([Notice(topic=requests_topic(pk)) for pk in asked])
         return frozenset(lost)
@@ -86,7 +87,7 @@ class RemoteRunSource:
     async def fail(self, run: Run, failure: Failure) -> None:
         """See the port."""
         await self._desk.give_up(self._worker, run, failure.code, failure.message)
-        self._uow.lost(run.pk, "it was given up")
+        self._uow.lost(run.pk, run.token, "it was given up")
 
     async def hand_over(self, leases: Sequence[Lease]) -> None:
         """See the port."""

@@ -18,6 +18,7 @@ from overnight.domain.event import Draft, Recorded
 from overnight.domain.lease import Lease
 from overnight.domain.request import Request
 from overnight.domain.run import Position, Run, Turn
+from overnight.domain.states import HELD
 from overnight.errors import Conflict, NotFound, OvernightError
 from overnight.ids import HostId, RunId
 from overnight.ports.notifier import QUEUE
@@ -83,7 +84,8 @@ class _Runs:
 
     def set_workspace(self, pk: int, path: str, chain: tuple[str, ...]) -> bool:
         self._stage.about(pk)
-        free = self._stage.place_free
+        # Who holds a run no more locks nothing: the place is where it will wait, and any is free for that.
+        free = self._stage.place_free or self._stage.run.state not in HELD
         self._stage.ops.append(Place(path=path, chain=chain, free=free))
         if free:
             self._stage.run = replace(self._stage.run, workspace=path)

@@ -76,10 +76,12 @@ class RemoteUnitOfWork:
         if (holding := self._holdings.get(pk)) is not None:
             holding.renewed(until)
 
-    def lost(self, pk: int, why: str) -> None:
-        """The run is no longer held."""
-        if (holding := self._holdings.pop(pk, None)) is not None:
+    def lost(self, pk: int, token: int, why: str) -> None:
+        """The run is no longer held under that token. Such news may be late: a newer hold of the run stays."""
+        holding = self._holdings.get(pk)
+        if holding is not None and holding.token == token:
             holding.lose(why)
+            del self._holdings[pk]
             self.changed.set()
 
     def tokens(self) -> dict[RunId, int]:

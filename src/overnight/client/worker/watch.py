@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Never
 
 import structlog
@@ -46,7 +46,8 @@ class Watch:
         away = False
         while True:
             try:
-                news = await self._news()
+                tokens = self._uow.tokens()
+                news = await self._news(tokens)
             except OvernightError as error:
                 if not away:
                     log.warning("server.away", code=error.code, error=str(error))
@@ -59,12 +60,11 @@ class Watch:
                 self._notifier.publish([Notice(topic=QUEUE)])
             rest, away = FIRST_REST_S, False
             if news is not None:
-                await self._tell(news)
+                await self._tell(news, tokens)
 
-    async def _news(self) -> News | None:
+    async def _news(self, tokens: Mapping[RunId, int]) -> News | None:
         """What has happened; None when the runs that are held have become others meanwhile."""
         self._uow.changed.clear()
-        tokens = self._uow.tokens()
         self._seen = {run_id: self._seen.get(run_id, 0) for run_id in tokens}
         call = asyncio.ensure_future(
             self._desk.watch(self._worker, tokens, self._seen, WAIT_S, work=self._hungry())
@@ -78,7 +78,7 @@ class Watch:
                 task.cancel()
             await asyncio.gather(call, changed, return_exceptions=True)
 
-    async def _tell(self, news: News) -> None:
+    async def _tell(self, news: News, tokens: Mapping[RunId, int]) -> None:
         self._seen |= news.requests
         pks = [self._uow.pk_of(run_id) for run_id in news.requests]
         notices = [Notice(topic=requests_topic(pk)) for pk in pks if pk is not None]
@@ -88,6 +88,6 @@ class Watch:
         for run_id in news.lost:
             if (pk := self._uow.pk_of(run_id)) is not None:
                 log.warning("run.lost", run=run_id)
-                self._uow.lost(pk, "another holder has taken it")
+                self._uow.lost(pk, tokens.get(run_id, 0), "another holder has taken it")
         if news.work:
             await self._clock.sleep(BREATH_S)

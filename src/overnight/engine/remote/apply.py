@@ -285,15 +285,17 @@ class Application:
             data = draft.data
             mine = data.get("by" if draft.type.startswith("session.") else "run_id") == self._run.id
             if draft.type == "session.message_taken":
-                mine = data.get("run_id") == self._run.id and self._was_taken(data.get("message_id"))
+                mine = data.get("run_id") == self._run.id and self._was_taken(
+                    data.get("message_id"), data.get("turn")
+                )
             ended = draft.type != "run.settled" or data.get("state") == self._run.state.value
             if draft.type not in _SESSION_TYPES or not mine or not ended:
                 raise Forbidden(f"{draft.type[:80]!r} is not this run's to write")
         self._tx.events.append(self._run.session_pk, drafts, self._now)
 
-    def _was_taken(self, message_id: object) -> bool:
+    def _was_taken(self, message_id: object, turn: object) -> bool:
         found = self._tx.queue.get(self._run.session_pk, MessageId(str(message_id)))
-        return found.state == "sent" and found.run_id == self._run.id
+        return (found.state, found.run_id, found.turn) == ("sent", self._run.id, turn)
 
     def _end_session(self, op: EndSession) -> None:
         session = self._tx.sessions.lock(self._run.session_pk)
@@ -303,7 +305,9 @@ class Application:
 
     def _take_message(self, message_id: str) -> None:
         message = self._tx.queue.get(self._run.session_pk, MessageId(message_id))
-        turn = self._run.turn or None
+        # By the turn that was opened, not by the run: in the unit that begins a turn the run is saved last.
+        last = self._tx.turns.last(self._run.pk)
+        turn = None if last is None else last.number
         self._tx.queue.save(replace(message, state="sent", run_id=self._run.id, turn=turn), self._now)
 
     # approvals
