@@ -5,10 +5,22 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Final
 
-from tests.engine import test_approvals, test_chat, test_control, test_failures, test_last_words, test_runs
+from tests.engine import (
+    test_approvals,
+    test_chat,
+    test_chat_interference,
+    test_control,
+    test_failures,
+    test_last_words,
+    test_overlaps,
+    test_parked,
+    test_plans,
+    test_runs,
+)
 
 MODULES: Final[tuple[ModuleType, ...]] = (
-    test_approvals, test_chat, test_control, test_failures, test_last_words, test_runs,
+    test_approvals, test_chat, test_chat_interference, test_control, test_failures, test_last_words, test_overlaps,
+    test_parked, test_plans, test_runs,
 )  # fmt: skip
 
 for _module in MODULES:
