@@ -192,17 +192,23 @@ class Standing(SystemClock):
 
 
 async def test_a_process_that_stood_still_takes_its_runs_again(rig: Make) -> None:
+    async def script(agent: FakeAgent) -> None:
+        await lines(200)(agent)
+        await agent.go.wait()
+        await lines(200)(agent)
+
     clock = Standing()
-    backend = fake(lines(400))
+    backend = fake(script)
     server = await rig(backend, clock=clock)
     run = await server.submit(mode="oneshot")
-    await server.agent(backend)
+    agent = await server.agent(backend)
     await eventually(lambda: printed(server, run))
     old = server.worker._holds[run.pk].lease
     clock.skip = 60.0
+    agent.go.set()
     ended = await server.until(run, State.COMPLETED)
     assert (ended.token, ended.attempt, len(backend.agents)) == (old.token + 2, 1, 1)  # taken and let go
-    assert await printed(server, run) == [f"line {n}" for n in range(400)]
+    assert await printed(server, run) == [f"line {n}" for n in range(200)] * 2
     assert [(d["adopted"], d["reason"]) for d in await server.data(run, "run.recovered")] == [
         (True, "lease_expired")
     ]  # fmt: skip
