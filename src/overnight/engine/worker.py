@@ -45,6 +45,8 @@ class Worker:
         self._tasks: dict[Hold, asyncio.Task[None]] = {}
         self._faults: dict[int, tuple[int, float]] = {}
         self._draining = False
+        self._unheard = False
+        """The last renewal could not be stored: for leases that run out then, this worker is not to blame."""
         self._duties: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Future[None]] = set()
         """Renewals that keepers have not answered yet."""
@@ -245,9 +247,14 @@ class Worker:
         stood_still = "the lease ran out while this process stood still"
         dropped = [_drop(holds[pk], stood_still) for pk in holds.keys() - live.keys()]
         if live:
-            dropped += await self._renew(live, sent_at)
-        if any(dropped):
+            try:
+                dropped += await self._renew(live, sent_at)
+            except OvernightError:
+                self._unheard = True
+                raise
+        if any(dropped) and not self._unheard:
             await self._shop.conduct.stumbled("its leases were lost")
+        self._unheard = False
 
     async def _renew(self, live: Mapping[int, Hold], sent_at: float) -> list[bool]:
         """For each that could not be renewed whether that is news."""
