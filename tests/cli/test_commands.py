@@ -77,6 +77,8 @@ BAD_USAGE = [
     ["config"], ["config", "edit"], ["token"], ["token", "new"], ["token", "new", "x", "--expires", "never"],
     ["sessions"], ["sessions", "show"], ["sessions", "new", "x", "--config", "=1"], ["sessions", "ls", "--limit", "0"],
     ["chat", "last", "--backend", "echo"], ["chat", "a", "b"], ["handover", "now"], ["nothing"], [],
+    ["worker", "extra"], ["worker", "--slots", "0"], ["workers", "drain"], ["workers", "nothing"],
+    ["upgrade", "extra"], ["upgrade", "--within", "soon"],
 ]  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def test_every_command_that_answers_can_answer_in_json() -> None:
     without = [
         leaf.name for leaf in leaves(root()) if not any("--json" in param.opts for param in leaf.params)
     ]
-    assert without == ["up", "acp"], "one never answers, the other answers in a protocol"
+    assert without == ["up", "worker", "acp"], "two never answer, the third answers in a protocol"
 
 
 @pytest.mark.parametrize("arguments", ["config show", "config show >&-", "config show 2>&-", "ls >&- 2>&-"])

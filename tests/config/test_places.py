@@ -84,7 +84,7 @@ def test_server_json_is_found_by_its_data_directory(environment: dict[str, str],
     assert server_file.read(tmp_path / "other", environment) is None
     file = server_file.path(data, environment)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert set(json.loads(file.read_text())) == {"url", "pid", "token", "started"}
+    assert set(json.loads(file.read_text())) == {"url", "pid", "token", "started", "version"}
     assert [entry.name for entry in file.parent.iterdir()] == ["server.json"]
     server_file.remove(data, environment)
     assert server_file.read(data, environment) is None

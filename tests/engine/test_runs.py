@@ -12,6 +12,7 @@ from tests.engine.rig import Rig
 
 from overnight.domain.states import State
 from overnight.domain.update import TurnOutcome
+from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +28,7 @@ async def test_a_oneshot_run_is_one_turn(rig: Make) -> None:
         "run.queued", "run.started", "turn.started", "message.completed", "turn.completed", "run.completed",
     ]  # fmt: skip
     assert ended.worker is None
-    assert backend.agents[0].released
+    await eventually(lambda: backend.agents[0].released)  # after the end is told
 
 
 async def test_a_continuous_run_goes_on_until_the_pattern(rig: Make) -> None:

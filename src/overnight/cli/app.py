@@ -30,7 +30,9 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("up", "up", "Start the server, its worker and the web interface, in the foreground."),
-    "worker": Entry("worker", "worker", "Carry out runs for servers that share a Postgres database."),
+    "worker": Entry(
+        "worker", "worker", "Carry out runs for servers on the same database, or for a server elsewhere."
+    ),
     "run": Entry("run", "run", "Hand over a goal and watch an agent work on it."),
     "ls": Entry("runs", "ls", "List runs, newest first."),
     "show": Entry("runs", "show_run", "Show one run: state, figures, turns."),

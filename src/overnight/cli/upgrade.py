@@ -47,10 +47,11 @@ def upgrade(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let this version take over from the server that runs: copy, handover, new schema, start, /readyz.
+    """Let this version take over from the server that runs; back again if that fails.
 
-    Agents work on all the while. If the new version does not come up, the old one serves again, with everything that
-    was written meanwhile. Exit status 1: it did not come to it, and the old version serves. 4: nothing serves.
+    In this order: copy, handover, new schema, start, /readyz. Agents work on all the while. If
+    the new version does not come up, the old one serves again, with everything that was written meanwhile. Exit
+    status 1: it did not come to it, and the old version serves. 4: nothing serves.
     """
     from overnight.compose import upgrade as upgrading
     from overnight.compose.upgrade.journal import Journal

@@ -54,10 +54,11 @@ def worker(
         typer.Option("--exit-when-idle", metavar="DURATION", help="End after so long without a run."),
     ] = None,
 ) -> None:
-    """Carry out runs of the Postgres database that the settings name, or of a server elsewhere, in the foreground.
+    """Carry out runs for servers on the same database, or for a server elsewhere.
 
-    Ends in order on SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on elsewhere, or at the next
-    start. SIGUSR2 leaves them working for the next worker of the same data directory.
+    Works in the foreground, on the Postgres database that the settings name, or with `--server`. Ends in order on
+    SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on elsewhere, or at the next start. SIGUSR2 leaves
+    them working for the next worker of the same data directory.
     """
     import gc
     from pathlib import Path
