@@ -34,6 +34,8 @@ class Place:
     runtime_dir: Path
     spawner: SpawnerClient
     turns: list[Path] = field(default_factory=list)
+    _kept: list[KeeperClient | Dead] = field(default_factory=list)
+    """What a test has let out of its sight is not collected, with its connection open, while the test goes on."""
 
     @classmethod
     def make(cls, folder: Path, *, runtime_dir: Path | None = None, idle_s: float = 0.1) -> Place:
@@ -60,10 +62,14 @@ class Place:
         return LaunchSpec(**fields | changes)  # type: ignore[arg-type]
 
     async def launch(self, *argv: str, **changes: object) -> KeeperClient:
-        return await self.spawner.launch(self.spec(argv, **changes), 1)
+        keeper = await self.spawner.launch(self.spec(argv, **changes), 1)
+        self._kept.append(keeper)
+        return keeper
 
     async def attach(self, turn: Path, token: int) -> KeeperClient | Dead:
-        return await attach(turn, token, self.spawner.secrets, self.data_dir)
+        found = await attach(turn, token, self.spawner.secrets, self.data_dir)
+        self._kept.append(found)
+        return found
 
     async def adopt(self, keeper: KeeperClient, token: int) -> KeeperClient:
         """Attach to the same keeper under another token."""
