@@ -20,6 +20,10 @@ from overnight.testing.agents.install import Name
 from overnight.testing.signals import wait_until
 
 pytestmark = pytest.mark.real_agents
+LINGER = ("--ttl", "60")
+"""How long the client keeps `overnight acp` between two calls. With a second, a call that came when it was just
+over was refused ("Queue owner is shutting down"): whoever keeps a session open closes it."""
+
 COMMAND = {
     "toolCallId": "c1",
     "title": "echo hello",
@@ -39,7 +43,7 @@ class Acpx:
     def start(self, work: Path, agent: str, *arguments: str) -> subprocess.Popen[str]:
         """Begin a call."""
         ours = shlex.join([sys.executable, "-m", "overnight", "acp", *shlex.split(agent)])
-        argv = [str(self.program), "--agent", ours, "--cwd", str(work), "--ttl", "1", *arguments]
+        argv = [str(self.program), "--agent", ours, "--cwd", str(work), *LINGER, *arguments]
         environment = {**self.server.env(), "HOME": str(self.home), "PATH": os.environ["PATH"]}
         return subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -115,3 +119,4 @@ def test_a_session_over_several_calls_with_a_cancel(acpx: Acpx) -> None:
     assert [(one["state"], one["goal"]) for one in runs] == [
         ("completed", "something else"), ("cancelled", "work for ever"),
     ]  # fmt: skip
+    acpx(work, "--backend long", "sessions", "close")

@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final
 
+import structlog
+
 from overnight.clock import Clock
 from overnight.domain.states import FINAL, State
+from overnight.engine.supervisor import Attendant, Supervisor
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import UnitOfWork
 
@@ -17,6 +20,8 @@ IDLE_LOOK_S: Final = 0.5
 """How often a program that ends when idle looks whether it is."""
 LIVE: Final = tuple(state for state in State if state not in FINAL | {State.PAUSED, State.WAITING})
 """Runs in these states could go on without anybody asking for it."""
+
+log = structlog.get_logger(__name__)
 
 
 class Reason(Enum):
@@ -69,3 +74,19 @@ class Ending:
 async def has_work(uow: UnitOfWork) -> bool:
     """Whether any run could go on."""
     return bool(await uow.read(lambda tx: tx.runs.counts(RunFilter(states=LIVE))))
+
+
+async def work_until_the_end(
+    supervisor: Supervisor | Attendant, ending: Ending, clock: Clock, patience_s: float | None
+) -> None:
+    """A worker without an HTTP server: until its end, and then that end. `patience_s` as in `Ending.reason`."""
+
+    async def busy() -> bool:
+        return bool(supervisor.busy)
+
+    reason = await ending.reason(clock, patience_s, busy)
+    log.info("worker.stopping", reason=reason.value)
+    if reason is Reason.HANDOVER:
+        await supervisor.handover()
+    else:
+        await supervisor.shutdown()

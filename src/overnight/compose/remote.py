@@ -27,7 +27,7 @@ from overnight.client.worker.watch import Watch
 from overnight.clock import Clock, SystemClock
 from overnight.compose import agents, confinement, hosts
 from overnight.compose.carrying import VERSION, home, spawner
-from overnight.compose.ending import Ending, Reason
+from overnight.compose.ending import Ending, work_until_the_end
 from overnight.config import logging
 from overnight.config.settings import LEAST_SLACK_S, MARGIN_S, RENEWALS, SWEEP_S, Settings
 from overnight.domain.lease import keeper_deadline
@@ -101,7 +101,7 @@ async def _run(settings: Settings, endpoint: Endpoint, exit_when_idle: float | N
             gc.freeze()
             gc.enable()
             _announce(crew.shop.worker, endpoint)
-            await _until_the_end(crew, ending, exit_when_idle)
+            await work_until_the_end(crew.supervisor, ending, crew.shop.clock, exit_when_idle)
         finally:
             await end(watching)
 
@@ -234,15 +234,3 @@ def _announce(worker: WorkerRow, endpoint: Endpoint) -> None:
     sys.stderr.write(f"offers {worker.slots} slots; backends {', '.join(worker.backends) or 'none'}\n")
     sys.stderr.flush()
     log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))
-
-
-async def _until_the_end(crew: Elsewhere, ending: Ending, exit_when_idle: float | None) -> None:
-    async def busy() -> bool:
-        return bool(crew.supervisor.busy)
-
-    reason = await ending.reason(crew.shop.clock, exit_when_idle, busy)
-    log.info("worker.stopping", reason=reason.value)
-    if reason is Reason.HANDOVER:
-        await crew.supervisor.handover()
-    else:
-        await crew.supervisor.shutdown()

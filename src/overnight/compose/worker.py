@@ -10,8 +10,8 @@ import structlog
 import uvloop
 
 from overnight.clock import SystemClock
-from overnight.compose.carrying import VERSION, Carrying, carrying
-from overnight.compose.ending import Ending, Reason
+from overnight.compose.carrying import VERSION, carrying
+from overnight.compose.ending import Ending, work_until_the_end
 from overnight.compose.ground import ground
 from overnight.config import logging
 from overnight.config.settings import Settings
@@ -46,7 +46,7 @@ async def _run(settings: Settings, exit_when_idle: float | None) -> None:
             gc.freeze()
             gc.enable()
             _announce(crew.shop.worker)
-            await _until_the_end(crew, ending, exit_when_idle)
+            await work_until_the_end(crew.supervisor, ending, crew.shop.clock, exit_when_idle)
         finally:
             await crew.shop.backends.close()
 
@@ -63,15 +63,3 @@ def _announce(worker: WorkerRow) -> None:
     sys.stderr.write(f"offers {'; '.join(offers)}\n")
     sys.stderr.flush()
     log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))
-
-
-async def _until_the_end(crew: Carrying, ending: Ending, exit_when_idle: float | None) -> None:
-    async def busy() -> bool:
-        return bool(crew.supervisor.busy)
-
-    reason = await ending.reason(crew.shop.clock, exit_when_idle, busy)
-    log.info("worker.stopping", reason=reason.value)
-    if reason is Reason.HANDOVER:
-        await crew.supervisor.handover()
-    else:
-        await crew.supervisor.shutdown()
