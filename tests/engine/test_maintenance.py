@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from tests.engine.conftest import Make, fake
-from tests.engine.fake_backend import FakeAgent
+from tests.engine.fake_backend import FakeAgent, FakeBackend
 from tests.engine.rig import Rig
 
 from overnight.domain.run import Run
@@ -24,11 +25,12 @@ from overnight.engine.supervisor import Duty, repeat
 from overnight.errors import NotFound
 from overnight.ids import HostId, new_worker_id
 from overnight.keeper_protocol import boot_id
-from overnight.ports.unit_of_work import Transaction
+from overnight.ports.unit_of_work import Transaction, Unit
 from overnight.testing.clocks import ManualClock
 from overnight.testing.signals import Signals, eventually
 
 pytestmark = pytest.mark.anyio
+T = TypeVar("T")
 
 
 class Later:
@@ -103,6 +105,44 @@ async def test_the_oldest_go_first_when_the_store_grows_too_big(rig: Make) -> No
     assert await Pruner(server.store, server.clock, roomy).once() == 0
 
 
+class Behind:
+    """A store whose reader is overtaken: whatever it has found, another server has removed since."""
+
+    def __init__(self, server: Rig, other: Pruner) -> None:
+        self._store = server.store
+        self._other: Pruner | None = other
+
+    async def read(self, query: Unit[T]) -> T:
+        found = await self._store.read(query)
+        other, self._other = self._other, None
+        if other is not None:
+            assert await other.once() == 2
+        return found
+
+    async def write(self, unit: Unit[T], *, urgent: bool = False) -> T:
+        return await self._store.write(unit, urgent=urgent)
+
+
+async def test_of_two_servers_that_remove_the_same_runs_none_fails(rig: Make) -> None:
+    server = await rig(fake())
+    for _ in range(2):
+        await server.until(await server.submit(mode="oneshot", workspace=None), State.COMPLETED)
+    storage, later = Storage(data_dir=server.root / "data", retention_days=1), Later(server, 2)
+    other = Pruner(server.store, later, storage)
+    assert await Pruner(Behind(server, other), later, storage).once() == 0
+
+
+async def test_workers_that_were_gone_long_ago_are_forgotten(rig: Make) -> None:
+    server = await rig(fake())
+    row = await server.store.write(lambda tx: tx.workers.add(another_worker(server, 1)))
+    now = server.clock.wall_ms()
+    await server.store.write(lambda tx: tx.workers.set_state(row.id, "gone", now))
+    storage = Storage(data_dir=server.root / "data", retention_days=99)
+    for days, left in ((29, 2), (31, 1)):
+        await Pruner(server.store, Later(server, days), storage).once()
+        assert len(await server.store.read(lambda tx: tx.workers.all())) == left
+
+
 async def test_the_heartbeat_is_seen(rig: Make) -> None:
     server = await rig(fake())
     before = server.shop.worker.seen_at
@@ -136,15 +176,7 @@ async def test_a_run_of_a_host_that_is_gone_is_given_back(rig: Make, asked: str 
         if agent.start.attempt == 1:
             await agent.forever()
 
-    backend = fake(script)
-    server = await rig(backend)
-    run = await server.submit(mode="oneshot")
-    await server.until(run, State.RUNNING)
-    await server.agent(backend)
-    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, 0.001))
-    backend.agents[0].token = taken.token
-    await server.worker.renew()
-    await eventually(lambda: not server.worker.holds(run.pk))
+    server, run = await lost_to_another(rig, fake(script))
     if asked:
         await server.control(run, "cancel")
     await server.store.write(lambda tx: tx.runs.save(replace(tx.runs.lock(run.pk), place="any")))
@@ -171,21 +203,13 @@ async def test_a_run_that_only_its_host_can_carry_out_waits_for_it_and_says_so(r
     async def script(agent: FakeAgent) -> None:
         await agent.forever()
 
-    backend = fake(script)
-    server = await rig(backend)
-    run = await server.submit(mode="oneshot")
-    await server.until(run, State.RUNNING)
-    await server.agent(backend)
-    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, 0.001))
-    backend.agents[0].token = taken.token
-    await server.worker.renew()
-    await eventually(lambda: not server.worker.holds(run.pk))
+    server, run = await lost_to_another(rig, fake(script))
     rescuer, clock = on_another_host(server)
     await rescuer.once()
     await clock.advance(server.timing.lease_s)
     assert [await rescuer.once(), await rescuer.once()] == [1, 0]
     waiting = await server.run(run)
-    assert (waiting.state, waiting.token) == (State.RUNNING, taken.token)
+    assert (waiting.state, waiting.token) == (State.RUNNING, run.token)
     assert waiting.waiting_for is not None
     assert (waiting.waiting_for.kind, str(run.host_id) in waiting.waiting_for.detail) == ("workspace", True)
     assert await server.worker.adopt(waiting, "worker_gone")
@@ -241,6 +265,19 @@ async def test_whoever_was_taken_for_gone_is_back_with_its_next_heartbeat(rig: M
     await Heartbeat(server.shop).once()
     [row] = await server.store.read(lambda tx: [worker for worker in tx.workers.all() if worker.pk == me.pk])
     assert row.state == "active"
+
+
+async def lost_to_another(rig: Make, backend: FakeBackend) -> tuple[Rig, Run]:
+    """A run at work whose hold has gone to a worker that nobody hears of, by a lease that is over; its agent lives."""
+    server = await rig(backend)
+    run = await server.submit(mode="oneshot")
+    await server.until(run, State.RUNNING)
+    agent = await server.agent(backend)
+    taken = await server.store.write(lambda tx: tx.leases.take(run.pk, 999, 1, 0.001))
+    agent.token = taken.token
+    await server.worker.renew()
+    await eventually(lambda: not server.worker.holds(run.pk))
+    return server, taken
 
 
 async def recovered(server: Rig, run: Run) -> bool:

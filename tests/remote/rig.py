@@ -13,6 +13,7 @@ import orjson
 from tests.engine.rig import HOST, Rig
 
 from overnight.client.problems import error_of
+from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import RestLeaseDesk
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import RemoteUnitOfWork
@@ -88,6 +89,7 @@ class RemoteRig(Rig):
     """One server with one worker that has no database."""
 
     line_of: Any = Line
+    quarantine_after: int = 0
 
     async def start(self, *, supervise: bool = True) -> RemoteRig:
         await super().start(supervise=False)
@@ -95,7 +97,7 @@ class RemoteRig(Rig):
         await self.store.write(lambda tx: tx.workers.set_state(row.id, "gone", 0))
         kept = Kept(
             uow=self.store, notifier=self.notifier, clock=self.clock, policy=self.policy, timing=self.timing,
-            offer=offer_of,
+            offer=offer_of, quarantine_after=self.quarantine_after,
         )  # fmt: skip
         self.leases = LeaseService(kept)
         self.line: Line = self.line_of(LeaseCalls(self.leases, self.clock, self.policy, self.timing))
@@ -103,8 +105,9 @@ class RemoteRig(Rig):
         me = replace(row, pk=0, id=new_worker_id(self.clock.wall_ms()), host_id=HOST, pid=os.getpid())
         desk = RestLeaseDesk(self.line.post)
         self.uow = RemoteUnitOfWork(desk, self.clock, self.near, me)
-        source = RemoteRunSource(desk, self.uow, self.clock, self.near, me, self.timing.lease_s)
-        self.shop = replace(self.shop, uow=self.uow, notifier=self.near, worker=me)
+        conduct = Reported()
+        source = RemoteRunSource(desk, self.uow, self.clock, self.near, me, self.timing.lease_s, conduct)
+        self.shop = replace(self.shop, uow=self.uow, notifier=self.near, worker=me, conduct=conduct)
         self.source = source  # type: ignore[assignment]
         self.worker = Worker(self.shop, source)
         self.supervisor = Supervisor(self.shop, self.worker, source)

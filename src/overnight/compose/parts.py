@@ -143,6 +143,7 @@ def _leases(settings: Settings, store: UnitOfWork, shop: Workshop) -> LeaseCalls
     kept = Kept(
         uow=store, notifier=shop.notifier, clock=shop.clock, policy=settings.runs, timing=timing,
         offer=partial(offer_of, limits=settings.queue.limits, lease_s=timing.lease_s),
+        quarantine_after=settings.queue.quarantine_after,
     )  # fmt: skip
     return LeaseCalls(LeaseService(kept), shop.clock, settings.runs, timing)
 

@@ -20,6 +20,7 @@ import uvloop
 from overnight.client.endpoint import Endpoint
 from overnight.client.transport import Transport
 from overnight.client.worker.clock import ServedClock
+from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import ROOT, RestLeaseDesk
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import PASSING, RemoteUnitOfWork
@@ -164,6 +165,7 @@ def _crew(
 ) -> Elsewhere:  # fmt: skip
     lease_s = greeting.lease_s
     folders = Folders(settings.data_dir)
+    conduct = Reported()
     shop = Workshop(
         uow=uow, notifier=notifier, clock=clock, backends=backends,
         workspaces=DirectoryWorkspaces(
@@ -171,9 +173,9 @@ def _crew(
             home=home(settings),
         ),
         folders=folders, policy=settings.runs, worker=me,
-        timing=timing_of(settings.timing, lease_s),
+        timing=timing_of(settings.timing, lease_s), conduct=conduct,
     )  # fmt: skip
-    source = RemoteRunSource(desk, uow, clock, notifier, me, lease_s)
+    source = RemoteRunSource(desk, uow, clock, notifier, me, lease_s, conduct)
     worker = Worker(shop, source)
     watch = Watch(desk, uow, clock, notifier, me, hungry=lambda: worker.busy < me.slots)
     preflights = Duty(name="preflights", every_s=600.0, once=backends.look)

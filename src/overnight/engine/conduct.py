@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -13,6 +13,9 @@ from overnight.errors import OvernightError
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 T = TypeVar("T")
+
+RELEASE: Final = "overnight workers release"
+"""What ends a quarantine."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +33,7 @@ class Conduct(Protocol):
 
 
 class Unjudged:
-    """Of a worker that others judge, or nobody."""
+    """Of a worker that nobody judges."""
 
     async def stumbled(self, why: str) -> None:
         """See `Conduct`."""
@@ -55,7 +58,7 @@ class Judged:
         self._clean = False
         pk, now = self._worker.pk, self._clock.wall_ms()
         if await self._write(lambda tx: tx.workers.fault(pk, why, now, quarantine_after=self._after)):
-            log.error("worker.quarantined", worker=self._worker.id, why=why, mend="overnight workers release")
+            log.error("worker.quarantined", worker=self._worker.id, why=why, mend=RELEASE)
 
     async def went_well(self) -> None:
         """See `Conduct`. Costs nothing while nothing goes wrong."""

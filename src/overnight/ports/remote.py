@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from overnight.domain.approval import Approval
 from overnight.domain.backend import BackendCheck
@@ -256,6 +256,19 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a worker has fared since the offer of its that was answered last."""
+
+    well: bool = False
+    """A turn got under way, before all of `faults`."""
+    faults: tuple[str, ...] = ()
+    """Why turns could not even begin, or leases were lost, oldest first."""
+
+
+NOTHING_NEW: Final = Report()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """The answer to an offer. `state`: what the operator wants of the worker."""
 
@@ -311,16 +324,19 @@ class RemoteTable(Protocol):
         """The worker of that id, if it is one of these."""
         ...
 
-    def sit(self, worker: Worker, token_pk: int) -> Seat:
-        """Register it; what it offers is what it said first. Raises Forbidden when another token has that id."""
+    def sit(self, worker: Worker, token_pk: int, *, quarantine_after: int = 0) -> Seat:
+        """Register it; what it offers is what it said first. Raises Forbidden when another token has that id.
+
+        On a host that kept failing just now it begins in quarantine.
+        """
         ...
 
     def seats(self, host_id: str, token_pk: int) -> tuple[Seat, ...]:
-        """Those of a host that came with that token and are not gone."""
+        """Those of a host that came with that token, gone or not."""
         ...
 
     def grant(self, worker_pk: int, request_id: str, granted: Mapping[int, int]) -> None:
-        """Remember the last grant."""
+        """Remember the last offer that changed something, and what was granted."""
         ...
 
     def holder(self, run_pk: int) -> Holder | None:
@@ -342,9 +358,10 @@ class LeaseDesk(Protocol):
     """
 
     async def grant(
-        self, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck]
-    ) -> Grant:
-        """Lease up to `free` due runs. The same `request_id` again gives the same runs."""
+        self, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
+        report: Report = NOTHING_NEW,
+    ) -> Grant:  # fmt: skip
+        """Lease up to `free` due runs. The same `request_id` again gives the same runs, and `report` counts once."""
         ...
 
     async def take(self, worker: Worker, run: Run) -> Granted:

@@ -43,6 +43,12 @@ class WorkerTable(Protocol):
         """Those not gone, oldest first, and those gone within the last hour of `seen_at`."""
         ...
 
+    def forget(self, before: int, limit: int) -> int:
+        """Remove at most `limit` that were gone already before that moment and hold nothing, with their seats, and
+        every failure that is older; how many workers.
+        """
+        ...
+
     def save_check(self, host_id: HostId, check: BackendCheck) -> None:
         """Cache a preflight of this host."""
         ...

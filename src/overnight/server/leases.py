@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from overnight.clock import Clock
 from overnight.domain.event import Draft
+from overnight.domain.placement import at_root
 from overnight.domain.run import Position, Run
 from overnight.domain.values import Usage
 from overnight.domain.worker import Worker
@@ -20,7 +21,7 @@ from overnight.engine.remote.service import LeaseService
 from overnight.engine.settlement import Rules
 from overnight.errors import InvalidInput, StaleFacts
 from overnight.ids import HostId, RunId, WorkerId, check_id
-from overnight.ports.remote import Batch, Facts, News, Op, Renewal, Seat, is_progress
+from overnight.ports.remote import Batch, Facts, News, Op, Renewal, Report, Seat, is_progress
 from overnight.ports.unit_of_work import Transaction
 from overnight.wire.v1 import leases as wire
 
@@ -46,7 +47,10 @@ class LeaseCalls:
         worker = self._worker(body.protocol, body.worker)
         caller = Caller(worker_id=worker.id, token_pk=token_pk)
         checks = _valid(lambda: wire.checks_of(body.checks))
-        grant = await self._service.grant(caller, worker, body.free, body.request_id, checks, body.wait_s)
+        report = Report(well=body.well, faults=tuple(body.faults))
+        grant = await self._service.grant(
+            caller, worker, body.free, body.request_id, checks, body.wait_s, report
+        )
         return wire.grant_document(grant)
 
     async def succeed(self, token_pk: int, body: wire.SeatBody) -> Document:
@@ -182,7 +186,8 @@ class LeaseCalls:
         return Worker(
             pk=0, id=WorkerId(check_id("wrk", body.id)), host_id=HostId(check_id("hst", body.host)),
             host_name=body.name, pid=body.pid, version=body.version, slots=body.slots,
-            backends=tuple(body.backends), labels=body.labels, started_at=now, seen_at=now,
+            backends=tuple(body.backends), labels=body.labels, places=tuple(map(at_root, body.roots)),
+            started_at=now, seen_at=now,
         )  # fmt: skip
 
 

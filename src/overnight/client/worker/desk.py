@@ -6,11 +6,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from overnight.domain.backend import BackendCheck
+from overnight.domain.placement import root_of
 from overnight.domain.run import Run
 from overnight.domain.worker import Worker
 from overnight.errors import StaleFacts
 from overnight.ids import RunId
-from overnight.ports.remote import Answers, Ask, Batch, Facts, Grant, Granted, News, Renewal, is_progress
+from overnight.ports.remote import (
+    NOTHING_NEW,
+    Answers,
+    Ask,
+    Batch,
+    Facts,
+    Grant,
+    Granted,
+    News,
+    Renewal,
+    Report,
+    is_progress,
+)
 from overnight.wire.v1 import leases as wire
 
 Post = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
@@ -25,14 +38,17 @@ class RestLeaseDesk:
         self._post = post
 
     async def grant(
-        self, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck]
-    ) -> Grant:
+        self, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
+        report: Report = NOTHING_NEW,
+    ) -> Grant:  # fmt: skip
         """See the port."""
         body = {
             "request_id": request_id,
             "worker": _seat(worker),
             "free": free,
             "checks": [wire.check_document(check) for check in checks],
+            "well": report.well,
+            "faults": list(report.faults),
         }
         return wire.grant_of(await self._post("", _versioned(body)))
 
@@ -111,5 +127,5 @@ def _seat(worker: Worker) -> dict[str, Any]:
         "slots": worker.slots,
         "backends": list(worker.backends),
         "labels": dict(worker.labels),
-        "roots": list(worker.places),
+        "roots": [root for root in map(root_of, worker.places) if root is not None],
     }

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from overnight.client.worker.conduct import Reported
 from overnight.client.worker.unit_of_work import FIRST_REST_S, LONGEST_REST_S, PASSING, RemoteUnitOfWork
 from overnight.clock import Clock
 from overnight.domain.lease import Lease
@@ -17,7 +18,7 @@ from overnight.domain.worker import Worker
 from overnight.errors import LeaseLost, NotFound
 from overnight.ids import RunId, new_worker_id
 from overnight.ports.notifier import Notice, Notifier, requests_topic
-from overnight.ports.remote import Granted, LeaseDesk
+from overnight.ports.remote import Granted, LeaseDesk, Report
 
 PARTING_S: Final = 1.0
 """How long a worker that ends tries to say so."""
@@ -31,7 +32,7 @@ class RemoteRunSource:
 
     def __init__(
         self, desk: LeaseDesk, uow: RemoteUnitOfWork, clock: Clock, notifier: Notifier, worker: Worker,
-        lease_s: float,
+        lease_s: float, conduct: Reported,
     ) -> None:  # fmt: skip
         self._desk = desk
         self._uow = uow
@@ -39,15 +40,19 @@ class RemoteRunSource:
         self._notifier = notifier
         self._worker = worker
         self._lease_s = lease_s
-        self._request: str | None = None
+        self._conduct = conduct
+        self._offer: tuple[str, Report] | None = None
         """Set while the answer to an offer is still awaited: then the same offer is made again."""
 
     async def claim(self, free: int) -> tuple[Run, ...]:
         """See the port."""
-        self._request = self._request or new_worker_id(self._clock.wall_ms()).replace("wrk_", "req_")
+        if self._offer is None:
+            request_id = new_worker_id(self._clock.wall_ms()).replace("wrk_", "req_")
+            self._offer = request_id, self._conduct.take()
+        request_id, report = self._offer
         sent_at, checks = self._clock.boot(), self._uow.checks()
-        grant = await self._desk.grant(self._worker, free, self._request, checks)
-        self._request = None
+        grant = await self._desk.grant(self._worker, free, request_id, checks, report)
+        self._offer = None
         self._uow.told_checks(checks)
         for granted in grant.runs:
             self._uow.hold(granted, sent_at + self._lease_s)

@@ -1,4 +1,7 @@
-"""Old runs go: after their time, or the oldest first when the store grows too big. A run that is not final stays."""
+"""Old runs go: after their time, or the oldest first when the store grows too big. A run that is not final stays.
+
+So do the rows of workers that were gone long ago.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ FULL: Final = 0.8
 """The part of `max_bytes` from which the oldest runs go."""
 SLICE: Final = 5_000
 """Events removed in one transaction, so that no unit takes long."""
+FORGOTTEN_DAYS: Final = 30
+"""Of workers that are gone. One that comes back later must be started anew."""
 DAY_MS: Final = 86_400_000
 
 log = structlog.get_logger(__name__)
@@ -50,6 +55,8 @@ class Pruner:
         )
         if self._storage.max_bytes is not None:
             removed += await self._remove_ended_before(self._clock.wall_ms(), by_size=True)
+        away_since = self._clock.wall_ms() - FORGOTTEN_DAYS * DAY_MS
+        await self._uow.write(lambda tx: tx.workers.forget(away_since, MOST))
         return removed
 
     async def _remove_ended_before(self, moment: int, *, by_size: bool) -> int:
@@ -58,10 +65,10 @@ class Pruner:
             old = await self._uow.read(
                 lambda tx: tx.installation.expired_runs(moment, 1 if by_size else BATCH)
             )
-            if not old:
+            gone = sum([await self._remove(pk) for pk in old])
+            if not gone:
                 break
-            for pk in old:
-                removed += await self._remove(pk)
+            removed += gone
         return removed
 
     async def _too_big(self) -> bool:
@@ -71,12 +78,12 @@ class Pruner:
         return size >= FULL * self._storage.max_bytes
 
     async def _remove(self, pk: int) -> bool:
-        last = await self._uow.read(lambda tx: tx.events.mark(pk).last)
-        while await self._uow.write(lambda tx: tx.events.trim(pk, last, SLICE)):
-            pass
         try:
+            last = await self._uow.read(lambda tx: tx.events.mark(pk).last)
+            while await self._uow.write(lambda tx: tx.events.trim(pk, last, SLICE)):
+                pass
             run, gone = await self._uow.write(lambda tx: self._delete(tx, pk))
-        except NotFound:
+        except NotFound:  # another server was faster
             return False
         await asyncio.to_thread(remove_folders, gone)
         log.info("run.pruned", run=run.id)

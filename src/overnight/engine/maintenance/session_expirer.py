@@ -14,6 +14,7 @@ from overnight.domain.session import Session, SessionState
 from overnight.engine.folders import Folders, remove_folders
 from overnight.engine.policy import SessionPolicy
 from overnight.engine.session_moves import move
+from overnight.errors import NotFound
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 BATCH: Final = 100
@@ -58,8 +59,11 @@ class SessionExpirer:
 
 
 def _expire(tx: Transaction, *, pk: int, state: SessionState, before: int, now_ms: int) -> Session | None:
-    """Unless it was used, moved or given a run since it was found."""
-    session = tx.sessions.lock(pk)
+    """Unless it was used, moved, removed or given a run since it was found."""
+    try:
+        session = tx.sessions.lock(pk)
+    except NotFound:
+        return None
     if session.state != state or session.updated_at >= before or tx.sessions.live_runs(pk):
         return None
     return move(tx, session, "expire", SYSTEM, now_ms)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+import structlog
+
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck
 from overnight.domain.event import Draft
@@ -19,6 +21,7 @@ from overnight.domain.spec import RunSpec
 from overnight.domain.values import Failure
 from overnight.domain.worker import Worker
 from overnight.engine import moves
+from overnight.engine.conduct import RELEASE
 from overnight.engine.local_source import OfferOf, broken, claimed
 from overnight.engine.policy import RunPolicy, Timing
 from overnight.engine.remote.apply import Application, PlaceDiffers
@@ -28,6 +31,7 @@ from overnight.errors import BatchOutOfOrder, LeaseLost, NotFound, StaleFacts
 from overnight.ids import RunId
 from overnight.ports.notifier import QUEUE, Notifier, Subscription, requests_topic
 from overnight.ports.remote import (
+    NOTHING_NEW,
     Answers,
     Ask,
     Batch,
@@ -37,12 +41,15 @@ from overnight.ports.remote import (
     LastBatch,
     News,
     Renewal,
+    Report,
     Seat,
 )
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 LONGEST_WAIT_S: Final = 30.0
 CLAIMING: Final = "active"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,8 @@ class Kept:
     policy: RunPolicy
     timing: Timing
     offer: OfferOf
+    quarantine_after: int = 0
+    """Failures in a row that put a worker into quarantine; 0: never."""
 
 
 class LeaseService:
@@ -85,39 +94,63 @@ class LeaseService:
 
     async def grant(
         self, caller: Caller, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
-        wait_s: float = 0.0,
+        wait_s: float = 0.0, report: Report = NOTHING_NEW,
     ) -> Grant:  # fmt: skip
-        """Lease up to `free` runs, waiting for the first at most `wait_s`."""
+        """Lease up to `free` runs, waiting for the first at most `wait_s`. A worker that may have none waits too."""
         until = self._clock.boot() + min(wait_s, LONGEST_WAIT_S)
+
+        def unit(tx: Transaction) -> Grant:
+            return self._grant(tx, caller, worker, free, request_id, checks, report)
+
         with self._subscribed(QUEUE) as subscription:
             while True:
-                grant = await self._uow.write(
-                    lambda tx: self._grant(tx, caller, worker, free, request_id, checks)
-                )
+                grant = await self._uow.write(unit)
                 left = until - self._clock.boot()
-                if grant.runs or free <= 0 or left <= 0 or grant.state != CLAIMING or self._closed:
-                    return grant
+                if grant.runs or free <= 0 or left <= 0 or self._closed:
+                    break
                 await subscription.next(min(left, self._kept.timing.poll_s))
+        if report.faults and grant.state == "quarantined":
+            log.error("worker.quarantined", worker=worker.id, why=report.faults[-1], mend=RELEASE)
+        return grant
 
     def _grant(
         self, tx: Transaction, caller: Caller, worker: Worker, free: int, request_id: str,
-        checks: Sequence[BackendCheck],
+        checks: Sequence[BackendCheck], report: Report,
     ) -> Grant:  # fmt: skip
         now = self._clock.wall_ms()
-        seat = tx.remote.sit(replace(worker, id=caller.worker_id, seen_at=now), caller.token_pk)
+        seat = self._sit(tx, caller, worker, now)
         for check in checks:
             tx.workers.save_check(seat.worker.host_id, check)
-        _beat(tx, seat, now)
         if seat.request_id == request_id and seat.granted:
             again = [self._still(tx, seat, pk, token) for pk, token in seat.granted.items()]
             tx.leases.renew(seat.worker.pk, {run.pk: run.token for run in again if run is not None})
             return self._granted(tx, seat, [run for run in again if run is not None], now)
+        if report != NOTHING_NEW and seat.request_id != request_id:
+            self._judge(tx, seat, report, now)
+            tx.remote.grant(seat.worker.pk, request_id, {})  # it counts once, however often it is told
+            seat = seat_of(tx, caller)
         runs: tuple[Run, ...] = ()
         if free > 0 and seat.worker.state == CLAIMING:
             runs = claimed(tx, self._kept.offer(seat.worker, free), seat.worker, now)
         if runs:
             tx.remote.grant(seat.worker.pk, request_id, {run.pk: run.token for run in runs})
         return self._granted(tx, seat, runs, now)
+
+    def _sit(self, tx: Transaction, caller: Caller, worker: Worker, now: int) -> Seat:
+        """The worker's seat, once it is known that it lives."""
+        seat = tx.remote.sit(
+            replace(worker, id=caller.worker_id, seen_at=now), caller.token_pk,
+            quarantine_after=self._kept.quarantine_after,
+        )  # fmt: skip
+        _beat(tx, seat, now)
+        return seat_of(tx, caller) if seat.worker.state == "gone" else seat
+
+    def _judge(self, tx: Transaction, seat: Seat, report: Report, now: int) -> None:
+        """What a worker that has a database counts there itself, see `engine.conduct`."""
+        if report.well:
+            tx.workers.went_well(seat.worker.pk)
+        for why in report.faults:
+            tx.workers.fault(seat.worker.pk, why, now, quarantine_after=self._kept.quarantine_after)
 
     def _still(self, tx: Transaction, seat: Seat, pk: int, token: int) -> Run | None:
         """A run of the grant that is asked for again, unless it has been lost meanwhile."""
@@ -173,7 +206,7 @@ class LeaseService:
 
         def unit(tx: Transaction) -> tuple[Run, ...]:
             now = self._clock.wall_ms()
-            seat = tx.remote.sit(replace(worker, id=caller.worker_id, seen_at=now), caller.token_pk)
+            seat = self._sit(tx, caller, worker, now)
             others = tx.remote.seats(seat.worker.host_id, caller.token_pk)
             for other in others:
                 if other.worker.id != seat.worker.id and other.worker.state != "gone":
@@ -217,7 +250,7 @@ class LeaseService:
             while True:
                 news = await self._uow.read(lambda tx: self._news(tx, caller, tokens, seen, pks))
                 left = until - self._clock.boot()
-                if news.requests or news.lost or left <= 0 or news.state != CLAIMING or self._closed:
+                if news.requests or news.lost or left <= 0 or self._closed:
                     return news
                 notices = await subscription.next(min(left, self._kept.timing.poll_s))
                 if any(notice.topic == QUEUE for notice in notices):

@@ -77,22 +77,19 @@ class SqlRemoteTable:
         return next(iter(self._seated(self._link.all(_SEAT, key_id=worker_id))), None)
 
     def _seated(self, rows: list[Row]) -> tuple[Seat, ...]:
-        """Workers that have been gone for long are nobody any more."""
-        known = {worker.id: worker for worker in self._workers.all()}
         return tuple(
             Seat(
-                worker=known[worker_id], token_pk=token_pk, request_id=request_id,
+                worker=self._workers.get(worker_id), token_pk=token_pk, request_id=request_id,
                 granted={int(pk): token for pk, token in orjson.loads(granted).items()},
             )
             for token_pk, request_id, granted, worker_id in rows
-            if worker_id in known
         )  # fmt: skip
 
-    def sit(self, worker: Worker, token_pk: int) -> Seat:
+    def sit(self, worker: Worker, token_pk: int, *, quarantine_after: int = 0) -> Seat:
         """See the port."""
         seat = self.seat(worker.id)
         if seat is None:
-            stored = self._workers.add(worker)
+            stored = self._workers.add(worker, quarantine_after=quarantine_after)
             self._link.run(_SIT, worker=stored.pk, token=token_pk, host=stored.host_id)
             return Seat(worker=stored, token_pk=token_pk)
         if seat.token_pk != token_pk or seat.worker.host_id != worker.host_id:

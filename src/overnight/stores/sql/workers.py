@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, or_, select, update
 
 from overnight.domain.backend import BackendCheck, Capabilities, Problem
 from overnight.domain.worker import (
@@ -22,6 +22,7 @@ from overnight.errors import NotFound
 from overnight.ids import HostId, WorkerId
 from overnight.ports.notifier import QUEUE
 from overnight.stores.sql.context import Context
+from overnight.stores.sql.remote_schema import seats
 from overnight.stores.sql.rows import dump, load
 from overnight.stores.sql.schema import leases
 from overnight.stores.sql.statements import Row, Statement, key, text_key
@@ -79,6 +80,24 @@ _FORGET_FAULTS: Final = Statement(
         == select(workers.c.host_id).where(workers.c.pk == key("pk")).scalar_subquery()
     )
 )
+_FORGET: Final = Statement(
+    delete(workers)
+    .where(
+        workers.c.pk.in_(
+            select(workers.c.pk)
+            .where(
+                workers.c.state == "gone",
+                workers.c.seen_at < key("before"),
+                ~exists().where(leases.c.worker_pk == workers.c.pk),
+            )
+            .order_by(workers.c.pk)
+            .limit(bindparam("most"))
+        )
+    )
+    .returning(workers.c.pk)
+)
+_FORGET_SEAT: Final = Statement(delete(seats).where(seats.c.worker_pk == key("pk")))
+_FORGET_ALL_OLD: Final = Statement(delete(worker_faults).where(worker_faults.c.at < key("before")))
 _CHECK_COLUMNS: Final = ("name", "status", "version", "capabilities", "problems", "checked_at", "stamp")
 _FORGET_CHECK: Final = Statement(
     delete(checks).where(checks.c.host_id == key("host"), checks.c.name == key("name"))
@@ -120,14 +139,14 @@ class SqlWorkerTable:
 
     def set_state(self, worker_id: WorkerId, state: str, at: int) -> None:
         """See the port."""
-        worker = self._get(worker_id)
+        worker = self.get(worker_id)
         if state == "active":
             state = back(worker.reason, worker.changed_by)
         self._link.run(_SET_STATE, key_id=worker_id, new_state=state, at=at)
 
     def act(self, worker_id: WorkerId, action: Action, *, by: str, reason: str | None, at: int) -> Worker:
         """See the port."""
-        worker = self._get(worker_id)
+        worker = self.get(worker_id)
         state = acted(worker.state, action)
         if action == "release":
             self._link.run(_FORGET_FAULTS, key_pk=worker.pk)
@@ -135,7 +154,7 @@ class SqlWorkerTable:
             return worker
         why = (reason or f"drained by {by}") if state == "draining" else None
         self._change(worker.pk, state, why, by, at)
-        return self._get(worker_id)
+        return self.get(worker_id)
 
     def fault(self, pk: int, why: str, at: int, *, quarantine_after: int) -> bool:
         """See the port."""
@@ -155,7 +174,8 @@ class SqlWorkerTable:
         """See the port."""
         self._link.run(_FORGET_FAULTS, key_pk=pk)
 
-    def _get(self, worker_id: WorkerId) -> Worker:
+    def get(self, worker_id: WorkerId) -> Worker:
+        """One of them, gone or not. Raises NotFound."""
         row = self._link.one(_GET, key_id=worker_id)
         if row is None:
             raise NotFound(f"no worker {worker_id}")
@@ -176,6 +196,14 @@ class SqlWorkerTable:
         """See the port."""
         since = self._context.clock.wall_ms() - _SHOWN_GONE_MS
         return tuple(map(_worker, self._link.all(_ALL, key_since=since)))
+
+    def forget(self, before: int, limit: int) -> int:
+        """See the port."""
+        self._link.run(_FORGET_ALL_OLD, key_before=before)
+        gone = self._link.all(_FORGET, key_before=before, most=limit)
+        for (pk,) in gone:
+            self._link.run(_FORGET_SEAT, key_pk=pk)
+        return len(gone)
 
     def save_check(self, host_id: HostId, check: BackendCheck) -> None:
         """See the port."""

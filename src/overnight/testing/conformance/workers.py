@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -134,6 +135,48 @@ class WorkerSuite:
         await tell(stage, worker, "gone")
         await tell(stage, worker, "active")
         assert (await found(stage, worker)).state == state
+
+    async def test_a_seat_is_there_however_long_its_worker_was_gone(self, stage: Stage) -> None:
+        """A machine that slept over the weekend comes back as who it was."""
+        made = replace(await stage.worker(), id=new_worker_id(9))
+        seat = await stage.uow.write(lambda tx: tx.remote.sit(made, 7))
+        await tell(stage, seat.worker, "gone")
+        stage.clock.jump_wall(3 * 86_400_000)
+        again = await stage.uow.write(lambda tx: tx.remote.sit(made, 7))
+        assert (again.worker.pk, again.worker.state) == (seat.worker.pk, "gone")
+        assert await stage.uow.read(lambda tx: tx.remote.seats(made.host_id, 7)) == (again,)
+
+    async def test_a_new_seat_on_a_host_that_keeps_failing_begins_in_quarantine(self, stage: Stage) -> None:
+        worker = await stage.worker()
+        for _ in range(3):
+            await fault(stage, worker)
+        made = replace(worker, id=new_worker_id(9))
+        seat = await stage.uow.write(lambda tx: tx.remote.sit(made, 7, quarantine_after=3))
+        assert seat.worker.state == "quarantined"
+
+    async def test_who_has_been_gone_for_long_is_forgotten_unless_it_holds_something(
+        self, stage: Stage
+    ) -> None:
+        """Every start of a process leaves a row behind, and nobody asks for it after a while."""
+        here = await stage.worker()
+        holder, *idle = [await stage.worker() for _ in range(3)]
+        seat = await stage.uow.write(lambda tx: tx.remote.sit(replace(here, id=new_worker_id(9)), 7))
+        await stage.run()
+        await stage.claim(holder)
+        gone = [holder, *idle, seat.worker]
+        for worker in gone:
+            await tell(stage, worker, "gone")
+        await fault(stage, here)
+        last = stage.clock.wall_ms()
+        assert await stage.uow.write(lambda tx: tx.workers.forget(last, 9)) == 0, "not before their time"
+        assert await stage.uow.write(lambda tx: tx.workers.forget(last + 1, 2)) == 2
+        assert await stage.uow.write(lambda tx: tx.workers.forget(last + 1, 9)) == 1
+        left = await stage.uow.read(lambda tx: tx.workers.all())
+        assert {worker.pk for worker in left} == {here.pk, holder.pk}
+        assert await stage.uow.read(lambda tx: tx.remote.seats(here.host_id, 7)) == ()
+        again = await stage.uow.write(lambda tx: tx.remote.sit(seat.worker, 7))
+        assert again.worker.pk not in {worker.pk for worker in (*gone, here)}
+        assert not await fault(stage, here, after=2), "old failures are forgotten too"
 
     async def test_the_gone_and_the_unknown_cannot_be_asked(self, stage: Stage) -> None:
         worker = await stage.worker()

@@ -39,6 +39,7 @@ from overnight.ports.remote import (
 PROTOCOL: Final = 1
 """What is spoken here; a caller says it with every request, and another number is refused."""
 MOST_RUNS: Final = 1000
+MOST_FAULTS: Final = 100
 T = TypeVar("T")
 Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -74,7 +75,11 @@ class WorkerBody(Loose):
 
 
 class OfferBody(Loose):
-    """An offer of free slots. The same `request_id` again gives the same runs."""
+    """An offer of free slots. The same `request_id` again gives the same runs.
+
+    `faults` tells why turns could not even begin, or leases were lost, since the offer before; `well`, that one got
+    under way before those. A worker that keeps failing is put into quarantine.
+    """
 
     protocol: Annotated[int, Field(ge=1)] = PROTOCOL
     request_id: Id
@@ -82,6 +87,8 @@ class OfferBody(Loose):
     free: Annotated[int, Field(ge=0, le=1000)] = 1
     wait_s: Annotated[float, Field(ge=0, le=30)] = 0
     checks: Annotated[list[dict[str, Any]], Field(max_length=200)] = Field(default_factory=list)
+    well: bool = False
+    faults: Annotated[list[_Word], Field(max_length=MOST_FAULTS)] = Field(default_factory=list)
 
 
 class SeatBody(Loose):
