@@ -11,7 +11,7 @@ from overnight.clock import SystemClock
 from overnight.domain.event import Draft
 from overnight.domain.request import Principal
 from overnight.domain.session import SessionMessage
-from overnight.errors import DiskFull, NotFound, Unavailable
+from overnight.errors import Conflict, DiskFull, NotFound, Unavailable
 from overnight.ids import RunId
 from overnight.ports.session_tables import SessionFilter
 from overnight.ports.tables import RunFilter
@@ -71,7 +71,7 @@ async def test_changes_are_ordered_as_they_are_committed(url: str) -> None:
     def unit(tx: Any) -> int:
         from overnight.stores.sql.changes import next_number
 
-        return next_number(tx._context.link)
+        return next_number(tx._context)
 
     watching = asyncio.ensure_future(watch())
     numbers = await asyncio.gather(*(each.write(unit) for _ in range(100) for each in stores))
@@ -148,3 +148,27 @@ async def test_a_server_that_fails_fails_one_unit_alone(
     assert (results[0], results[2]) == (1, 1)
     assert type(results[1]) is told_as
     assert [await get(store, name) for name in ("a", "lost", "b")] == ["1", None, "1"]
+
+
+async def test_numbers_of_a_transaction_that_failed_are_forgotten(url: str) -> None:
+    """Others go on counting where the counter stands, so whoever fails has to look there again."""
+    stores = [PostgresStore(url, CLOCK, InprocNotifier()) for _ in range(2)]
+    for each in stores:
+        await each.start()
+
+    def unit(tx: Any, fails: bool = False) -> int:
+        from overnight.stores.sql.changes import next_number
+
+        number = next_number(tx._context)
+        if fails:
+            raise Conflict("no")
+        return number
+
+    numbers = list[int]()
+    for _ in range(3):
+        with pytest.raises(Conflict):
+            await stores[0].write(partial(unit, fails=True))
+        numbers += [await stores[1].write(unit), await stores[1].write(unit), await stores[0].write(unit)]
+    assert numbers == list(range(numbers[0], numbers[0] + 9))
+    for each in stores:
+        await each.close()

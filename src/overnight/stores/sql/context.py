@@ -9,14 +9,29 @@ from overnight.stores.sql.statements import Link
 
 
 class Context:
-    """Handed to every table; its notices belong to the unit that is running."""
+    """Handed to every table; its notices belong to the unit that is running.
 
-    __slots__ = ("_notices", "clock", "link")
+    What a transaction has made, nobody else can have changed: it need not be read again.
+    """
+
+    __slots__ = ("_notices", "clock", "last_number", "link", "new_sessions", "new_streams")
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self.link = link
         self.clock = clock
         self._notices: list[Notice] = []
+        self.last_number: int | None = None
+        """The newest number that the transaction has given out; None before its first. See `changes`."""
+        self.new_streams: dict[int, tuple[str | None, str]] = {}
+        """Streams that the transaction has made and that are empty yet: the public ids of run and session."""
+        self.new_sessions: set[int] = set()
+        """Sessions that the transaction has made and that have no run yet."""
+
+    def forget(self) -> None:
+        """The transaction is over."""
+        self.last_number = None
+        self.new_streams.clear()
+        self.new_sessions.clear()
 
     def wake(self, topic: str) -> None:
         """Say "look again" about `topic` after the commit."""

@@ -24,6 +24,11 @@ _ADVANCE: Final = Statement(
     )
     .returning(streams.c.last_seq, streams.c.last_at, streams.c.run_id, streams.c.session_id)
 )
+_FILL: Final = Statement(
+    update(streams)
+    .where(streams.c.pk == key("stream"))
+    .values(last_seq=bindparam("last"), last_at=bindparam("at"))
+)
 _INSERT: Final = Statement(insert(events))
 _MARK: Final = Statement(select(streams.c.first_seq, streams.c.last_seq).where(streams.c.pk == key("stream")))
 _READ: Final = (events.c.seq, events.c.type, events.c.body, events.c.version)
@@ -54,11 +59,7 @@ class SqlEventLog:
         """See the port."""
         if not drafts:
             return ()
-        # Taking the numbers first also locks the stream's row against other writers.
-        end = self._link.one(_ADVANCE, key_stream=stream_pk, key_at=at, more=len(drafts))
-        if end is None:
-            raise NotFound(f"no stream {stream_pk}")
-        last, stamp, run_id, session_id = end
+        last, stamp, run_id, session_id = self._advance(stream_pk, at, len(drafts))
         recorded = tuple(
             Recorded(seq, draft.type, encode(draft, seq=seq, run_id=run_id, session_id=session_id, at=stamp))
             for seq, draft in enumerate(drafts, last - len(drafts) + 1)
@@ -72,6 +73,18 @@ class SqlEventLog:
         )
         self._context.recorded(stream_topic(run_id or session_id), recorded)
         return recorded
+
+    def _advance(self, stream_pk: int, at: int, more: int) -> tuple[int, int, str | None, str]:
+        """Take the next numbers: the last of them, the time they are stamped with, and whose stream it is."""
+        new = self._context.new_streams.pop(stream_pk, None)
+        if new is not None:
+            self._link.tell(_FILL, key_stream=stream_pk, last=more, at=at)
+            return more, at, *new
+        end = self._link.one(_ADVANCE, key_stream=stream_pk, key_at=at, more=more)
+        if end is None:
+            raise NotFound(f"no stream {stream_pk}")
+        last, stamp, run_id, session_id = end
+        return last, stamp, run_id, session_id
 
     def mark(self, stream_pk: int) -> StreamMark:
         """See the port."""

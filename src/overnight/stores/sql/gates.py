@@ -14,7 +14,7 @@ from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.domain.values import WaitingFor
 from overnight.ports.notifier import QUEUE
-from overnight.stores.sql.changes import next_change
+from overnight.stores.sql.changes import keep_numbers, next_change
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump_waiting
 from overnight.stores.sql.schema import counters, runs
@@ -95,6 +95,9 @@ def session_order(context: Context, run: Run) -> WaitingFor | None:
     """One run of a session at a time, in the order of submission; child runs go by their parent's plan."""
     if run.parent_id is not None:
         return None
+    if run.session_pk in context.new_sessions:
+        context.new_sessions.remove(run.session_pk)
+        return None
     earlier = context.link.one(_EARLIER, key_session=run.session_pk, key_pk=run.pk)
     return WaitingFor(kind="session", detail=earlier[0]) if earlier else None
 
@@ -111,6 +114,7 @@ def first_turn(context: Context, run: Run) -> int:
 
 def open_due(context: Context, now_ms: int) -> None:
     """Open the gates whose time has come; many of them little by little."""
+    keep_numbers(context)
     if context.link.run(_OPEN_TIME, key_now=now_ms, most=_MOST) == _MOST:
         context.wake(QUEUE)
 

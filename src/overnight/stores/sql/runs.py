@@ -117,7 +117,7 @@ class SqlRunTable:
         gate = first_gate(run)
         if gate is None and (waiting := session_order(self._context, run)) is not None:
             gate, run = SESSION, replace(run, waiting_for=waiting)
-        add_stream(self._link, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
+        add_stream(self._context, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
         self._link.tell(
             _ADD,
             **changing(run),

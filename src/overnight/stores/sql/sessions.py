@@ -99,9 +99,10 @@ class SqlSessionTable:
 
     def add(self, session: Session) -> Session:
         """See the port."""
-        pk = next_number(self._link)
-        add_stream(self._link, pk, kind="session", owner=session.owner, run_id=None, session_id=session.id)
+        pk = next_number(self._context)
+        add_stream(self._context, pk, kind="session", owner=session.owner, run_id=None, session_id=session.id)
         self._link.tell(_ADD, pk=pk, **session_values(session))
+        self._context.new_sessions.add(pk)
         return replace(session, pk=pk)
 
     def get(self, session_id: SessionId, owner: str | None) -> Session:

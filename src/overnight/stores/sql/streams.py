@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from sqlalchemy import bindparam, delete, insert
 
+from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import events, streams
 from overnight.stores.sql.statements import Link, Statement, key
 
@@ -19,10 +20,17 @@ _DELETE: Final = Statement(delete(streams).where(streams.c.pk == key("stream")))
 
 
 def add_stream(
-    link: Link, pk: int, *, kind: Literal["run", "session"], owner: str, run_id: str | None, session_id: str
+    context: Context,
+    pk: int,
+    *,
+    kind: Literal["run", "session"],
+    owner: str,
+    run_id: str | None,
+    session_id: str,
 ) -> None:
     """A new, empty stream under a new number, which is also the key of its run or session."""
-    link.tell(_ADD, pk=pk, kind=kind, owner=owner, run_id=run_id, session_id=session_id)
+    context.link.tell(_ADD, pk=pk, kind=kind, owner=owner, run_id=run_id, session_id=session_id)
+    context.new_streams[pk] = (run_id, session_id)
 
 
 def delete_stream(link: Link, pk: int) -> None:

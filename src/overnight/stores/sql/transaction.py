@@ -5,6 +5,7 @@ from __future__ import annotations
 from overnight.clock import Clock
 from overnight.ports.notifier import Notice
 from overnight.stores.sql.approvals import SqlApprovalTable
+from overnight.stores.sql.changes import keep_numbers
 from overnight.stores.sql.client_connections import SqlConnectionTable
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.events import SqlEventLog
@@ -51,6 +52,15 @@ class SqlTransaction:
     def notify(self, topic: str) -> None:
         """See the port."""
         self._context.wake(topic)
+
+    def finish(self) -> None:
+        """Before the commit: write down what was only kept in mind."""
+        keep_numbers(self._context)
+        self.forget()
+
+    def forget(self) -> None:
+        """The transaction is over; the next one knows nothing of it."""
+        self._context.forget()
 
     def take_notices(self) -> list[Notice]:
         """What the unit that has just run has to say after the commit."""

@@ -42,9 +42,10 @@ Release = Callable[[list[Job]], None]
 class Writer:
     """Runs jobs on its own thread; `release` is called on that thread with each settled batch, after its commit.
 
-    A unit that fails rolls back its savepoint alone. When the disk or the connection fails, everything may be rolled
-    back: then each unit of the batch runs again in a transaction of its own (units are safe to run again), so that
-    every caller learns its own fate. After a commit that failed the connection is opened anew.
+    A unit that fails rolls back its savepoint alone; the first of a transaction, which is alone in it, needs none.
+    When the disk or the connection fails, everything may be rolled back: then each unit of the batch runs again in
+    a transaction of its own (units are safe to run again), so that every caller learns its own fate. After a
+    commit that failed the connection is opened anew.
     """
 
     def __init__(self, ground: Ground, release: Release) -> None:
@@ -114,17 +115,19 @@ class Writer:
             self._fail([job], self._explain(self._ground.in_unit, error))
             return
         link.defer()
+        if not self._first(link, transaction, job):
+            return
         while True:
-            if not self._run(link, transaction, job):
-                self._one_by_one(batch)
-                return
             if len(batch) > waiting and time.perf_counter() - begun >= BATCH_S:
                 break
             job = self._next()
             if job is None:
                 break
             batch.append(job)
-        if self._settle(link):
+            if not self._run(link, transaction, job):
+                self._one_by_one(batch)
+                return
+        if self._settle(link, transaction):
             self._commit(link, batch)
         else:
             self._one_by_one(batch)
@@ -142,30 +145,64 @@ class Writer:
         self._ground.begin(self._link)
         return self._link, self._transaction
 
-    def _run(self, link: Link, transaction: SqlTransaction, job: Job, *, alone: bool = False) -> bool:
+    def _first(self, link: Link, transaction: SqlTransaction, job: Job) -> bool:
+        """Run the first job of a transaction; False when it failed: it has been told, and the transaction is over."""
+        error = self._carry_out(link, transaction, job, alone=True)
+        if error is None:
+            return True
+        if self._is_lost(link, error) or not self._start_over(link, transaction):
+            self._one_by_one([job])
+        else:
+            self._release([job])
+        return False
+
+    def _run(self, link: Link, transaction: SqlTransaction, job: Job) -> bool:
         """Run a job in its savepoint; False when the disk failed and the shared transaction is lost.
 
         Also when the database has refused something that may have been told by an earlier unit.
         """
-        job.result, job.error = None, None
+        error = self._carry_out(link, transaction, job, alone=False)
+        return error is None or (not self._is_lost(link, error) and self._roll_back(link))
+
+    def _carry_out(
+        self, link: Link, transaction: SqlTransaction, job: Job, *, alone: bool
+    ) -> Exception | None:
+        """Run a job; what went wrong with it, which it knows too."""
+        job.result, job.error, job.notices = None, None, []
         try:
-            link.script("SAVEPOINT unit")
+            if not alone:
+                link.script("SAVEPOINT unit")
             job.result = job.unit(transaction)
             link.confirm()
-            link.script("RELEASE unit")
+            if not alone:
+                link.script("RELEASE unit")
         except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
             transaction.take_notices()
             job.error = error
-            doubtful = link.defers and not alone and not isinstance(error, OvernightError)
-            lost = doubtful or self._ground.is_storage_failure(error)
-            return not lost and self._roll_back(link)
+            return error
         job.notices = transaction.take_notices()
-        return True
+        return None
 
-    def _settle(self, link: Link) -> bool:
+    def _is_lost(self, link: Link, error: Exception) -> bool:
+        """Whether an error may be that of something told before, or has taken the whole transaction with it."""
+        doubtful = link.defers and not isinstance(error, OvernightError)
+        return doubtful or self._ground.is_storage_failure(error)
+
+    def _settle(self, link: Link, transaction: SqlTransaction) -> bool:
         """Whether everything has been done that was asked for in the transaction."""
         with suppress(Exception):  # each unit then hears of its own
+            transaction.finish()
             link.settle()
+            return True
+        return False
+
+    def _start_over(self, link: Link, transaction: SqlTransaction) -> bool:
+        """Undo the whole transaction; False when the connection is of no use any more."""
+        with suppress(Exception):  # what was told may have failed: it is undone all the same
+            link.settle()
+        with suppress(Exception):  # then it is lost, which is what is told
+            link.script("ROLLBACK")
+            transaction.forget()
             return True
         return False
 
@@ -210,14 +247,18 @@ class Writer:
         for job in batch:
             try:
                 link, transaction = self._begin()
-                if self._run(link, transaction, job, alone=True):
+                failure = self._carry_out(link, transaction, job, alone=True)
+                if failure is None:
+                    transaction.finish()
                     self._commit(link, [job], again=False)
                     continue
-                error = job.error or Unavailable("nothing was stored")
-            except Exception as failure:  # noqa: BLE001 -- the caller must hear of it
-                error = failure
+                if not self._ground.is_storage_failure(failure) and self._start_over(link, transaction):
+                    self._release([job])
+                    continue
+            except Exception as error:  # noqa: BLE001 -- the caller must hear of it
+                failure = error
             self._drop_link()
-            self._fail([job], self._explain(self._ground.in_unit, error))
+            self._fail([job], self._explain(self._ground.in_unit, failure))
 
     def _explain(self, meaning: Callable[[Exception], OvernightError], error: BaseException) -> BaseException:
         if isinstance(error, OvernightError) or not isinstance(error, Exception):

@@ -37,7 +37,7 @@ class UnitSuite:
         gate = threading.Event()
 
         def first(_: Transaction) -> int:
-            gate.wait(5)
+            gate.wait(60)
             return 0
 
         def put(n: int, tx: Transaction) -> int:
@@ -60,6 +60,59 @@ class UnitSuite:
                 assert result == n
                 assert stored == str(n)
 
+    async def test_a_unit_knows_what_it_has_made_itself(self, stage: Stage) -> None:
+        def unit(tx: Transaction) -> None:
+            session = stage.add_session(tx)
+            first, second = (stage.add_run(tx, session=session) for _ in range(2))
+            assert first.waiting_for is None
+            assert second.waiting_for is not None
+            assert second.waiting_for.detail == first.id
+            for n in (2, 3):
+                (event,) = tx.events.append(second.pk, [Draft(type="note", data={})], now)
+                assert event.seq == n
+            assert tx.runs.lock(second.pk).last_seq == 3
+            assert tx.runs.last_change() == tx.runs.lock(second.pk).change
+
+        now = stage.clock.wall_ms()
+        await stage.uow.write(unit)
+
+    async def test_numbers_are_given_out_once_whoever_fails(self, stage: Stage) -> None:
+        """Of units that share a commit, those that fail may leave gaps; the first of a commit fails too."""
+        gate = threading.Event()
+
+        def unit(n: int, tx: Transaction) -> int:
+            gate.wait(60)
+            run = stage.add_run(tx)
+            if n % 3 == 0:
+                raise Conflict(str(n))
+            return run.pk
+
+        start = (await stage.run()).pk
+        waiting = [asyncio.ensure_future(stage.uow.write(partial(unit, n))) for n in range(12)]
+        await asyncio.sleep(0)
+        gate.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        kept = [found for found in results if isinstance(found, int)]
+        assert [isinstance(found, Conflict) for found in results] == [n % 3 == 0 for n in range(12)]
+        assert kept == sorted(set(kept))
+        assert kept[0] > start
+        changed = await stage.uow.read(lambda tx: tx.runs.changed_after(start, None, 99))
+        assert [run.pk for run in changed] == kept
+        assert (await stage.run()).pk > kept[-1]
+
+    async def test_a_gate_that_opens_puts_a_run_behind_what_its_unit_has_added(self, stage: Stage) -> None:
+        worker, now = await stage.worker(), stage.clock.wall_ms()
+        later = await stage.run(not_before=now + 10)
+        offer = stage.offer(worker)
+
+        def unit(tx: Transaction) -> tuple[list[int], list[int]]:
+            added = [stage.add_run(tx).pk for _ in range(2)]
+            return added, [run.pk for run in tx.leases.claim(offer, now + 20)]
+
+        added, claimed = await stage.uow.write(unit)
+        assert claimed == added[:1]
+        assert later.pk not in claimed
+
     async def test_a_result_is_seen_by_every_later_read(self, stage: Stage) -> None:
         for n in range(20):
             await stage.uow.write(lambda tx: tx.installation.put("n", str(n)))
@@ -72,11 +125,11 @@ class UnitSuite:
         def twice(tx: Transaction) -> tuple[str | None, str | None]:
             before = tx.installation.get("n")
             begun.set()
-            go_on.wait(5)
+            go_on.wait(60)
             return before, tx.installation.get("n")
 
         reading = asyncio.ensure_future(stage.uow.read(twice))
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, 60)
         await stage.uow.write(lambda tx: tx.installation.put("n", "new"))
         go_on.set()
         assert await reading == ("old", "old")
@@ -92,7 +145,7 @@ class UnitSuite:
         recorded = await stage.uow.write(
             lambda tx: tx.events.append(run.pk, [Draft(type="turn.started"), Draft(type="turn.completed")], 5)
         )
-        notices = await listener.next(5)
+        notices = await listener.next(30)
         assert [event for notice in notices for event in notice.events] == list(recorded)
         assert await stage.uow.read(lambda tx: tx.events.after(run.pk, 1, 9)) == recorded
         listener.close()
@@ -111,12 +164,12 @@ class UnitSuite:
             await stage.uow.write(fails)
         assert await listener.next(SOON) == ()
         await stage.uow.write(lambda tx: tx.notify("mine"))
-        assert [notice.topic for notice in await listener.next(5)] == ["mine"]
+        assert [notice.topic for notice in await listener.next(30)] == ["mine"]
         listener.close()
 
     async def test_a_caller_that_leaves_disturbs_nobody(self, stage: Stage) -> None:
         gate = threading.Event()
-        blocking = asyncio.ensure_future(stage.uow.write(lambda _: gate.wait(5)))
+        blocking = asyncio.ensure_future(stage.uow.write(lambda _: gate.wait(60)))
         leaving = asyncio.ensure_future(stage.uow.write(lambda tx: tx.installation.put("left", "1")))
         staying = asyncio.ensure_future(stage.uow.write(lambda tx: tx.installation.put("stayed", "1")))
         await asyncio.sleep(0)
@@ -133,7 +186,7 @@ class UnitSuite:
         def passes(name: str, _: Transaction) -> None:
             order.append(name)
 
-        first = asyncio.ensure_future(stage.uow.write(lambda _: gate.wait(5)))
+        first = asyncio.ensure_future(stage.uow.write(lambda _: gate.wait(60)))
         await asyncio.sleep(0)
         others = [
             asyncio.ensure_future(stage.uow.write(partial(passes, name), urgent=name == "u"))
