@@ -94,6 +94,11 @@ def known_on(host_id: HostId, state: Mapping[str, object]) -> dict[str, object]:
     return found if found.pop(_HOST, host_id) == host_id else {}
 
 
+def is_known_on(host_id: HostId, state: Mapping[str, object]) -> bool:
+    """Whether the state means nothing that lies on another host."""
+    return state.get(_HOST, host_id) == host_id
+
+
 def elsewhere(tx: Transaction, run: Run, here: HostId) -> OnAnotherHost | None:
     """The refusal for files of a run that another host has, or had last; None where they lie here."""
     if run.host_id == here:

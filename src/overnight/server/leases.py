@@ -125,7 +125,9 @@ class LeaseCalls:
     async def events(self, token_pk: int, run_id: str, body: wire.EventsBody) -> Document:
         """Progress."""
         caller = _caller(token_pk, body)
-        if not body.events and body.cursor is None:
+        if body.of_engine:
+            if body.events or body.cursor is not None or body.after_seq is not None:
+                raise InvalidInput("a report has either events or ops")
             batch = await self._batch(caller, run_id, body)
             if not is_progress(batch.ops):
                 raise InvalidInput("only progress goes here", mend="send transitions to /ack")
@@ -145,7 +147,9 @@ class LeaseCalls:
     async def ack(self, token_pk: int, run_id: str, body: wire.AckBody) -> Document:
         """A transition."""
         caller = _caller(token_pk, body)
-        if body.outcome is None:
+        if (body.outcome is None) != body.of_engine:
+            raise InvalidInput("a turn ends with either an outcome or ops")
+        if body.of_engine:
             return await self._send(caller, run_id, await self._batch(caller, run_id, body))
         outcome = plain.Outcome(
             outcome=cast("Any", body.outcome), done=body.done, message=body.message, code=body.code,

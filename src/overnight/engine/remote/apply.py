@@ -6,20 +6,19 @@ numbers, owners and keys are the server's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, assert_never
 
 from overnight.domain.event import Draft
 from overnight.domain.redaction import Redactor
-from overnight.domain.run import Run, Turn
-from overnight.domain.session import MAX_MESSAGE
-from overnight.domain.states import FINAL, HELD, TurnState
+from overnight.domain.run import Position, Run, Turn
+from overnight.domain.states import HELD, TurnState
 from overnight.domain.worker import Worker
-from overnight.engine.moves import PHASES
 from overnight.engine.remote import rules
-from overnight.errors import Conflict, Forbidden, InvalidInput, NotFound
-from overnight.ids import ApprovalId, MessageId, check_id
+from overnight.engine.remote.people import LONGEST_WAIT_MS, People
+from overnight.engine.remote.witness import Witness
+from overnight.errors import Conflict, Forbidden, InvalidInput
 from overnight.ports.notifier import QUEUE
 from overnight.ports.remote import (
     AddApproval,
@@ -45,10 +44,11 @@ from overnight.ports.unit_of_work import Transaction
 
 MOST_OPS: Final = 2000
 MOST_EVENTS: Final = 20_000
-LONGEST_WAIT_MS: Final = 366 * 86_400_000
-LONGEST_WAY_MS: Final = 10_000
-_SLACK: Final = 200
-"""Bytes that a history adds to a message that it cuts."""
+MOST_OVER: Final = 100_000
+"""Events by which a run may exceed its limit, until its worker has heard of it and ended the turn."""
+MOST_CHAIN: Final = 1000
+_OF_THE_LIVING: Final = (SaveRun, Place, OpenTurn, SaveTurn, Advance, AddInput, AddApproval, SaveApproval)
+"""Steps, besides events of its log, that a run which has ended no longer takes."""
 
 
 class PlaceDiffers(Exception):
@@ -68,12 +68,8 @@ class Application:
         self._worker = worker
         self._now = now_ms
         self._redactor = redactor
-        self._said: list[str] = []
-        """Events of moves whose move is still to come."""
-        self._to_session: list[Draft] = []
-        self._questions = 0
-        self._withdrawn = 0
-        self._ends = 0
+        self._witness = Witness()
+        self._people = People(tx, worker, now_ms, redactor, self._witness)
         self._ended = False
         """Whether this batch has ended the turn."""
         self._events = 0
@@ -83,21 +79,18 @@ class Application:
         if len(batch.ops) > MOST_OPS:
             raise InvalidInput(f"a batch may have at most {MOST_OPS} steps")
         for op in batch.ops:
+            rules.check_values(op)
             self._step(op)
-        self._check_words()
+        self._witness.check()
         if self._run.state not in HELD:
             self._tx.leases.drop(self._run.pk)
         if batch.wake:
             self._tx.notify(QUEUE)
         return self._run
 
-    def _check_words(self) -> None:
-        if self._said:
-            raise Forbidden(f"{self._said[0]} says that the run moves, and it does not")
-        if self._questions or self._withdrawn or self._ends:
-            raise Forbidden("an event tells of an approval, or of a turn's end, that the batch does not hold")
-
     def _step(self, op: Op) -> None:  # noqa: C901, PLR0912 -- one line for each kind
+        if self._run.final and isinstance(op, _OF_THE_LIVING):
+            raise Forbidden("the run has ended")
         match op:
             case Append(drafts=drafts, to="run"):
                 self._append(drafts)
@@ -119,63 +112,86 @@ class Application:
                 turn = self._turn()
                 self._tx.turns.add_input(self._run.pk, turn.number, turn.attempt, op.n, op.data)
             case Settle():
-                self._settle(op)
+                self._people.settle(self._run, op)
             case Touch():
-                self._touch(op)
+                self._people.touch(self._run, op)
             case Say():
-                self._say(op)
-            case Remember(backend=backend, state=state):
-                self._remember(backend, state)
+                self._people.say(self._run, op)
+            case Remember():
+                self._people.remember(self._run, op)
             case EndSession():
-                self._end_session(op)
-            case TakeMessage(id=message_id):
-                self._take_message(message_id)
+                self._people.end_session(self._run, op)
+            case TakeMessage():
+                self._people.take_message(self._run, op)
             case AddApproval():
-                self._add_approval(op)
+                self._people.add_approval(self._run, op)
             case SaveApproval():
-                self._save_approval(op)
+                self._people.save_approval(self._run, op)
             case _:
                 assert_never(op)
 
-    # the run and its log
+    # the run, its log and its session's
 
     def _append(self, drafts: Sequence[Draft]) -> None:
-        self._events += len(drafts)
-        if self._events > MOST_EVENTS:
-            raise InvalidInput(f"a batch may have at most {MOST_EVENTS} events")
-        for draft in drafts:
+        self._count(drafts)
+        if self._run.final:
+            raise Forbidden("the log of a run that has ended takes nothing more")
+        if self._run.last_seq + len(drafts) > self._run.limits.events + MOST_OVER:
+            raise Conflict(f"the run has recorded more than its {self._run.limits.events} events")
+        written = []
+        for seq, draft in enumerate(drafts, self._run.last_seq + 1):
             rules.check_type(draft.type)
-            self._note(draft)
-        hidden = [replace(draft, data=self._redactor.json(dict(draft.data))) for draft in drafts]
-        recorded = self._tx.events.append(self._run.pk, hidden, self._now)
+            self._check_stamp(draft)
+            turn = self._tx.turns.last(self._run.pk) if draft.type.startswith("turn.") else None
+            self._witness.note(draft, turn, seq)
+            written.append(replace(draft, data=self._redactor.json(self._data(draft))))
+        recorded = self._tx.events.append(self._run.pk, written, self._now)
         if recorded:
             self._run = replace(self._run, last_seq=recorded[-1].seq)
 
-    def _note(self, draft: Draft) -> None:
-        """What the rest of the batch has to bear out."""
-        if draft.type in rules.SAID:
-            self._said.append(draft.type)
-        elif draft.type == "approval.requested":
-            self._questions -= 1
-        elif draft.type == "approval.cancelled":
-            self._withdrawn -= 1
-        elif draft.type == "approval.resolved" and draft.data.get("by") != "rule":
-            raise Forbidden("a worker decides nothing: only a rule's decision is its to write down")
-        elif draft.type in rules.TURN_ENDS:
-            self._ends += 1
+    def _count(self, drafts: Sequence[Draft]) -> None:
+        self._events += len(drafts)
+        if self._events > MOST_EVENTS:
+            raise InvalidInput(f"a batch may have at most {MOST_EVENTS} events")
+
+    def _data(self, draft: Draft) -> dict[str, object]:
+        if draft.type == "approval.requested":
+            return self._people.shown(str(draft.data["approval_id"]))
+        return dict(draft.data)
+
+    def _check_stamp(self, draft: Draft) -> None:
+        """An event is about the run's present turn: the one it stands at, or the one that was opened last."""
+        run = self._run
+        if draft.turn in {None, run.turn or None} and draft.attempt in {None, run.attempt}:
+            return
+        last = self._tx.turns.last(run.pk)
+        number, attempt = (None, 1) if last is None else (last.number, last.attempt)
+        # A move may begin the count of attempts anew, or raise it, and its event is written before it is saved.
+        attempts = {None, 1, attempt, run.attempt, run.attempt + 1}
+        if draft.turn not in {None, run.turn or None, number} or draft.attempt not in attempts:
+            raise Forbidden(f"{draft.type} is about another turn than the run's")
 
     def _save_run(self, wanted: Run) -> None:
-        said = self._said.pop(0) if self._said else None
-        changed = rules.moved(self._run, wanted, said, self._worker.id, self._now)
+        changed = rules.moved(self._run, wanted, self._witness.moving(), self._worker.id, self._now)
         self._check_times(changed)
-        if changed.turn < self._run.turn or changed.fallback > len(changed.spec.fallback):
-            raise Forbidden("turns and fallbacks only go on")
-        self._run = self._tx.runs.save(changed)
+        self._check_place(changed)
+        self._witness.moved(self._run, changed)
+        self._run = self._tx.runs.save(rules.hidden_run(changed, self._redactor))
 
     def _check_times(self, run: Run) -> None:
         for at in (run.waiting_until, run.not_before):
             if at is not None and at > self._now + LONGEST_WAIT_MS:
                 raise InvalidInput("that is more than a year away")
+
+    def _check_place(self, wanted: Run) -> None:
+        """The run stands at its last turn, at one of its attempts or the next."""
+        if (wanted.turn, wanted.attempt) == (self._run.turn, self._run.attempt):
+            return
+        last = self._tx.turns.last(self._run.pk)
+        number, attempt = (0, 1) if last is None else (last.number, last.attempt)
+        attempts = {1, attempt, self._run.attempt, self._run.attempt + 1}
+        if wanted.turn not in {self._run.turn, number} or wanted.attempt not in attempts:
+            raise Forbidden("turns and attempts only go on, one by one")
 
     def _drop(self) -> None:
         if self._run.state in HELD:
@@ -183,10 +199,17 @@ class Application:
         self._tx.leases.drop(self._run.pk)
 
     def _place(self, op: Place) -> None:
+        if not op.path.startswith("/") or "\0" in op.path or len(op.chain) > MOST_CHAIN:
+            raise InvalidInput("that is no directory")
         free = self._tx.runs.set_workspace(self._run.pk, op.path, op.chain)
         if free != op.free:
             raise PlaceDiffers(free=free)
         self._run = self._tx.runs.lock(self._run.pk)
+
+    def _tell_session(self, drafts: Sequence[Draft]) -> None:
+        self._count(drafts)
+        told = [Draft(type=one.type, data=self._witness.tell_session(one, self._run)) for one in drafts]
+        self._tx.events.append(self._run.session_pk, told, self._now)
 
     # turns
 
@@ -201,7 +224,7 @@ class Application:
         number, attempt = (0, 0) if last is None else (last.number, last.attempt)
         if last is not None and last.state is TurnState.STARTED:
             raise Conflict("a turn is in progress")
-        again = turn.number == number and turn.attempt > attempt
+        again = turn.number == number and turn.attempt == self._run.attempt > attempt
         if not again and (turn.number, turn.attempt) != (number + 1, 1):
             raise Conflict(f"turn {turn.number}, attempt {turn.attempt} does not come next")
         self._tx.turns.open(
@@ -220,18 +243,17 @@ class Application:
         if turn.state is not TurnState.STARTED:
             self._count_wait(turn, wanted)
             return
-        if wanted.state is not turn.state:
-            self._ends -= 1
-            self._ended = True
-        if max(wanted.first_seq, wanted.last_seq or 0) > self._run.last_seq:
+        self._witness.turn_saved(turn, wanted)
+        _check_onward(turn, wanted.position, wanted.items - turn.items)
+        if (wanted.last_seq or 0) > self._run.last_seq:
             raise Conflict("a turn cannot end with an event that is not there yet")
+        self._ended |= wanted.state is not turn.state
         ended_at = None if wanted.state is TurnState.STARTED else self._now
-        self._tx.turns.save(
-            replace(
-                wanted, run_pk=turn.run_pk, backend=turn.backend, model=turn.model, token=turn.token,
-                folder=turn.folder, started_at=turn.started_at, ended_at=ended_at, resume_before=turn.resume_before,
-            )
+        wanted = replace(
+            wanted, run_pk=turn.run_pk, backend=turn.backend, model=turn.model, token=turn.token,
+            folder=turn.folder, started_at=turn.started_at, ended_at=ended_at, resume_before=turn.resume_before,
         )  # fmt: skip
+        self._tx.turns.save(rules.hidden_turn(wanted, self._redactor))
 
     def _count_wait(self, turn: Turn, wanted: Turn) -> None:
         """How long a person was waited for is counted once the turn has ended, in the same unit."""
@@ -241,120 +263,13 @@ class Application:
 
     def _advance(self, op: Advance) -> None:
         turn = self._turn()
-        if (
-            op.position.stdout < turn.position.stdout
-            or op.position.stderr < turn.position.stderr
-            or op.items < 0
-        ):
-            raise Conflict("what was recorded stays recorded: positions only grow")
+        _check_onward(turn, op.position, op.items)
         self._tx.turns.advance(self._run.pk, turn.number, turn.attempt, op.position, op.items)
 
-    # requests, session, messages
 
-    def _settle(self, op: Settle) -> None:
-        if any(request.pk == op.request for request in self._tx.requests.pending(self._run.pk)):
-            self._tx.requests.settle(op.request, op.outcome[:200], self._now)
-
-    def _touch(self, op: Touch) -> None:
-        phase = next((known for known in PHASES.values() if known == op.phase), None)
-        self._tx.sessions.touch(self._run.session_pk, self._now, phase=phase, step=op.step)
-
-    def _say(self, op: Say) -> None:
-        message = op.message
-        if message.role not in {"user", "assistant"}:
-            raise Forbidden(f"a run says nothing as {message.role}")
-        if len(message.text.encode("utf-8", "surrogatepass")) > MAX_MESSAGE + _SLACK:
-            raise InvalidInput("the message is too long for a history")
-        text = self._redactor.text(message.text) if message.role == "assistant" else message.text
-        self._tx.sessions.add_message(
-            self._run.session_pk, replace(message, text=text, at=self._now, run_id=self._run.id)
-        )
-
-    def _remember(self, backend: str, state: object) -> None:
-        known = {
-            self._run.backend,
-            self._run.spec.backend,
-            *(f.partition("/")[0] for f in self._run.spec.fallback),
-        }
-        if backend not in known or not isinstance(state, dict):
-            raise Forbidden("a run remembers only the state of its own backends")
-        self._tx.sessions.save_backend_state(self._run.session_pk, backend, state)
-
-    def _tell_session(self, drafts: Sequence[Draft]) -> None:
-        for draft in drafts:
-            data = draft.data
-            mine = data.get("by" if draft.type.startswith("session.") else "run_id") == self._run.id
-            if draft.type == "session.message_taken":
-                mine = data.get("run_id") == self._run.id and self._was_taken(
-                    data.get("message_id"), data.get("turn")
-                )
-            ended = draft.type != "run.settled" or data.get("state") == self._run.state.value
-            if draft.type not in _SESSION_TYPES or not mine or not ended:
-                raise Forbidden(f"{draft.type[:80]!r} is not this run's to write")
-        self._tx.events.append(self._run.session_pk, drafts, self._now)
-
-    def _was_taken(self, message_id: object, turn: object) -> bool:
-        found = self._tx.queue.get(self._run.session_pk, MessageId(str(message_id)))
-        return (found.state, found.run_id, found.turn) == ("sent", self._run.id, turn)
-
-    def _end_session(self, op: EndSession) -> None:
-        session = self._tx.sessions.lock(self._run.session_pk)
-        if self._run.state not in FINAL or not session.made_for_run or session.state != "active":
-            raise Forbidden("the session does not end with this run")
-        self._tx.sessions.save(replace(session, state=op.state, updated_at=self._now))
-
-    def _take_message(self, message_id: str) -> None:
-        message = self._tx.queue.get(self._run.session_pk, MessageId(message_id))
-        # By the turn that was opened, not by the run: in the unit that begins a turn the run is saved last.
-        last = self._tx.turns.last(self._run.pk)
-        turn = None if last is None else last.number
-        self._tx.queue.save(replace(message, state="sent", run_id=self._run.id, turn=turn), self._now)
-
-    # approvals
-
-    def _add_approval(self, op: AddApproval) -> None:
-        wanted, run = op.approval, self._run
-        self._questions += 1
-        approval_id = ApprovalId(check_id("apr", wanted.id))
-        if _exists(lambda: self._tx.approvals.get(approval_id, None)):
-            raise Conflict("there is such an approval already")
-        latest = self._now + LONGEST_WAIT_MS
-        self._tx.approvals.add(
-            replace(
-                wanted, pk=0, id=approval_id, owner=run.owner, run_pk=run.pk, run_id=run.id,
-                session_pk=run.session_pk, session_id=run.session_id, turn=run.turn or None,
-                attempt=run.attempt if run.turn else None, state="pending", decision=None, resolved_at=None,
-                used_at=None, created_at=self._just_now(wanted.created_at),
-                expires_at=max(self._now, min(wanted.expires_at, latest)),
-                context=self._redactor.json(dict(wanted.context)), title=self._redactor.text(wanted.title),
-            )
-        )  # fmt: skip
-
-    def _just_now(self, at: int) -> int:
-        """The worker's moment, if it can be believed: a question is as old as its way to us."""
-        return at if self._now - LONGEST_WAY_MS <= at <= self._now else self._now
-
-    def _save_approval(self, op: SaveApproval) -> None:
-        approval = self._tx.approvals.get(ApprovalId(op.id), None)
-        if approval.run_pk != self._run.pk:
-            raise NotFound(f"no approval {op.id[:60]}")
-        if op.cancelled:
-            if approval.state != "pending":
-                raise Conflict("what is decided cannot be withdrawn")
-            self._withdrawn += 1
-            self._tx.approvals.save(replace(approval, state="cancelled", resolved_at=self._now))
-        else:
-            self._tx.approvals.save(replace(approval, used_at=self._now if op.used else None))
-
-
-_SESSION_TYPES: Final = frozenset(
-    {"run.settled", "session.completed", "session.suspended", "session.message_taken"}
-)
-
-
-def _exists(look: Callable[[], object]) -> bool:
-    try:
-        look()
-    except NotFound:
-        return False
-    return True
+def _check_onward(turn: Turn, position: Position, more: int) -> None:
+    before = turn.position
+    if position.stdout < before.stdout or position.stderr < before.stderr or more < 0:
+        raise Conflict("what was recorded stays recorded: positions only grow")
+    if turn.items + more > rules.MOST_NUMBER:
+        raise InvalidInput("nobody counts that far")

@@ -10,13 +10,15 @@ from typing import Final
 from overnight.domain.event import canonical
 from overnight.domain.run import Run, Turn
 from overnight.domain.session import QueuedMessage
-from overnight.errors import NotFound
+from overnight.engine.remote import rules
+from overnight.errors import InvalidInput, NotFound
 from overnight.ids import ApprovalId, MessageId
 from overnight.ports.remote import Answers, Ask, AskKind, Facts
 from overnight.ports.unit_of_work import Transaction
 
 MOST_EVENTS: Final = 1000
 MOST_MESSAGES: Final = 200
+MOST_TYPES: Final = 100
 
 
 def facts_of(tx: Transaction, run: Run, now_ms: int) -> Facts:
@@ -72,9 +74,12 @@ def _message(queued: Sequence[QueuedMessage]) -> object:
 
 
 def answers_of(tx: Transaction, run: Run, asks: Sequence[Ask]) -> Answers:
-    """What was asked besides. Raises nothing for what is not there: the answer is None then."""
+    """What was asked besides; None for what is not there. Raises InvalidInput for what cannot be asked."""
     found: Answers = {}
     for ask in asks:
+        rules.check_values(ask)
+        if len(ask.types) > MOST_TYPES:
+            raise InvalidInput(f"at most {MOST_TYPES} types of events can be asked for")
         try:
             found[ask] = _ANSWERS[ask.what](tx, run, ask)
         except NotFound:
@@ -127,7 +132,8 @@ def _session(tx: Transaction, run: Run, _ask: Ask) -> object:
 
 
 def _state(tx: Transaction, run: Run, ask: Ask) -> object:
-    return tx.sessions.backend_state(run.session_pk, ask.id)
+    """Of its own backends: another one's conversation in the session is none of this worker's business."""
+    return tx.sessions.backend_state(run.session_pk, ask.id) if ask.id in rules.own_backends(run) else {}
 
 
 def _environment(tx: Transaction, run: Run, _ask: Ask) -> object:

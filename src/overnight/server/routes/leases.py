@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from overnight.domain.spec import Document
 from overnight.errors import Forbidden
+from overnight.ids import check_id
 from overnight.server.context import Context, Here, reply
 from overnight.server.routing import API, Operation, RunPath
 from overnight.wire.v1 import lease_schema
@@ -85,6 +86,7 @@ async def list_lease_requests(
     here: Here, run_id: RunPath, query: Annotated[RequestQuery, Query()]
 ) -> Response:
     """What people ask of a run: pending requests with an id above `after`, waiting for one at most `wait_s`."""
+    check_id("run", run_id)
     body = wire.WatchBody(
         worker=query.worker, tokens={run_id: query.token}, seen={run_id: query.after}, wait_s=query.wait_s
     )

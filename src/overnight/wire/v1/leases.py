@@ -9,8 +9,7 @@ import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from functools import cache
-from types import UnionType
-from typing import Annotated, Any, Final, TypeVar, cast, get_args
+from typing import Annotated, Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
@@ -35,6 +34,7 @@ from overnight.ports.remote import (
     Renewal,
     SaveRun,
 )
+from overnight.wire.v1.untrusted import Code, Untrusted, pruned
 
 PROTOCOL: Final = 1
 """What is spoken here; a caller says it with every request, and another number is refused."""
@@ -86,7 +86,7 @@ class OfferBody(Loose):
     worker: WorkerBody
     free: Annotated[int, Field(ge=0, le=1000)] = 1
     wait_s: Annotated[float, Field(ge=0, le=30)] = 0
-    checks: Annotated[list[dict[str, Any]], Field(max_length=200)] = Field(default_factory=list)
+    checks: Annotated[list[Untrusted], Field(max_length=200)] = Field(default_factory=list)
     well: bool = False
     faults: Annotated[list[_Word], Field(max_length=MOST_FAULTS)] = Field(default_factory=list)
 
@@ -121,13 +121,13 @@ class TokenBody(Call):
 class FactsBody(TokenBody):
     """What is asked for besides the facts that are always told."""
 
-    asks: Annotated[list[dict[str, Any]], Field(max_length=50)] = Field(default_factory=list)
+    asks: Annotated[list[Untrusted], Field(max_length=50)] = Field(default_factory=list)
 
 
 class GiveUpBody(TokenBody):
     """Why a run cannot be carried out there."""
 
-    code: Annotated[str, StringConstraints(min_length=1, max_length=60)] = "internal"
+    code: Code = "internal"
     message: Annotated[str, StringConstraints(max_length=2000)] = ""
 
 
@@ -135,7 +135,7 @@ class PlainEvent(Loose):
     """An event as a worker of any kind reports it."""
 
     type: Annotated[str, StringConstraints(min_length=3, max_length=80)]
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: Untrusted = Field(default_factory=dict)
 
 
 class Cursor(Loose):
@@ -150,8 +150,13 @@ class BatchBody(TokenBody):
 
     batch: Annotated[int, Field(ge=1, le=1 << 53)]
     base: Annotated[str, StringConstraints(max_length=64)] = ""
-    ops: Annotated[list[dict[str, Any]], Field(max_length=2000)] = Field(default_factory=list)
+    ops: Annotated[list[Untrusted], Field(max_length=2000)] = Field(default_factory=list)
     wake: bool = False
+
+    @property
+    def of_engine(self) -> bool:
+        """Whether it comes from a worker that has the engine: others know no `base` and send no `ops`."""
+        return bool(self.ops or self.base)
 
     @property
     def digest(self) -> str:
@@ -187,7 +192,7 @@ class AckBody(BatchBody):
     outcome: Annotated[str, StringConstraints(pattern="^(completed|failed|released)$")] | None = None
     done: bool = False
     message: Annotated[str, StringConstraints(max_length=1_000_000)] | None = None
-    code: Annotated[str, StringConstraints(min_length=1, max_length=60)] = "failed"
+    code: Code = "failed"
     retryable: bool = False
     usage: UsageBody | None = None
 
@@ -227,23 +232,7 @@ def run_of(document: Mapping[str, Any], spec: RunSpec | None = None) -> Run:
 
 
 def _spec(document: Mapping[str, Any]) -> RunSpec:
-    return RunSpec.model_validate(_pruned(RunSpec, document))
-
-
-def _pruned(model: type[BaseModel], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the members that this version does not know."""
-    found = {}
-    for name, field in model.model_fields.items():
-        if name in document:
-            inner = _model_in(field.annotation)
-            value = document[name]
-            found[name] = _pruned(inner, value) if inner is not None and isinstance(value, dict) else value
-    return found
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return RunSpec.model_validate(pruned(RunSpec, document))
 
 
 def facts_document(facts: Facts, *, spec: bool) -> dict[str, Any]:
@@ -324,7 +313,7 @@ def _op(document: dict[str, Any], spec: RunSpec) -> Op:
     if document.get("op") == "add_input":
         document = {**document, "data": b64decode(str(document.get("data", "")), validate=True)}
     elif document.get("op") == "save_run":
-        document = {**document, "run": run_of(document.get("run", {}), spec)}
+        document = {**document, "run": load(Run, {**document["run"], "spec": spec})}
     return load(_OP, document)  # type: ignore[arg-type]
 
 
