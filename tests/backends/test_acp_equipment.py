@@ -169,6 +169,10 @@ async def test_the_operators_agent_is_started_as_it_is_written(tmp_path: Path) -
     hello = json.loads(command.stdin)
     assert (hello["method"], hello["params"]["protocolVersion"]) == ("initialize", 1)
     assert "Hello" not in " ".join(command.argv) + json.dumps(dict(command.env))
+    assert (command.env["OVERNIGHT_RUN_ID"], command.env["OVERNIGHT_ATTEMPT"]) == (
+        "run_00000000000000000000000000",
+        "1",
+    )
     check = await mine.check()
     assert (check.status, check.capabilities.approvals) == ("ok", True)
 

@@ -12,7 +12,13 @@ from overnight.backends.acp.preflight import credentials_of, preflight
 from overnight.backends.acp.script import Script
 from overnight.backends.process.findings import stamp_of
 from overnight.backends.process.program import Command
-from overnight.backends.process.settings import ProgramSettings, base_environment, host_environment, lend
+from overnight.backends.process.settings import (
+    ProgramSettings,
+    base_environment,
+    host_environment,
+    lend,
+    turn_environment,
+)
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.errors import BackendFailure
@@ -115,7 +121,12 @@ class AcpProgram:
 
     def _environment(self, start: TurnStart, equipment: Equipment) -> dict[str, str]:
         keys = credentials_of(self._settings, self._agent)
-        found = {**base_environment(self._settings, start), **keys, **equipment.env}
+        found = {
+            **base_environment(self._settings, start),
+            **keys,
+            **equipment.env,
+            **turn_environment(start),
+        }
         return found | {"HOME": str(start.home), "NO_COLOR": "1"}
 
 

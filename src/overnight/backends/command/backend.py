@@ -7,7 +7,7 @@ from pathlib import Path
 from overnight.backends.command.codec import CommandCodec
 from overnight.backends.process.findings import Findings, stamp_of
 from overnight.backends.process.program import Command
-from overnight.backends.process.settings import ProgramSettings, base_environment
+from overnight.backends.process.settings import ProgramSettings, base_environment, turn_environment
 from overnight.clock import Clock
 from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.ports.backend import TurnStart
@@ -68,13 +68,6 @@ class CommandProgram:
         return stamp_of(self._settings, "")
 
     def _told(self, start: TurnStart) -> dict[str, str]:
-        found = {
-            "OVERNIGHT_RUN_ID": start.run_id,
-            "OVERNIGHT_TURN": str(start.turn),
-            "OVERNIGHT_ATTEMPT": str(start.attempt),
-            "OVERNIGHT_FENCE": str(start.token),
-            "OVERNIGHT_SANDBOX": start.sandbox,
-        }
-        model = start.model or self._settings.model
+        found, model = turn_environment(start), start.model or self._settings.model
         found |= {"OVERNIGHT_MODEL": model} if model else {}
         return found | ({"OVERNIGHT_EFFORT": start.effort} if start.effort else {})

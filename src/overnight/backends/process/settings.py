@@ -87,6 +87,17 @@ def base_environment(settings: ProgramSettings, start: TurnStart) -> dict[str, s
     return found | dict(start.environment) | dict(settings.environment)
 
 
+def turn_environment(start: TurnStart) -> dict[str, str]:
+    """What tells a program which turn it is, under which fencing token, and what confines it."""
+    return {
+        "OVERNIGHT_RUN_ID": start.run_id,
+        "OVERNIGHT_TURN": str(start.turn),
+        "OVERNIGHT_ATTEMPT": str(start.attempt),
+        "OVERNIGHT_FENCE": str(start.token),
+        "OVERNIGHT_SANDBOX": start.sandbox,
+    }
+
+
 def host_environment(settings: ProgramSettings) -> dict[str, str]:
     """The variables of the host that any program may have."""
     found = {name: settings.host[name] for name in _PASSED if name in settings.host}
