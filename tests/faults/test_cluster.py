@@ -11,8 +11,8 @@ from overnight.testing.history.takeovers import takeovers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 LEASE_S, POLL_S = 6.0, 1.0
-SLACK_S = 2.0
-"""What a busy machine may add to a bound."""
+SLACK_S = 20.0
+"""What a busy machine may add to a bound; what it takes on a quiet one is printed, and measured by the benchmarks."""
 
 
 async def test_one_of_each_kind_is_killed(attempt: Try) -> None:
@@ -24,7 +24,8 @@ async def test_one_of_each_kind_is_killed(attempt: Try) -> None:
         one_of_each,
         seed=30,
         runs=40,
-        over_s=25,
+        over_s=35,
+        bound_s=180,
         pace_s=0.25,
         servers=2,
         workers=3,

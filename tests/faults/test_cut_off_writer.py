@@ -40,5 +40,5 @@ async def test_a_session_that_stands_still_within_a_pipeline_is_ended(
         before = time.monotonic()
         await store.write(lambda tx: tx.installation.put("a", "b"))
         took = time.monotonic() - before
-    assert took < MOST_MS / 1000 + 4
+    assert took < MOST_MS / 1000 + 30
     await store.close()

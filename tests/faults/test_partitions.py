@@ -18,6 +18,7 @@ async def test_partitions_and_stopped_hosts_lose_nothing_and_run_nothing_twice(a
         seed=31,
         runs=30,
         over_s=16,
+        bound_s=180,
         pace_s=0.2,
         servers=2,
         workers=3,

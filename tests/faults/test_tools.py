@@ -47,7 +47,7 @@ async def linked(tmp_path: Path) -> AsyncIterator[tuple[Links, Pipe]]:
         server.close()
 
 
-async def said(pipe: Pipe, words: bytes, within: float = 5) -> bytes:
+async def said(pipe: Pipe, words: bytes, within: float = 30) -> bytes:
     reader, writer = pipe
     writer.write(words)
     return await asyncio.wait_for(reader.read(100), within)
@@ -61,7 +61,7 @@ async def test_a_link_that_passes_nothing_loses_nothing_either(tmp_path: Path, m
         with pytest.raises(TimeoutError):
             await said(pipe, b"two", within=0.3)
         await links.become("open", "a")
-        assert await asyncio.wait_for(pipe[0].read(100), 5) == b"two"
+        assert await asyncio.wait_for(pipe[0].read(100), 30) == b"two"
 
 
 async def test_a_link_that_is_cut_resets_and_refuses(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ async def refuses(port: int) -> bool:
     except ConnectionError:
         return True
     try:
-        return await asyncio.wait_for(reader.read(100), 5) == b""
+        return await asyncio.wait_for(reader.read(100), 30) == b""
     except ConnectionError:
         return True
     finally:

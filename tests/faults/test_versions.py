@@ -43,7 +43,7 @@ async def test_workers_of_two_versions_share_the_work_while_the_schema_moves_on(
         async with Client(stage.cluster.urls[0], TOKEN) as client:
             seen.update(worker["version"] for worker in await client.workers() if worker["state"] != "gone")
 
-    history = await attempt(plot, seed=40, runs=20, over_s=10, servers=2, workers=2, lease_s=6)
+    history = await attempt(plot, seed=40, runs=20, over_s=10, bound_s=180, servers=2, workers=2, lease_s=6)
     assert len(seen) == 2, seen
     assert VERSION in seen
     started = [log.events[1]["data"] for log in history.logs.values()]

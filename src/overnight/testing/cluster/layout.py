@@ -68,10 +68,13 @@ class Layout:
         for name in ("shared", "record", "config", "home", "log"):
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = [sys.executable, "-I", "-S", "-E", str(WITNESS_AGENT), str(self.agents)]
-        backend = f'[backends.witness]\nkind = "command"\ncommand = {json.dumps(argv)}\n'
+        backends = (
+            f'[backends.witness]\nkind = "command"\ncommand = {json.dumps(argv)}\n'
+            f'[backends.asker]\nkind = "acp"\ncommand = {json.dumps([*argv, "--acp"])}\n'
+        )
         # Here workers are made to fail on purpose, and no operator is there to release them.
         queue = "[queue]\nquarantine_after = 1000\n"
-        self.config_file.write_text(f"{self.config}\n{queue}{backend}", encoding="utf-8")
+        self.config_file.write_text(f"{self.config}\n{queue}{backends}", encoding="utf-8")
         make_repository(self.repository)
 
     @property

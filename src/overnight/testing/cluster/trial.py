@@ -19,6 +19,7 @@ from overnight.testing.history import History, Recorder, Verdict, boot, check
 from overnight.testing.history.clients import RecordedClient
 from overnight.testing.history.entries import Closed, Opened
 from overnight.testing.history.readers import Reader
+from overnight.testing.signals import eventually
 
 T = TypeVar("T")
 Plot = Callable[[Stage], Awaitable[None]]
@@ -28,7 +29,8 @@ LONGEST_S = 900.0
 """How long a trial may take to begin with all of its work after its plot has ended."""
 
 LATE_S = 300.0
-"""How long all late readers together may take."""
+"""How long all that is asked in the end may take, and then all late readers together."""
+REST_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,9 @@ async def carry_out(trial: Trial, say: Callable[[str], None] = lambda _: None) -
         with Recorder(trial.layout.history) as recorder:
             client = RecordedClient(recorder, cluster.urls, TOKEN)
             workload = Workload(recorder, client, chance, at_once=trial.at_once)
-            recorder.add(Opened(at=boot(), seed=trial.seed, bound_s=trial.bound_s))
+            recorder.add(
+                Opened(at=boot(), seed=trial.seed, bound_s=trial.bound_s, servers=tuple(cluster.urls))
+            )
             stage = Stage(
                 cluster=cluster,
                 recorder=recorder,
@@ -110,31 +114,42 @@ async def _look_at_the_end(trial: Trial, stage: Stage) -> None:
     workload, client = stage.workload, stage.workload.client
     runs = list(workload.runs.values())
     workload.look_for_leftovers(*runs)
-    for some in _portions(runs):
-        await asyncio.gather(*(workload.until_certain(partial(client.snapshot, run_id)) for run_id in some))
-        await asyncio.gather(*(client.log(run_id, url) for run_id in some for url in client.urls))
-    for url in client.urls:
-        await client.list_all(url)
-    late = [
-        Reader(stage.recorder, workload.http, client.urls, run_id, name="late", after=after, first=after)
-        for run_id, after in _cursors(trial, stage)
-    ]
+    with suppress(TimeoutError):  # the checker names what a server did not tell
+        async with asyncio.timeout(LATE_S):
+            for some in _portions(runs):
+                await asyncio.gather(
+                    *(workload.until_certain(partial(client.snapshot, run_id)) for run_id in some)
+                )
+                await asyncio.gather(
+                    *(until_told(partial(client.log, run_id, url)) for run_id in some for url in client.urls)
+                )
+            for url in client.urls:
+                await until_told(partial(client.list_all, url))
+                for session_id in workload.sessions:
+                    await until_told(partial(workload.talker.history, session_id, url))
     with suppress(TimeoutError):  # the checker names who was never told the end
         async with asyncio.timeout(LATE_S):
-            for readers in _portions(late):
+            for readers in _portions(list(_late(trial, stage))):
                 await asyncio.gather(*(reader.read() for reader in readers))
+
+
+async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again until it was told."""
+    await eventually(ask, within=2 * LATE_S, every=REST_S)  # whoever waits for it bounds it
 
 
 def _portions(items: Sequence[T], size: int = 20) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _cursors(trial: Trial, stage: Stage) -> list[tuple[str, int]]:
-    """For every run that has ended, a number from which a reader comes late."""
+def _late(trial: Trial, stage: Stage) -> Iterator[Reader]:
+    """A reader of every run that has ended, from a number drawn by chance, and of every session from its beginning."""
     stage.recorder.flush()
-    logs = History.load(trial.layout.history).logs
-    return [
-        (log.run_id, stage.chance.randint(0, len(log.bodies)))
-        for log in logs.values()
-        if log.final is not None
-    ]
+    history, workload = History.load(trial.layout.history), stage.workload
+    late = partial(Reader, stage.recorder, workload.http, workload.client.urls, name="late")
+    for log in history.logs.values():
+        if log.final is not None:
+            after = stage.chance.randint(0, len(log.bodies))
+            yield late(log.run_id, after=after, first=after)
+    for session_id in workload.sessions:
+        yield late(session_id, until=history.heard.get(session_id, 0))

@@ -10,6 +10,15 @@ import orjson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What an agent was told that had asked leave. `said`: the option, or that the question was cancelled."""
+
+    at: float
+    item: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentLife:
     """One agent process. Times are of the boot clock; `seen` is the last moment at which it is known to have lived."""
 
@@ -25,11 +34,21 @@ class AgentLife:
     """How many lines it had printed when it ended in order."""
     clashed: bool = False
     """Another agent of the run was alive when it began."""
+    job: str = ""
+    """What its prompt told it to do."""
+    asked: tuple[str, ...] = ()
+    """The tool calls for which it asked leave."""
+    told: tuple[Told, ...] = ()
 
     @property
     def name(self) -> str:
         """As it stands in every line that it prints."""
         return f"{self.turn}.{self.attempt}.{self.pid}"
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Turn and attempt."""
+        return self.turn, self.attempt
 
 
 def read_agents(path: Path) -> tuple[AgentLife, ...]:
@@ -50,7 +69,7 @@ def lives(entries: Iterable[dict[str, object]]) -> tuple[AgentLife, ...]:
             run_id, turn, attempt, pid = key
             found[key] = AgentLife(
                 run_id=run_id, turn=turn, attempt=attempt, token=int(_number(entry["token"])), pid=pid,
-                began=at, seen=at,
+                began=at, seen=at, job=str(entry.get("job", "")),
             )  # fmt: skip
         else:
             found[key] = _more(life, str(entry["what"]), at, entry)
@@ -58,14 +77,19 @@ def lives(entries: Iterable[dict[str, object]]) -> tuple[AgentLife, ...]:
 
 
 def _more(life: AgentLife, what: str, at: float, entry: dict[str, object]) -> AgentLife:
-    seen = max(life.seen, at)
+    life = replace(life, seen=max(life.seen, at))
     match what:
         case "clash":
-            return replace(life, seen=seen, clashed=True)
+            return replace(life, clashed=True)
+        case "asked":
+            return replace(life, asked=(*life.asked, str(entry["item"])))
+        case "told":
+            told = Told(at=at, item=str(entry["item"]), said=str(entry["said"]))
+            return replace(life, told=(*life.told, told))
         case "ended":
-            return replace(life, seen=seen, ended=at, lines=int(_number(entry["lines"])))
+            return replace(life, ended=at, lines=int(_number(entry["lines"])))
         case _:
-            return replace(life, seen=seen)
+            return life
 
 
 def _key(entry: dict[str, object]) -> tuple[str, int, int, int]:

@@ -29,6 +29,9 @@ KEY_LABEL = "history/key"
 UNSURE = frozenset({"outcome_unknown", "internal"})
 """Codes with which a server says that it does not know, or says nothing."""
 
+OVER = frozenset({"invalid_transition"})
+"""Codes of a cancel that comes when there is nothing to cancel any more."""
+
 
 class Answer:
     """What became of one request: an outcome, and what was said."""
@@ -81,23 +84,28 @@ class RecordedClient:
         """The server whose turn it is."""
         return next(self._turn)
 
-    async def submit(self, spec: Mapping[str, object], key: str, url: str | None = None) -> Answer:
-        """One submission under that key; nothing is tried again by itself."""
+    async def submit(
+        self, spec: Mapping[str, object], key: str, url: str | None = None, turns: int | None = None
+    ) -> Answer:
+        """One submission under that key; nothing is tried again by itself. `turns`: see `Submitted`."""
         url = url or self.next_url()
         labels = {**_labels(spec), KEY_LABEL: key}
-        answer = await self._ask(
+        answer = await self.ask(
             "POST", url, "/runs", json={**spec, "labels": labels}, headers={"Idempotency-Key": key}
         )
         run_id = str(answer.body["id"]) if answer.outcome == "accepted" else None
         self._recorder.add(
-            Submitted(at=boot(), key=key, outcome=answer.outcome, run_id=run_id, code=answer.code, server=url)
-        )
+            Submitted(
+                at=boot(), key=key, outcome=answer.outcome, run_id=run_id, code=answer.code, server=url,
+                turns=turns, place=_place(spec),
+            )
+        )  # fmt: skip
         return answer
 
     async def control(self, run_id: str, action: str, url: str | None = None, **body: object) -> Answer:
         """One pause, resume, cancel or steer."""
         url = url or self.next_url()
-        answer = await self._ask("POST", url, f"/runs/{run_id}/control", json={"action": action, **body})
+        answer = await self.ask("POST", url, f"/runs/{run_id}/control", json={"action": action, **body})
         self._recorder.add(
             Controlled(
                 at=boot(), run_id=run_id, action=action, outcome=answer.outcome, code=answer.code, server=url
@@ -108,15 +116,15 @@ class RecordedClient:
     async def decide(self, run_id: str, approval_id: str, option: str, **body: object) -> Answer:
         """One decision, with the digest that the approval shows now."""
         url = self.next_url()
-        shown = await self._ask("GET", url, f"/approvals/{approval_id}")
+        shown = await self.ask("GET", url, f"/approvals/{approval_id}")
         if shown.outcome != "accepted":
             return shown
-        document = {"option": option, "digest": shown.body["digest"], **body}
-        answer = await self._ask("POST", url, f"/approvals/{approval_id}/resolve", json=document)
+        document, sent = {"option": option, "digest": shown.body["digest"], **body}, boot()
+        answer = await self.ask("POST", url, f"/approvals/{approval_id}/resolve", json=document)
         self._recorder.add(
             Decided(
-                at=boot(), run_id=run_id, approval_id=approval_id, option=option, outcome=answer.outcome,
-                counts=_option_that_counts(answer.body), code=answer.code, server=url,
+                at=boot(), sent=sent, run_id=run_id, approval_id=approval_id, option=option,
+                outcome=answer.outcome, counts=_option_that_counts(answer.body), code=answer.code, server=url,
             )
         )  # fmt: skip
         return answer
@@ -124,7 +132,7 @@ class RecordedClient:
     async def snapshot(self, run_id: str, url: str | None = None) -> Answer:
         """The run as it is now."""
         url = url or self.next_url()
-        answer = await self._ask("GET", url, f"/runs/{run_id}")
+        answer = await self.ask("GET", url, f"/runs/{run_id}")
         if answer.outcome == "accepted":
             run = answer.body
             waits = run["waiting_for"] or {}
@@ -134,6 +142,9 @@ class RecordedClient:
                     waits_for=waits.get("approval_id") or waits.get("kind"), server=url,
                 )
             )  # fmt: skip
+        elif answer.code == "not_found":
+            missing = Snapshot(at=boot(), run_id=run_id, state="missing", last_seq=0, server=url)
+            self._recorder.add(missing)
         return answer
 
     async def log(self, run_id: str, url: str) -> bool:
@@ -141,7 +152,7 @@ class RecordedClient:
         bodies: list[str] = []
         while True:
             query = f"?after={len(bodies)}&limit=1000"
-            answer = await self._ask("GET", url, f"/runs/{run_id}/events{query}")
+            answer = await self.ask("GET", url, f"/runs/{run_id}/events{query}")
             if answer.outcome != "accepted":
                 return False
             # The server sends the stored bytes; canonical JSON comes back from orjson as it was.
@@ -153,27 +164,46 @@ class RecordedClient:
     async def list_all(self, url: str) -> bool:
         """Every run that a server knows, with the key that it was submitted under; whether it could be read."""
         found: dict[str, str] = {}
+        listed: Counter[str] = Counter()
         async for page in self._pages(url):
             if page is None:
                 return False
             found |= {run["id"]: run["labels"].get(KEY_LABEL, "") for run in page}
-        self._recorder.add(Listed(at=boot(), server=url, runs=found))
+            listed.update(run["id"] for run in page)
+        twice = tuple(run_id for run_id, times in listed.items() if times > 1)
+        self._recorder.add(Listed(at=boot(), server=url, runs=found, twice=twice))
         return True
 
     async def holders(self) -> Counter[str]:
         """How many running runs each host has now, by its id; empty when nobody could say."""
-        answer = await self._ask("GET", self.next_url(), "/runs?limit=200&state=running")
+        answer = await self.ask("GET", self.next_url(), "/runs?limit=200&state=running")
         return (
             Counter(run["host_id"] for run in answer.body["items"])
             if answer.outcome == "accepted"
             else Counter()
         )
 
-    async def probe(self, during: str, url: str, run_id: str, spec: Mapping[str, object], key: str) -> Answer:
-        """Try a submission and a read, to see what a fault does to them; the submission's answer comes back."""
+    async def probe(
+        self,
+        during: str,
+        url: str,
+        run_id: str,
+        spec: Mapping[str, object],
+        key: str,
+        *,
+        cancel: str | None = None,
+    ) -> Answer:
+        """Try a submission, a read and, of the run `cancel`, a cancel, to see what a fault does to them.
+
+        The submission's answer comes back.
+        """
         written = await self.submit(spec, key, url)
-        read = await self._ask("GET", url, f"/runs/{run_id}/events?limit=5")
-        tries: tuple[tuple[Literal["write", "read"], Answer], ...] = (("write", written), ("read", read))
+        tries: list[tuple[Literal["write", "read", "cancel"], Answer]] = [("write", written)]
+        tries.append(("read", await self.ask("GET", url, f"/runs/{run_id}/events?limit=5")))
+        if cancel is not None:
+            cancelled = await self.control(cancel, "cancel", url)
+            if cancelled.code not in OVER:
+                tries.append(("cancel", cancelled))
         for tried, answer in tries:
             self._recorder.add(
                 Probe(
@@ -187,7 +217,7 @@ class RecordedClient:
         cursor: str | None = None
         while True:
             query = f"?limit=200&cursor={cursor}" if cursor else "?limit=200"
-            answer = await self._ask("GET", url, f"/runs{query}")
+            answer = await self.ask("GET", url, f"/runs{query}")
             if answer.outcome != "accepted":
                 yield None
                 return
@@ -196,7 +226,8 @@ class RecordedClient:
             if cursor is None:
                 return
 
-    async def _ask(self, method: str, url: str, path: str, **more: Any) -> Answer:
+    async def ask(self, method: str, url: str, path: str, **more: Any) -> Answer:
+        """One request to one server; nothing of it is recorded."""
         try:
             return Answer(await self._http.request(method, url + API + path, **more))
         except httpx2.TransportError as error:
@@ -206,6 +237,17 @@ class RecordedClient:
 def _labels(spec: Mapping[str, object]) -> dict[str, object]:
     found = spec.get("labels", {})
     return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _place(spec: Mapping[str, object]) -> str:
+    """What kind of workspace a run asks for."""
+    match spec.get("workspace"):
+        case None:
+            return "scratch"
+        case str():
+            return "shared root"
+        case _:
+            return "git workspace"
 
 
 def _option_that_counts(body: Any) -> str | None:

@@ -6,7 +6,7 @@ Times (`at`) are seconds of the boot clock, which all processes of a machine sha
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Outcome = Literal["accepted", "refused", "unknown"]
 """`unknown`: the answer was lost, or the server itself could not say."""
@@ -14,16 +14,22 @@ Outcome = Literal["accepted", "refused", "unknown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """The history begins. `bound_s`: how long after the last fault everything may take to come to an end."""
+    """The history begins. `bound_s`: how long after the last fault everything may take to come to an end; `servers`:
+    who must tell the whole story in the end.
+    """
 
     at: float
     seed: int
     bound_s: float
+    servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A submission under an Idempotency-Key, with what its client learned."""
+    """A submission under an Idempotency-Key, with what its client learned.
+
+    `turns`: how many it takes to be completed, where its limits alone say so; `place`: its kind of workspace.
+    """
 
     at: float
     key: str
@@ -31,6 +37,8 @@ class Submitted:
     run_id: str | None = None
     code: str | None = None
     server: str = ""
+    turns: int | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +55,10 @@ class Controlled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A decision on an approval. `counts`: the option that counts, where the answer named it."""
+    """A decision on an approval, sent at `sent`. `counts`: the option that counts, where the answer named it."""
 
     at: float
+    sent: float = 0.0
     run_id: str
     approval_id: str
     option: str
@@ -60,8 +69,44 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """A message to a session under an Idempotency-Key. `run_id`: the run that was named to take it."""
+
+    at: float
+    session_id: str
+    key: str
+    outcome: Outcome
+    message_id: str | None = None
+    run_id: str | None = None
+    code: str | None = None
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBack:
+    """A message whose sender wanted it back, with what was learned."""
+
+    at: float
+    session_id: str
+    key: str
+    outcome: Outcome
+    code: str | None = None
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """The history of a session as one server gave it at the end: its messages as JSON, oldest first."""
+
+    at: float
+    server: str
+    session_id: str
+    bodies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A run as a client saw it."""
+    """A run as a client saw it; `missing` is the state of one that the server did not know."""
 
     at: float
     run_id: str
@@ -79,6 +124,8 @@ class Listed:
     server: str
     runs: dict[str, str] = field(default_factory=dict)
     """Run id to the key that its label names ("" without one)."""
+    twice: tuple[str, ...] = ()
+    """Run ids that stood in it more than once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,17 +224,11 @@ class Closed:
 
 
 Entry = (
-    Opened | Submitted | Controlled | Decided | Snapshot | Listed | Connected | Received | Cut | StreamEnded
-    | Logged | Leftover | Fault | Probe | Closed
+    Opened | Submitted | Controlled | Decided | Posted | TakenBack | Conversation | Snapshot | Listed | Connected
+    | Received | Cut | StreamEnded | Logged | Leftover | Fault | Probe | Closed
 )  # fmt: skip
 
-KINDS: Final[dict[str, type[Entry]]] = {
-    kind.__name__.lower(): kind
-    for kind in (
-        Opened, Submitted, Controlled, Decided, Snapshot, Listed, Connected, Received, Cut, StreamEnded,
-        Logged, Leftover, Fault, Probe, Closed,
-    )
-}  # fmt: skip
+KINDS: Final[dict[str, type[Entry]]] = {kind.__name__.lower(): kind for kind in get_args(Entry)}
 """By the name that stands in a line's member `kind`."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,25 @@ from typing import TypeVar
 import orjson
 
 from overnight.testing.history.agents import AgentLife, read_agents
-from overnight.testing.history.entries import Closed, Entry, Logged, Opened, Snapshot
+from overnight.testing.history.entries import (
+    Closed,
+    Conversation,
+    Entry,
+    Logged,
+    Opened,
+    Received,
+    Snapshot,
+    Submitted,
+)
 from overnight.testing.history.recorder import read_entries
 
 T = TypeVar("T")
 FINAL = frozenset({"completed", "failed", "cancelled"})
 FINAL_TYPES = {f"run.{state}": state for state in FINAL}
+SESSION = "ses_"
+"""What the ids of sessions begin with, whose streams readers follow too."""
+JOB = re.compile(r'"job": ?"([^"]+)"')
+"""Where the text of a message, or a goal, names the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +57,25 @@ class RunLog:
         """The same, decoded."""
         return tuple(orjson.loads(body) for body in self.bodies)
 
+    @cached_property
+    def completed_turns(self) -> tuple[object, ...]:
+        """The numbers of the turns that were completed, in order."""
+        return tuple(event["turn"] for event in self.events if event["type"] == "turn.completed")
+
     @property
     def final(self) -> str | None:
         """The final state that the log ends in, if it does."""
         return FINAL_TYPES.get(str(self.events[-1]["type"])) if self.events else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message of a conversation's history; `key` is the job that its text names, None without one."""
+
+    role: str
+    key: str | None
+    run_id: str | None
+    turn: int | None
 
 
 class History:
@@ -87,6 +116,41 @@ class History:
             found.setdefault(life.run_id, []).append(life)
         return {run_id: tuple(mine) for run_id, mine in found.items()}
 
+    @cached_property
+    def turns(self) -> dict[str, int]:
+        """How many turns each run takes to be completed, where its limits alone say so."""
+        return {
+            entry.run_id: entry.turns
+            for entry in self.of(Submitted)
+            if entry.run_id is not None and entry.turns is not None
+        }
+
+    @cached_property
+    def told(self) -> dict[str, tuple[Message, ...]]:
+        """What people have said in each session, oldest first: the longest that any server gave."""
+        found: dict[str, tuple[str, ...]] = {}
+        for entry in self.of(Conversation):
+            found[entry.session_id] = max(found.get(entry.session_id, ()), entry.bodies, key=len)
+        return {session_id: tuple(map(_message, bodies)) for session_id, bodies in found.items()}
+
+    @cached_property
+    def heard(self) -> dict[str, int]:
+        """For each session the last seq that any reader of its stream got."""
+        found: dict[str, int] = {}
+        for entry in self.of(Received):
+            if entry.run_id.startswith(SESSION):
+                found[entry.run_id] = max(found.get(entry.run_id, 0), entry.seq)
+        return found
+
+    @cached_property
+    def first_seen(self) -> dict[str, dict[int, float]]:
+        """For each run and seq: when the first reader had it."""
+        found: dict[str, dict[int, float]] = {}
+        for entry in self.of(Received):
+            mine = found.setdefault(entry.run_id, {})
+            mine[entry.seq] = min(mine.get(entry.seq, entry.at), entry.at)
+        return found
+
     @property
     def opened(self) -> Opened | None:
         """How the history began."""
@@ -96,3 +160,11 @@ class History:
     def closed(self) -> Closed | None:
         """That the history is complete; None when the recording broke off."""
         return next(self.of(Closed), None)
+
+
+def _message(body: str) -> Message:
+    found = orjson.loads(body)
+    job = JOB.search(found["text"])
+    return Message(
+        role=found["role"], key=job[1] if job else None, run_id=found["run_id"], turn=found["turn"]
+    )

@@ -22,11 +22,14 @@ Watch = Callable[[dict[str, Any]], None]
 
 
 class Reader:
-    """One reader of one run. Unlike a real client it hides nothing: a hole or a repeat goes into the history."""
+    """One reader of one run or session. Unlike a real client it hides nothing: what is wrong goes into the history.
+
+    The stream of a session has no end: its reader reads until it has what comes at `until`.
+    """
 
     def __init__(
-        self, recorder: Recorder, http: httpx2.AsyncClient, urls: Sequence[str], run_id: str, *,
-        name: str, after: int = 0, first: int = 0, slow_s: float = 0, watch: Watch | None = None,
+        self, recorder: Recorder, http: httpx2.AsyncClient, urls: Sequence[str], run_id: str, *, name: str,
+        after: int = 0, first: int = 0, slow_s: float = 0, watch: Watch | None = None, until: int | None = None,
     ) -> None:  # fmt: skip
         self._recorder = recorder
         self._http = http
@@ -35,8 +38,10 @@ class Reader:
         self._name = name
         self._slow_s = slow_s
         self._watch = watch
+        self._until = until
+        self._what = "sessions" if run_id.startswith("ses_") else "runs"
         self.cursor = after
-        self.ended = False
+        self.ended = until is not None and after >= until
 
     async def read(self) -> None:
         """Until the stream has ended."""
@@ -55,7 +60,7 @@ class Reader:
         }
         if self.cursor:
             headers["Last-Event-ID"] = str(self.cursor)
-        path = f"{url}/api/v1/runs/{self._run_id}/stream"
+        path = f"{url}/api/v1/{self._what}/{self._run_id}/stream"
         try:
             async with self._http.stream("GET", path, headers=headers, timeout=QUIET_S) as response:
                 if response.status_code not in {200, 204}:
@@ -96,6 +101,7 @@ class Reader:
             )  # fmt: skip
             if self._watch is not None:
                 self._watch(orjson.loads(frame.data))
+            self.ended = self.cursor == self._until
 
     def _end(self, last: int) -> None:
         self.ended = True

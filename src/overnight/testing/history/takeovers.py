@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from overnight.testing.history.entries import Fault, Received
+from overnight.testing.history.entries import Fault
 from overnight.testing.history.model import History, RunLog
 
 TAKEN = frozenset({"run.recovered", "run.requeued"})
@@ -28,22 +28,12 @@ class Takeover:
 
 def takeovers(history: History) -> Iterator[Takeover]:
     """Every run that was held by a host at the moment when that was lost, and was taken up afterwards."""
-    seen = first_seen(history)
     lost = [fault for fault in history.of(Fault) if fault.phase == "began" and fault.host]
     for log in history.logs.values():
         for fault in lost:
-            found = _taken(log, seen.get(log.run_id, {}), fault)
+            found = _taken(log, history.first_seen.get(log.run_id, {}), fault)
             if found is not None:
                 yield found
-
-
-def first_seen(history: History) -> dict[str, dict[int, float]]:
-    """For each run and seq: when the first reader had it."""
-    found: dict[str, dict[int, float]] = {}
-    for entry in history.of(Received):
-        mine = found.setdefault(entry.run_id, {})
-        mine[entry.seq] = min(mine.get(entry.seq, entry.at), entry.at)
-    return found
 
 
 def _taken(log: RunLog, seen: dict[int, float], fault: Fault) -> Takeover | None:

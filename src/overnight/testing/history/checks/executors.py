@@ -9,7 +9,12 @@ from overnight.testing.history.agents import AgentLife
 from overnight.testing.history.model import History, RunLog, Violation
 
 SETTLED = frozenset({"turn.completed", "turn.failed", "turn.abandoned"})
-SAID_BY_AGENTS = frozenset({"output.recorded", "message.completed", "agent.custom", "usage.recorded"})
+SAID_BY_AGENTS = frozenset(
+    {
+        "output.recorded", "message.completed", "agent.custom", "usage.recorded", "reasoning.completed",
+        "plan.updated", "tool.started", "tool.completed", "command.started", "command.completed",
+    }
+)  # fmt: skip
 """What only the holder of a turn records."""
 
 NEW_HOLD = frozenset({"run.recovered", "run.requeued"})
@@ -21,6 +26,7 @@ def check(history: History) -> Iterator[Violation]:
         yield from _lives(run_id, lives)
         if run_id in history.logs:
             yield from _known(history.logs[run_id], lives)
+            yield from _outlived(history.logs[run_id], lives, history.first_seen.get(run_id, {}))
     for log in history.logs.values():
         yield from _nothing_late(log)
 
@@ -55,6 +61,17 @@ def _known(log: RunLog, lives: tuple[AgentLife, ...]) -> Iterator[Violation]:
     for life in lives:
         if (life.turn, life.attempt) not in told and log.final is not None:
             yield _broken(log.run_id, f"agent {life.name} lived, and its log tells nothing of that turn")
+
+
+def _outlived(log: RunLog, lives: tuple[AgentLife, ...], seen: dict[int, float]) -> Iterator[Violation]:
+    """No agent lives on once its turn is settled, by whomever: nobody may take it over before."""
+    for seq, event in enumerate(log.events, 1):
+        if event["type"] not in SETTLED or seq not in seen:
+            continue
+        for life in lives:
+            if life.place == (event["turn"], event["attempt"]) and life.seen > seen[seq]:
+                late = life.seen - seen[seq]
+                yield _broken(log.run_id, f"agent {life.name} lived for {late:.3f} s after {event['type']}")
 
 
 def _holds(log: RunLog) -> dict[tuple[object, object], int]:

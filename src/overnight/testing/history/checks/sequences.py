@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
-from overnight.testing.history.entries import Connected, Logged, Received, StreamEnded
-from overnight.testing.history.model import History, RunLog, Violation
+from overnight.testing.history.entries import Connected, Cut, Logged, Received, StreamEnded
+from overnight.testing.history.model import SESSION, History, RunLog, Violation
 from overnight.testing.history.recorder import digest
+
+LATE = "late"
+"""The name of readers that come when all is over."""
 
 
 def check(history: History) -> Iterator[Violation]:
@@ -25,14 +29,21 @@ def _numbers(log: RunLog) -> Iterator[Violation]:
     strange = {event["run_id"] for event in log.events} - {log.run_id}
     if strange:
         yield _broken(log.run_id, f"its log holds events of {', '.join(map(str, strange))}")
+    for one, two in pairwise(log.events):
+        if str(two.get("at", "")) < str(one.get("at", "")):
+            yield _broken(log.run_id, f"event {two['seq']} is of {two['at']}, the one before of {one['at']}")
 
 
 def _servers_agree(history: History) -> Iterator[Violation]:
     for entry in history.of(Logged):
-        longest = history.logs[entry.run_id].bodies
-        if entry.bodies != longest[: len(entry.bodies)]:
-            seq = next(n for n, (a, b) in enumerate(zip(entry.bodies, longest, strict=False), 1) if a != b)
+        log = history.logs[entry.run_id]
+        if entry.bodies != log.bodies[: len(entry.bodies)]:
+            seq = next(n for n, (a, b) in enumerate(zip(entry.bodies, log.bodies, strict=False), 1) if a != b)
             yield _broken(entry.run_id, f"event {seq} is another at {entry.server}")
+        elif log.final is not None and len(entry.bodies) < len(log.bodies):
+            yield _broken(
+                entry.run_id, f"{entry.server} has {len(entry.bodies)} of its {len(log.bodies)} events"
+            )
 
 
 class _Readers:
@@ -41,8 +52,12 @@ class _Readers:
     def __init__(self, history: History) -> None:
         self._history = history
         self._next: dict[tuple[str, str], int] = {}
+        self._tried: set[tuple[str, str]] = set()
+        """Who has connected, or has tried to."""
         self._ended: set[tuple[str, str]] = set()
         self._digests = {log.run_id: [digest(body) for body in log.bodies] for log in history.logs.values()}
+        self._heard: dict[tuple[str, int], str] = {}
+        """Of sessions, whose logs nobody lists: what the first reader got for each seq."""
 
     def check(self) -> Iterator[Violation]:
         """Every frame that was received, and whether every reader was told the end."""
@@ -54,15 +69,28 @@ class _Readers:
                     yield from self._received(entry)
                 case StreamEnded():
                     yield from self._told_the_end(entry)
+                case Cut():
+                    self._tried.add((entry.reader, entry.run_id))
                 case _:
                     pass
-        for reader, run_id in self._next.keys() - self._ended:
-            log = self._history.logs.get(run_id)
+        yield from self._unread()
+
+    def _unread(self) -> Iterator[Violation]:
+        """Who was never told an end, and who came late to a session and was not told all of it."""
+        for reader, run_id in sorted(self._tried - self._ended):
+            log, has = self._history.logs.get(run_id), self._next.get((reader, run_id), 1) - 1
             if log is not None and log.final is not None:
                 yield _broken(run_id, f"{reader} was never told its end")
+            elif reader == LATE and has < self._history.heard.get(run_id, 0):
+                yield _broken(run_id, f"{reader} has {has}, others {self._history.heard[run_id]}")
+        read = {run_id for _, run_id in self._tried}
+        for log in self._history.logs.values():
+            if log.final is not None and log.run_id not in read:
+                yield _broken(log.run_id, "nobody has read it")
 
     def _connected(self, entry: Connected) -> Iterator[Violation]:
         key = entry.reader, entry.run_id
+        self._tried.add(key)
         wanted = self._next.setdefault(key, entry.after + 1)
         if wanted != entry.after + 1:
             yield _broken(entry.run_id, f"{entry.reader} has {wanted - 1} and came again with {entry.after}")
@@ -75,6 +103,10 @@ class _Readers:
         self._next[key] = entry.seq + 1
         if key in self._ended:
             yield _broken(entry.run_id, f"{entry.reader} got {entry.seq} after the end")
+        if entry.run_id.startswith(SESSION):
+            if self._heard.setdefault((entry.run_id, entry.seq), entry.digest) != entry.digest:
+                yield _broken(entry.run_id, f"{entry.reader} got other bytes for {entry.seq} than others")
+            return
         known = self._digests.get(entry.run_id, [])
         if not 0 < entry.seq <= len(known):
             yield _broken(entry.run_id, f"{entry.reader} got {entry.seq}, which the log does not have")
