@@ -117,7 +117,7 @@ def link(postgres_server: PostgresServer) -> Iterator[PostgresLink]:
 
 
 def plan(link: PostgresLink, sql: str) -> list[str]:
-    return [row[0] for row in link.last(f"EXPLAIN (GENERIC_PLAN) {sql}")]
+    return [row[0] for row in link.raw.execute(f"EXPLAIN (GENERIC_PLAN) {sql}", prepare=False)]
 
 
 def whole_tables(steps: list[str]) -> list[str]:

@@ -39,8 +39,12 @@ class Wire:
 
     def part(self) -> None:
         """End every connection and take no new one."""
-        self._refusing = True
+        self.refuse()
         self.cut()
+
+    def refuse(self) -> None:
+        """Take no new connection."""
+        self._refusing = True
 
     def mend(self) -> None:
         self._refusing = False
@@ -56,7 +60,7 @@ class Wire:
         self._listener.close()
         self._flowing.set()
         self.cut()
-        self._thread.join(5)
+        self._thread.join(30)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -65,7 +69,11 @@ class Wire:
                 if self._refusing:
                     near.close()
                     continue
-                far = socket.create_connection(("127.0.0.1", self._to))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:
+                    near.close()
+                    continue
                 for end in (near, far):  # small packets are not held back, as they are not without us
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {near, far}

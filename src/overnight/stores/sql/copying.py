@@ -18,6 +18,8 @@ SLICE_ROWS: Final = 500
 """Rows that are read, and committed, at a time."""
 UNFINISHED: Final = "copy.unfinished"
 """The installation's key that says that a copy into this database was begun and not finished."""
+MARKS: Final = "writer."
+"""What the installation's keys begin with under which the writers of a Postgres database leave their marks."""
 _OWN: Final = ("host_id", UNFINISHED)
 """Facts of one database file or one attempt, which are not copied."""
 _NUL, _SHOWN_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
@@ -105,7 +107,11 @@ def slices(link: Link, table: Table) -> Iterator[list[Row]]:
     places = [list(table.columns).index(column) for column in keys]
     base = select(*table.columns).order_by(*keys).limit(SLICE_ROWS)
     if table is installation:
-        base = base.where(installation.c.key.not_in(_OWN), installation.c.key.not_like("schema.%"))
+        base = base.where(
+            installation.c.key.not_in(_OWN),
+            installation.c.key.not_like("schema.%"),
+            installation.c.key.not_like(f"{MARKS}%"),
+        )
     after: tuple[Any, ...] | None = None
     while True:
         query = base if after is None else base.where(tuple_(*keys) > tuple_(*after))

@@ -20,6 +20,10 @@ class Ground(Protocol):
         """Begin a writing transaction."""
         ...
 
+    def seal(self, link: Link) -> None:
+        """Before its commit: leave what `fate` goes by."""
+        ...
+
     def fate(self, link: Link) -> bool | None:
         """On a new connection after a commit that failed: whether it took place; None when nobody can tell. What it
         may have left is truly there from now on, or truly not.

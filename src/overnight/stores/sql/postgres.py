@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, cast
 
 import psycopg
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
 
 from overnight.clock import Clock
 from overnight.errors import OvernightError
 from overnight.ports.notifier import Notifier
 from overnight.stores.sql import postgres_outcomes, postgres_schema
+from overnight.stores.sql.copying import MARKS
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
-from overnight.stores.sql.statements import Link
+from overnight.stores.sql.schema import installation
+from overnight.stores.sql.statements import Link, Statement
 from overnight.stores.sql.store import SqlStore
 from overnight.stores.sql.transaction import SqlTransaction
 
@@ -32,20 +36,15 @@ a pipeline is neither idle nor in a statement, so no other limit of the server e
 """
 _BOUNDED_SINCE: Final = 170_000
 """The Postgres that knows `transaction_timeout`; before, only a lost connection ends such a session."""
-_NUMBER: Final = "SELECT pg_current_xact_id()::text"
-_BEGIN: Final = f"{postgres_schema.BEGIN}; {_NUMBER}"
-_BEGIN_BOUNDED: Final = f"{postgres_schema.BEGIN}; SET LOCAL transaction_timeout = {MOST_MS}; {_NUMBER}"
-_STATUS: Final = "SELECT pg_xact_status($1::xid8)"
-_LINE: Final = (
-    "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier FROM pg_control_system()"
+_BOUNDED: Final = f"{postgres_schema.BEGIN}; SET LOCAL transaction_timeout = {MOST_MS}"
+_KEPT_MS: Final = 24 * 3_600_000
+"""Marks older than this belong to no writer that is still there."""
+_ADD_MARK: Final = insert(installation).values(key=bindparam("key"), value=bindparam("value"))
+_MARK: Final = Statement(
+    _ADD_MARK.on_conflict_do_update(index_elements=["key"], set_={"value": _ADD_MARK.excluded.value})
 )
-
-
-def _line(link: Link) -> str | None:
-    """Which server this is, and since which promotion; None where it does not say."""
-    with suppress(psycopg.Error):
-        return str(link.rows(_LINE)[0][0])
-    return None
+_MARKED: Final = "SELECT 1 FROM installation WHERE key = $1 AND value = $2"
+_FORGET: Final = f"DELETE FROM installation WHERE key LIKE '{MARKS}%' AND value < $1 RETURNING key"  # noqa: S608 -- our own words
 
 
 class PostgresGround:
@@ -57,36 +56,47 @@ class PostgresGround:
         self._lease_clock = lease_clock
         self._outcomes = postgres_outcomes.Outcomes(connections.address)
         self._away: dict[int, _Away] = {}
-        self._line: str | None = None
-        self._line_before: str | None = None
-        self._number = ""
+        self._name = f"{MARKS}{secrets.token_hex(8)}"
+        self._mark = 0
         self.closing: Final = threading.Event()
 
     def open(self, *, writing: bool) -> tuple[Link, SqlTransaction]:
         """See `Ground`."""
         away = self._away.setdefault(threading.get_ident(), _Away())
         link = away.until_back(lambda: self._connections.open(writing=writing), self.closing)
-        if writing:
-            self._line_before, self._line = self._line, _line(link)
         return link, SqlTransaction(link, self._clock, self._lease_clock)
 
     def begin(self, link: Link) -> None:
-        """See `Ground`. The transaction's number is taken along, so that its fate can be asked for."""
-        found = cast("PostgresLink", link)
-        bounded = found.raw.info.server_version >= _BOUNDED_SINCE
-        self._number = found.last(_BEGIN_BOUNDED if bounded else _BEGIN)[0][0]
+        """See `Ground`."""
+        bounded = cast("PostgresLink", link).raw.info.server_version >= _BOUNDED_SINCE
+        link.script(_BOUNDED if bounded else postgres_schema.BEGIN)
+
+    def seal(self, link: Link) -> None:
+        """See `Ground`. The mark is the batch's own: nobody else leaves the same, not even after a crash, when the
+        server gives the numbers of transactions that it has lost to others.
+        """
+        self._mark = max(self._mark + 1, self._clock.wall_ms())
+        link.tell(_MARK, key=self._name, value=str(self._mark))
 
     def fate(self, link: Link) -> bool | None:
-        """See `Ground`. The server keeps what became of every transaction, also over a crash; another one that was
-        promoted in its place has counted on by itself, and is not asked.
+        """See `Ground`. Asked under the lock of all writers: so the transaction in doubt is over, if only because the
+        server ends it when it stands still.
         """
-        if self._line is None or self._line != self._line_before:
-            return None
-        over = time.monotonic() + PATIENCE_S
-        while (status := link.rows(_STATUS, self._number)[0][0]) == "in progress" and time.monotonic() < over:
-            if self.closing.wait(_FIRST_PAUSE_S):  # it may be waiting for its COMMIT until the server ends it
-                break
-        return {"committed": True, "aborted": False}.get(status)
+        try:
+            link.script(postgres_schema.BEGIN)
+            return bool(link.rows(_MARKED, self._name, str(self._mark)))
+        finally:
+            link.script("ROLLBACK")
+
+    def forget(self) -> None:
+        """Take away the marks of writers that are no more. Raises psycopg.Error."""
+        link = self._connections.open(writing=True)
+        try:
+            link.script(postgres_schema.BEGIN)
+            link.rows(_FORGET, str(self._clock.wall_ms() - _KEPT_MS))
+            link.script("COMMIT")
+        finally:
+            link.close()
 
     def is_storage_failure(self, error: Exception) -> bool:
         """See `Ground`."""
@@ -145,6 +155,7 @@ class PostgresStore(SqlStore):
     def _prepare(self) -> None:
         try:
             self._prepare_once_it_is_up()
+            self._ground.forget()
             self._writer.start()
             self._connections.watch.start()
         except self._connections.errors as error:

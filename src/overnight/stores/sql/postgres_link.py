@@ -172,12 +172,6 @@ class PostgresLink(Link):
         if sql == "COMMIT" and cursor.statusmessage != "COMMIT":
             raise psycopg.OperationalError(f"the commit ended as {cursor.statusmessage}")
 
-    def last(self, sql: str) -> list[Row]:
-        """The rows of the last of several statements in one text, in one round trip."""
-        cursor = self.raw.execute(sql, prepare=False)
-        cursor.set_result(-1)
-        return cursor.fetchall()
-
     def size_bytes(self) -> int:
         """See `Link`."""
         return live_bytes(self)

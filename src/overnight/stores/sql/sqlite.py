@@ -38,6 +38,9 @@ class SqliteGround:
         """See `Ground`."""
         link.script("BEGIN IMMEDIATE")
 
+    def seal(self, link: Link) -> None:
+        """See `Ground`. What a failed commit has left is found out without a mark."""
+
     def fate(self, link: Link) -> bool | None:
         """See `Ground`. A failed fsync may leave in memory what never reached the disk, and count it as written; so
         what the log holds is copied into the database, which writes it once more.

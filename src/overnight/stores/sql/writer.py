@@ -192,6 +192,7 @@ class Writer:
         """Whether everything has been done that was asked for in the transaction."""
         with suppress(Exception):  # each unit then hears of its own
             transaction.finish()
+            self._ground.seal(link)
             link.settle()
             return True
         return False
@@ -250,6 +251,7 @@ class Writer:
                 failure = self._carry_out(link, transaction, job, alone=True)
                 if failure is None:
                     transaction.finish()
+                    self._ground.seal(link)
                     self._commit(link, [job], again=False)
                     continue
                 if not self._ground.is_storage_failure(failure) and self._start_over(link, transaction):
