@@ -34,9 +34,8 @@ OWN_PROCESS: dict[str, str] = {
     "keeper/": "a keeper, a spawner and an agent about to be started are processes with nothing else in them",
     "testing/agents/": "sample agents are programs of their own",
     "cli/acp.py": "the command that is an editor's agent, before it begins",
-    "cli/up.py": "the command that is the server, before it begins",
+    "cli/staying.py": "the commands that are the server or a worker, before it begins",
     "compose/foreground.py": "the command that is the server, once it is up",
-    "cli/worker.py": "the command that is a worker, before it begins",
     "compose/worker.py": "the command that is a worker, once it is up",
     "compose/remote.py": "the same, of a server elsewhere",
 }

@@ -8,6 +8,7 @@ import typer
 
 from overnight.cli.options import duration
 from overnight.cli.output import say
+from overnight.cli.staying import staying
 
 
 def up(
@@ -37,7 +38,6 @@ def up(
 
     Ends in order on SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on at the next start.
     """
-    import gc
     from pathlib import Path
 
     idle = duration(exit_when_idle) if exit_when_idle is not None else None
@@ -47,17 +47,14 @@ def up(
         "worker.slots": str(slots) if slots else None,
         "server.behind_proxy": "true" if behind_proxy else None,
     }
-    from overnight.config.settings import load
+    with staying():
+        from overnight.config.settings import load
 
-    settings = load(overrides={key: value for key, value in given.items() if value is not None})
-    for name in settings.sources.strangers():
-        say(f"{name} is set, but there is no such setting")
-    gc.disable()  # hardly anything of what is loaded now is garbage; the server collects again once it is up
-    try:
+        settings = load(overrides={key: value for key, value in given.items() if value is not None})
+        for name in settings.sources.strangers():
+            say(f"{name} is set, but there is no such setting")
         # Only now: settings that are wrong need not wait until the whole program is loaded.
         from overnight.compose.foreground import serve
 
         status = serve(settings, worker=not no_worker, web=not no_web, exit_when_idle=idle)
-    finally:
-        gc.enable()
     raise typer.Exit(status)

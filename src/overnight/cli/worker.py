@@ -8,6 +8,7 @@ import typer
 
 from overnight.cli.options import duration, pairs
 from overnight.cli.output import say
+from overnight.cli.staying import staying
 
 
 def worker(
@@ -60,7 +61,6 @@ def worker(
     SIGTERM, SIGHUP and Ctrl-C: agents are stopped, and their runs go on elsewhere, or at the next start. SIGUSR2 leaves
     them working for the next worker of the same data directory.
     """
-    import gc
     from pathlib import Path
 
     idle = duration(exit_when_idle) if exit_when_idle is not None else None
@@ -72,13 +72,12 @@ def worker(
         "worker.labels": ",".join(label) if label else None,
         "worker.shared_roots": ":".join(str(Path(root).absolute()) for root in shared_root or []) or None,
     }
-    from overnight.config.settings import load
+    with staying():
+        from overnight.config.settings import load
 
-    settings = load(overrides={key: value for key, value in given.items() if value is not None})
-    for name in settings.sources.strangers():
-        say(f"{name} is set, but there is no such setting")
-    gc.disable()  # hardly anything of what is loaded now is garbage; the worker collects again once it is up
-    try:
+        settings = load(overrides={key: value for key, value in given.items() if value is not None})
+        for name in settings.sources.strangers():
+            say(f"{name} is set, but there is no such setting")
         # Only now: settings that are wrong need not wait until the whole program is loaded.
         if server is not None:
             from overnight.compose.remote import work as work_elsewhere
@@ -88,6 +87,4 @@ def worker(
             from overnight.compose.worker import work
 
             status = work(settings, exit_when_idle=idle)
-    finally:
-        gc.enable()
     raise typer.Exit(status)

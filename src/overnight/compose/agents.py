@@ -18,6 +18,7 @@ from overnight.backends.remote.backend import RemoteBackend
 from overnight.clock import Clock
 from overnight.compose.confinement import secrets
 from overnight.config.backends import BackendSettings
+from overnight.config.paths import data_key, private_dir, runtime_dir
 from overnight.config.settings import Settings
 from overnight.ports.backend import Backend
 from overnight.ports.sandbox import Sandbox
@@ -46,6 +47,20 @@ def backends(
                 sandbox=sandbox,
                 files=files,
             )
+
+
+def home(settings: Settings) -> Path:
+    """The home of the user whose agents these are."""
+    return Path(settings.sources.environment.get("HOME") or Path.home())
+
+
+def spawner(settings: Settings) -> SpawnerClient:
+    """What starts keepers; one for each user and data directory."""
+    runtime = private_dir(runtime_dir(settings.sources.environment) / data_key(settings.data_dir))
+    library = settings.sources.environment.get("LD_LIBRARY_PATH")
+    return SpawnerClient(
+        settings.data_dir, runtime, environment={"LD_LIBRARY_PATH": library} if library else {}
+    )
 
 
 def here(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:

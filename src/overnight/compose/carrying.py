@@ -7,15 +7,11 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 from overnight.backends.process.adoption import rouse
-from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.compose import agents, confinement, hosts
 from overnight.compose.ground import Ground
-from overnight.config.paths import data_key, private_dir, runtime_dir
 from overnight.config.settings import Settings
 from overnight.domain.lease import keeper_deadline
 from overnight.domain.worker import Worker as WorkerRow
@@ -45,7 +41,6 @@ from overnight.ports.meter import Meter
 from overnight.ports.sandbox import Sandbox
 from overnight.workspaces.directories import DirectoryWorkspaces
 
-VERSION: Final = version("overnight")
 STALE_BEATS: Final = 3
 """Heartbeats that a process misses before it counts as gone."""
 LOOK_S: Final = 0.5
@@ -69,7 +64,7 @@ class Carrying:
 
 async def carrying(settings: Settings, ground: Ground, meter: Meter, *, working: bool) -> Carrying:
     """Made and registered; not started. Raises StartRefused when this host works elsewhere already."""
-    sandbox = await confinement.confinement(settings, home(settings))
+    sandbox = await confinement.confinement(settings, agents.home(settings))
     shop = await _workshop(settings, ground, meter, sandbox, working=working)
     offer = partial(offer_of, limits=settings.queue.limits, lease_s=settings.timing.lease_s)
     source = LocalRunSource(ground.uow, ground.clock, shop.worker, offer=offer, alone=not settings.postgres)
@@ -94,7 +89,7 @@ async def _workshop(
     # A server that only serves knows of its own machine nothing that counts.
     known = Backends if working or not settings.postgres else OfferedBackends
     backends = known(
-        agents.backends(settings, spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
+        agents.backends(settings, agents.spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
         uow=ground.uow,
         clock=ground.clock,
         host_id=host,
@@ -110,7 +105,7 @@ async def _workshop(
             roots=settings.workspace_roots,
             data_dir=settings.data_dir,
             run_folder=folders.run,
-            home=home(settings),
+            home=agents.home(settings),
         ),
         folders=folders,
         policy=settings.runs,
@@ -129,7 +124,7 @@ async def _register(settings: Settings, ground: Ground, host: HostId, names: tup
         host_id=host,
         host_name=platform.node(),
         pid=os.getpid(),
-        version=VERSION,
+        version=hosts.VERSION,
         slots=settings.slots if names else 0,
         backends=settings.queue.offered(names),
         labels=settings.queue.labels,
@@ -141,26 +136,12 @@ async def _register(settings: Settings, ground: Ground, host: HostId, names: tup
     return await ground.uow.write(lambda tx: tx.workers.add(row, quarantine_after=after))
 
 
-def home(settings: Settings) -> Path:
-    """The home of the user whose agents these are."""
-    return Path(settings.sources.environment.get("HOME") or Path.home())
-
-
 def _fence(settings: Settings) -> Callable[[float], float] | None:
     """Where another host may take a run over, its keeper has ended the agent before that."""
     if not settings.postgres:
         return None
     lease_s, grace_s = settings.timing.lease_s, settings.timing.grace_s
     return lambda held_until: keeper_deadline(held_until - lease_s, lease_s, grace_s)
-
-
-def spawner(settings: Settings) -> SpawnerClient:
-    """What starts keepers; one for each user and data directory."""
-    runtime = private_dir(runtime_dir(settings.sources.environment) / data_key(settings.data_dir))
-    library = settings.sources.environment.get("LD_LIBRARY_PATH")
-    return SpawnerClient(
-        settings.data_dir, runtime, environment={"LD_LIBRARY_PATH": library} if library else {}
-    )
 
 
 def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty]:

@@ -13,7 +13,8 @@ import uvloop
 
 from overnight.compose import keys
 from overnight.compose.ending import Ending, Reason, has_work
-from overnight.compose.parts import VERSION, Parts, listen, running
+from overnight.compose.hosts import VERSION
+from overnight.compose.parts import Parts, listen, running
 from overnight.config import logging, server_file
 from overnight.config.settings import Settings
 from overnight.domain.redaction import Redactor

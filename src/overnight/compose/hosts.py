@@ -6,7 +6,9 @@ import json
 import os
 import platform
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from overnight.clock import Clock
 from overnight.config.settings import Settings
@@ -18,7 +20,8 @@ from overnight.keeper_protocol import boot_id
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 from overnight.stores.sql.lock import DataLock
 
-WORKER_LOCK = "worker.lock"
+VERSION: Final = version("overnight")
+WORKER_LOCK: Final = "worker.lock"
 
 
 async def host_id(settings: Settings, uow: UnitOfWork, clock: Clock) -> HostId:

@@ -27,7 +27,6 @@ from overnight.client.worker.unit_of_work import PASSING, RemoteUnitOfWork
 from overnight.client.worker.watch import Watch
 from overnight.clock import Clock, SystemClock
 from overnight.compose import agents, confinement, hosts
-from overnight.compose.carrying import VERSION, home, spawner
 from overnight.compose.ending import Ending, work_until_the_end
 from overnight.config import logging
 from overnight.config.settings import LEAST_SLACK_S, MARGIN_S, RENEWALS, SWEEP_S, Settings
@@ -143,9 +142,11 @@ async def _made(settings: Settings, transport: Transport, clock: ServedClock) ->
         return found
 
     desk = RestLeaseDesk(post)
-    sandbox = await confinement.confinement(settings, home(settings))
+    sandbox = await confinement.confinement(settings, agents.home(settings))
     lease = _Length()
-    programs = list(agents.backends(settings, spawner(settings), clock, sandbox, fence=lease.fence(settings)))
+    programs = list(
+        agents.backends(settings, agents.spawner(settings), clock, sandbox, fence=lease.fence(settings))
+    )
     me = _row(settings, clock, agents.here(settings, sorted(program.name for program in programs)))
     greeting = await _greeted(desk, me, clock)
     lease.seconds = greeting.lease_s
@@ -170,7 +171,7 @@ def _crew(
         uow=uow, notifier=notifier, clock=clock, backends=backends,
         workspaces=DirectoryWorkspaces(
             roots=settings.workspace_roots, data_dir=settings.data_dir, run_folder=folders.run,
-            home=home(settings),
+            home=agents.home(settings),
         ),
         folders=folders, policy=settings.runs, worker=me,
         timing=timing_of(settings.timing, lease_s), conduct=conduct,
@@ -212,7 +213,7 @@ def _row(settings: Settings, clock: Clock, names: tuple[str, ...]) -> WorkerRow:
     now = clock.wall_ms()
     return WorkerRow(
         pk=0, id=new_worker_id(now), host_id=hosts.own(settings.data_dir, clock), host_name=platform.node(),
-        pid=os.getpid(), version=VERSION, slots=settings.slots, backends=settings.queue.offered(names),
+        pid=os.getpid(), version=hosts.VERSION, slots=settings.slots, backends=settings.queue.offered(names),
         labels=settings.queue.labels, places=settings.queue.places, started_at=now, seen_at=now,
     )  # fmt: skip
 
@@ -232,7 +233,7 @@ async def _greeted(desk: RestLeaseDesk, me: WorkerRow, clock: ServedClock) -> Gr
 
 
 def _announce(worker: WorkerRow, endpoint: Endpoint) -> None:
-    sys.stderr.write(f"Overnight {VERSION}: worker {worker.id} of {endpoint.url}\n")
+    sys.stderr.write(f"Overnight {hosts.VERSION}: worker {worker.id} of {endpoint.url}\n")
     sys.stderr.write(f"offers {worker.slots} slots; backends {', '.join(worker.backends) or 'none'}\n")
     sys.stderr.flush()
     log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))

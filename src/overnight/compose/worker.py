@@ -10,9 +10,10 @@ import structlog
 import uvloop
 
 from overnight.clock import SystemClock
-from overnight.compose.carrying import VERSION, carrying
+from overnight.compose.carrying import carrying
 from overnight.compose.ending import Ending, work_until_the_end
 from overnight.compose.ground import ground
+from overnight.compose.hosts import VERSION
 from overnight.config import logging
 from overnight.config.settings import Settings
 from overnight.domain.redaction import Redactor
