@@ -14,11 +14,13 @@ from tests.engine.fake_backend import FakeBackend
 
 from overnight.clock import Clock, SystemClock
 from overnight.domain.approval import Approval
+from overnight.domain.queue_limits import NO_LIMITS, QueueLimits
 from overnight.domain.request import SYSTEM, Principal, SteerHow
 from overnight.domain.run import Run, Turn
 from overnight.domain.spec import RunSpec
 from overnight.domain.states import FINAL, State
 from overnight.domain.values import Usage
+from overnight.domain.worker import Offer
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.admission import Admission
 from overnight.engine.approvals import ApprovalService, Resolve
@@ -26,7 +28,7 @@ from overnight.engine.chat import Chat
 from overnight.engine.control import Control, Rules
 from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
-from overnight.engine.local_source import LocalRunSource
+from overnight.engine.local_source import LocalRunSource, offer_of
 from overnight.engine.policy import RunPolicy, Storage, Timing
 from overnight.engine.preview import Previewer
 from overnight.engine.service import RunService
@@ -72,6 +74,7 @@ class Rig:
     timing: Timing = FAST
     policy: RunPolicy = field(default_factory=lambda: RunPolicy(default_backend="fake"))
     slots: int = 8
+    limits: QueueLimits = NO_LIMITS
     open_store: Any = None
     """Opens another store than SQLite's."""
     store: SqliteStore = field(init=False)
@@ -109,7 +112,7 @@ class Rig:
             workspaces=self.workspaces, folders=folders, policy=self.policy, timing=self.timing, worker=row,
             meter=self.meter,
         )  # fmt: skip
-        self.source = LocalRunSource(self.store, self.clock, row)
+        self.source = LocalRunSource(self.store, self.clock, row, offer=self.offer)
         self.worker = Worker(self.shop, self.source)
         self.supervisor = Supervisor(self.shop, self.worker, self.source)
         if supervise:
@@ -195,6 +198,10 @@ class Rig:
         """The `count`-th agent, once the engine knows that it works."""
         await eventually(lambda: len(backend.agents) >= count)
         return backend.agents[count - 1]
+
+    def offer(self, worker: WorkerRow, free: int) -> Offer:
+        """What a worker offers here, within the limits."""
+        return offer_of(worker, free, limits=self.limits)
 
     def _row(self) -> WorkerRow:
         now = self.clock.wall_ms()

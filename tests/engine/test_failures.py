@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from tests.engine.conftest import Make, fake, quiet
 from tests.engine.fake_backend import FakeAgent
-from tests.engine.rig import FAST
+from tests.engine.rig import FAST, Rig
 from tests.engine.test_holds import begun, waiting
 
 from overnight.clock import SystemClock
+from overnight.domain.queue_limits import QueueLimits
+from overnight.domain.run import Run
 from overnight.domain.states import State
 from overnight.domain.update import TurnOutcome
 from overnight.domain.values import Failure
@@ -91,6 +93,31 @@ async def test_a_lasting_failure_goes_to_the_fallback_at_once_or_fails(rig: Make
     assert (ended.error.code, ended.error.retryable, len(first.agents), len(second.agents)) == (
         "unauthorized", False, 1, 1,
     )  # fmt: skip
+
+
+async def test_a_fallback_waits_for_its_turn_at_the_other_backend(rig: Make) -> None:
+    """Its limits hold for whoever comes from elsewhere, too; and perhaps another worker offers it."""
+    first, second = fake(failing(WRONG, 9)), fake(waiting, name="other")
+    server = await rig(first, second, limits=QueueLimits(backends={"other": 1}))
+    holder = await server.submit(mode="oneshot", backend="other", workspace=None)
+    agent = await begun(server, second)
+    run = await server.submit(mode="oneshot", fallback=["other"], workspace=None)
+    await eventually(lambda: there(server, run, "run.requeued"))
+    assert (await server.data(run, "run.requeued")) == [{"reason": "fallback"}]
+    assert [found.id for found in await held(server)] == [holder.id]
+    agent.go.set()
+    await server.until(holder, State.COMPLETED, within=30)
+    (await server.agent(second, 2)).go.set()
+    ended = await server.until(run, State.COMPLETED, within=30)
+    assert (ended.fallback, ended.attempt, len(second.agents)) == (1, 1, 2)
+
+
+async def there(server: Rig, run: Run, type: str) -> bool:
+    return type in await server.types(run)
+
+
+async def held(server: Rig) -> list[Run]:
+    return [found.run for found in await server.store.read(lambda tx: tx.leases.held())]
 
 
 async def test_a_failing_preflight_fails_the_run_or_goes_to_the_fallback(rig: Make) -> None:

@@ -18,7 +18,6 @@ from overnight.client.worker.desk import RestLeaseDesk
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import RemoteUnitOfWork
 from overnight.client.worker.watch import Watch
-from overnight.engine.local_source import offer_of
 from overnight.engine.remote.service import Kept, LeaseService
 from overnight.engine.supervisor import Supervisor
 from overnight.engine.worker import Worker
@@ -97,7 +96,7 @@ class RemoteRig(Rig):
         await self.store.write(lambda tx: tx.workers.set_state(row.id, "gone", 0))
         kept = Kept(
             uow=self.store, notifier=self.notifier, clock=self.clock, policy=self.policy, timing=self.timing,
-            offer=offer_of, quarantine_after=self.quarantine_after,
+            offer=self.offer, quarantine_after=self.quarantine_after,
         )  # fmt: skip
         self.leases = LeaseService(kept)
         self.line: Line = self.line_of(LeaseCalls(self.leases, self.clock, self.policy, self.timing))

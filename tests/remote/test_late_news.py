@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.engine.conftest import fake
+from tests.engine.conftest import fake, quiet
 from tests.remote.conftest import Make
+from tests.remote.rig import Line
 
+from overnight.client.worker import unit_of_work
 from overnight.client.worker.desk import RestLeaseDesk
 from overnight.client.worker.watch import Watch
 from overnight.domain.states import State
+from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -57,3 +62,38 @@ async def test_a_watch_that_was_answered_late_ends_only_what_it_asked_about(rig:
     await watch._tell(news, {run.id: found[1]})
     assert server.uow.run_of(run.pk) is None
     agent.go.set()
+
+
+@dataclass
+class LateAnswer(Line):
+    """The answer to the batch that ends the run comes after the answer to the next renewal."""
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def deliver(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        answer = await super().deliver(path, document)
+        if path.endswith("/ack") and answer["facts"] is None:
+            self.ended.set()
+            await self.renewed.wait()
+            for _ in range(100):  # so that whoever was renewing would be done with it
+                await asyncio.sleep(0)
+        if path == "/renew" and self.ended.is_set():
+            assert answer["lost"]
+            self.renewed.set()
+        return answer
+
+
+async def test_a_hold_that_has_ended_in_order_is_not_lost(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is to blame for it, and whoever carried the run out comes to the end of what there is to do."""
+    monkeypatch.setattr(unit_of_work, "ANSWER_S", 60.0)
+    server = await rig(fake(quiet), line_of=LateAnswer)
+    assert isinstance(server.line, LateAnswer)
+    run = await server.submit(mode="oneshot")
+    await server.line.ended.wait()
+    hold = server.worker._holds[run.pk]
+    await server.worker.renew()
+    await eventually(lambda: server.worker.busy == 0)
+    assert (hold.over, hold._gone.is_set()) == (True, False)
+    assert server.shop.conduct.take().faults == ()  # type: ignore[attr-defined]
+    assert not [body for path, body in server.line.sent if path == "" and body["faults"]]

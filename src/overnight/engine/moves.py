@@ -153,7 +153,10 @@ def waiting(tx: Transaction, run: Run, what: WaitingFor, until: int | None, now_
 
 
 def handed_back(
-    tx: Transaction, run: Run, reason: Literal["shutdown", "lease_lost", "worker_gone"], now_ms: int
+    tx: Transaction,
+    run: Run,
+    reason: Literal["shutdown", "lease_lost", "worker_gone", "fallback"],
+    now_ms: int,
 ) -> Run:
     """The hold ends in order, or is lost for good; another worker may take the run (a pending pause: it is paused)."""
     type = {State.RUNNING: "run.requeued", State.PAUSING: "run.paused", State.BLOCKED: "run.waiting"}[

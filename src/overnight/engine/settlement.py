@@ -116,6 +116,7 @@ def apply(
     if run.state is State.CANCELLING:
         cancelled(tx, run, now_ms, stopped or Stopped())
         return None
+    backend = run.backend
     match step:
         case Complete(completion=completion):
             drop_requests(tx, run, now_ms)
@@ -141,7 +142,16 @@ def apply(
         case Fallback(index=index):
             run = replace(run, attempt=1, fallback=index)
     saved = tx.runs.save(run)
-    return None if let_go(tx, saved, wish, now_ms) else step
+    gone = let_go(tx, saved, wish, now_ms) or _goes_elsewhere(tx, saved, backend, now_ms)
+    return None if gone else step
+
+
+def _goes_elsewhere(tx: Transaction, run: Run, backend: str, now_ms: int) -> bool:
+    """With another backend than before a run is taken by whoever offers that one, within its limits."""
+    if run.backend == backend:
+        return False
+    moves.handed_back(tx, run, "fallback", now_ms)
+    return True
 
 
 def _spent(spending: Spending) -> dict[str, object]:

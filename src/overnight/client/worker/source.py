@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -80,11 +81,11 @@ class RemoteRunSource:
         held = {pk: self._uow.run_of(pk) for pk in tokens}
         known = {pk: found for pk, found in held.items() if found is not None and found[1] == tokens[pk]}
         renewal = await self._desk.renew(self._worker, dict(known.values()))
-        lost = {pk for pk in tokens if pk not in known or known[pk][0] in renewal.lost}
-        for pk in tokens.keys() - lost:
+        refused = [pk for pk in tokens if pk not in known or known[pk][0] in renewal.lost]
+        for pk in tokens.keys() - set(refused):
             self._uow.renewed(pk, sent_at + self._lease_s)
-        for pk in lost:
-            self._uow.lost(pk, tokens[pk], "another holder has taken it")
+        heard = [self._uow.heard_lost(pk, tokens[pk], "another holder has taken it") for pk in refused]
+        lost = {pk for pk, is_lost in zip(refused, await asyncio.gather(*heard), strict=True) if is_lost}
         asked = [pk for pk, (run_id, _) in known.items() if renewal.requests.get(run_id)]
         self._notifier.publish([Notice(topic=requests_topic(pk)) for pk in asked])
         return frozenset(lost)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar, cast
 
@@ -40,6 +41,10 @@ MOST_TRIES: Final = 100
 """How often a unit is run for one answer: each time the run has changed meanwhile, or it asks for one thing more."""
 FIRST_REST_S: Final = 0.05
 LONGEST_REST_S: Final = 1.0
+MOST_ENDED: Final = 1000
+"""Holds that are known to have ended in order: as many as can be asked about at once."""
+ANSWER_S: Final = 1.0
+"""How long a batch that may have ended a hold is waited for, while the other holds wait for their renewal."""
 PASSING: Final = (Unreachable, Unavailable, OutcomeUnknown, DiskFull)
 """Trouble that passes by itself: the same call is made again."""
 T = TypeVar("T")
@@ -56,6 +61,8 @@ class RemoteUnitOfWork:
         self._notifier = notifier
         self._worker = worker
         self._holdings: dict[int, Holding] = {}
+        self._ended_by_us: dict[int, int] = {}
+        """Tokens of the last holds that ended with our own batches."""
         self._writes: set[asyncio.Task[object]] = set()
         self._checks: dict[str, BackendCheck] = {}
         self.changed = asyncio.Event()
@@ -83,6 +90,21 @@ class RemoteUnitOfWork:
             holding.lose(why)
             del self._holdings[pk]
             self.changed.set()
+
+    async def heard_lost(self, pk: int, token: int, why: str) -> bool:
+        """The server says that a run is not held under that token; whether the hold is lost thereby.
+
+        It may only have ended, by the batch whose answer is still on its way: that is waited for, though not for long.
+        """
+        holding = self._holdings.get(pk)
+        if holding is not None and holding.token == token:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S), holding.lock:
+                    pass
+        if self._ended_by_us.get(pk) == token:
+            return False
+        self.lost(pk, token, why)
+        return True
 
     def tokens(self) -> dict[RunId, int]:
         """All that is held: {run id: token}."""
@@ -226,6 +248,9 @@ class RemoteUnitOfWork:
 
     def _ended(self, holding: Holding) -> None:
         holding.lose("the run was let go")
+        self._ended_by_us[holding.run.pk] = holding.token
+        if len(self._ended_by_us) > MOST_ENDED:
+            del self._ended_by_us[next(iter(self._ended_by_us))]
         if self._holdings.get(holding.run.pk) is holding:
             del self._holdings[holding.run.pk]
             self.changed.set()

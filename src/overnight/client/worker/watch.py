@@ -86,8 +86,8 @@ class Watch:
             notices.append(Notice(topic=QUEUE))
         self._notifier.publish(notices)
         for run_id in news.lost:
-            if (pk := self._uow.pk_of(run_id)) is not None:
+            pk, token = self._uow.pk_of(run_id), tokens.get(run_id, 0)
+            if pk is not None and await self._uow.heard_lost(pk, token, "another holder has taken it"):
                 log.warning("run.lost", run=run_id)
-                self._uow.lost(pk, tokens.get(run_id, 0), "another holder has taken it")
         if news.work:
             await self._clock.sleep(BREATH_S)
