@@ -94,7 +94,8 @@ class Channel(Generic[Item]):
         """Position of the newest item seen."""
         self.total = 0
         """Bytes collected so far."""
-        self._source = source
+        self.source = source
+        """What is collected, and where readers that need more find it."""
         self._poll_s = poll_s
         self._gone = gone
         self._subscription = notifier.subscribe(source.topic)
@@ -159,7 +160,7 @@ class Channel(Generic[Item]):
 
     async def _run(self) -> None:
         try:
-            self.last = self._floor = await self._source.newest()
+            self.last = self._floor = await self.source.newest()
         except Exception as error:  # noqa: BLE001 - handed to every reader
             self._failure = error
             return
@@ -169,7 +170,7 @@ class Channel(Generic[Item]):
             heard_at = self._heard_at
             await self._look()
             read = LOOK_PACE_S if self._looked_at > heard_at else 0.0
-            await asyncio.sleep(max(self._source.pace_s, self._crowd_pace(), read))
+            await asyncio.sleep(max(self.source.pace_s, self._crowd_pace(), read))
 
     def _crowd_pace(self) -> float:
         """With many listeners every round costs each of them a send: rounds a few milliseconds apart carry more."""
@@ -183,7 +184,7 @@ class Channel(Generic[Item]):
         try:
             await self._take(notices)
         except Exception:
-            log.exception("follow.look_failed", topic=self._source.topic)
+            log.exception("follow.look_failed", topic=self.source.topic)
             await asyncio.sleep(self._poll_s)
         if self.end != before:
             self._forget()
@@ -195,10 +196,10 @@ class Channel(Generic[Item]):
             await self._catch_up()
             return
         items: list[Item] = []
-        last, position = self.last, self._source.position
+        last, position = self.last, self.source.position
         begun = time.monotonic()
         for notice in notices:
-            carried = self._source.carried(notice, last)
+            carried = self.source.carried(notice, last)
             if carried is None:
                 if self._looked_at >= begun and not notice.events:
                     continue  # one look answers all who had called by then
@@ -220,7 +221,7 @@ class Channel(Generic[Item]):
 
     async def _catch_up(self) -> None:
         self._heard_at = self._looked_at = time.monotonic()
-        while items := await self._source.after(self.last, PAGE):
+        while items := await self.source.after(self.last, PAGE):
             self._add(items)
             if len(items) < PAGE:
                 return
@@ -229,9 +230,9 @@ class Channel(Generic[Item]):
         """Append in batches of bounded size."""
         start = size = 0
         for number, item in enumerate(items, 1):
-            size += self._source.size(item)
+            size += self.source.size(item)
             if size >= BATCH_BYTES or number == len(items):
-                self.last = self._source.position(item)
+                self.last = self.source.position(item)
                 self._heard_at = time.monotonic()
                 self._append(Batch(tuple(items[start:number]), self.last), size)
                 start, size = number, 0

@@ -29,9 +29,9 @@ __all__ = ["Batch", "Follower", "Fragment", "Reader"]
 class Reader(Generic[Item]):
     """One reader's place in a stream. One task reads; `nudge` and `close` may come from anywhere in the event loop."""
 
-    __slots__ = ("_at", "_channel", "_source", "_woken", "closed", "cursor", "on_nudge", "over")
+    __slots__ = ("_at", "_channel", "_waiter", "closed", "cursor", "on_nudge", "over")
 
-    def __init__(self, channel: Channel[Item], source: Source[Item], after: int) -> None:
+    def __init__(self, channel: Channel[Item], after: int) -> None:
         self.cursor = after
         """Position of the last item that `read` has given."""
         self.over = False
@@ -41,9 +41,8 @@ class Reader(Generic[Item]):
         self.on_nudge: Callable[[], None] | None = None
         """Called at every nudge: for a reader that is busy with what it has read."""
         self._channel = channel
-        self._source = source
         self._at: int | None = None
-        self._woken = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         channel.join(self)
 
     @property
@@ -71,13 +70,16 @@ class Reader(Generic[Item]):
             entries = self._collect(index)
             if entries:
                 return entries
-            if entries is not None and not await self._wait():
-                return ()
+            if entries is not None:
+                known = self._channel.end
+                await self._nudged()
+                if self._is_idle(known):
+                    return ()
         return None
 
     def nudge(self) -> None:
         """Make a waiting `read` come back, empty-handed when there is nothing new."""
-        self._woken.set()
+        self._wake()
         if self.on_nudge is not None:
             self.on_nudge()
 
@@ -85,14 +87,19 @@ class Reader(Generic[Item]):
         """Stop; idempotent. A waiting `read` gives None."""
         self.closed = True
         self._channel.leave(self)
-        self._woken.set()
+        self._wake()
 
-    async def _wait(self) -> bool:
-        """Wait to be nudged; whether that brought anything."""
-        known = self._channel.end
-        self._woken.clear()
-        await self._woken.wait()
-        return self.closed or self._channel.end > known
+    def _nudged(self) -> asyncio.Future[None]:
+        """To be awaited: the next nudge, or the end. A bare future, for there are thousands of readers that wait."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
+
+    def _is_idle(self, known: int) -> bool:
+        return not self.closed and self._channel.end == known
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def _replay(self) -> Batch[Item] | None:
         """A page of the log; None once the channel has everything that comes next."""
@@ -100,10 +107,10 @@ class Reader(Generic[Item]):
         if self._at is not None:
             return None
         upto = self._channel.last
-        items = await self._source.after(self.cursor, PAGE)
+        items = await self._channel.source.after(self.cursor, PAGE)
         if items:
-            return self._given(Batch(tuple(items), self._source.position(items[-1])))
-        self.cursor = self._source.nothing_after(self.cursor, upto)
+            return self._given(Batch(tuple(items), self._channel.source.position(items[-1])))
+        self.cursor = self._channel.source.nothing_after(self.cursor, upto)
         return None
 
     def _collect(self, index: int) -> Sequence[Entry[Item]] | None:
@@ -120,7 +127,7 @@ class Reader(Generic[Item]):
             return entry
         if entry.last <= self.cursor:
             return None
-        position = self._source.position
+        position = self._channel.source.position
         if position(entry.items[0]) > self.cursor:
             return self._given(entry)
         return self._given(
@@ -129,13 +136,13 @@ class Reader(Generic[Item]):
 
     def _given(self, batch: Batch[Item]) -> Batch[Item]:
         first = batch.items[0]
-        if not self._source.continues(self.cursor, first):
+        if not self._channel.source.continues(self.cursor, first):
             raise StreamTrimmed(
                 f"the events after {self.cursor} are no longer there",
-                extra={"earliest": self._source.position(first), "latest": batch.last},
+                extra={"earliest": self._channel.source.position(first), "latest": batch.last},
             )
         self.cursor = batch.last
-        self.over = self._source.is_final(batch.items[-1])
+        self.over = self._channel.source.is_final(batch.items[-1])
         return batch
 
 
@@ -192,7 +199,7 @@ class Follower:
         if channel is None:
             channel = Channel(source, self._notifier, poll_s=self._poll_s, gone=lambda: _drop(channels, key))
             channels[key] = channel
-        reader = Reader(channel, source, after)
+        reader = Reader(channel, after)
         if self._closed:
             reader.close()
         return reader

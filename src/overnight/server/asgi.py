@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -21,9 +21,27 @@ CALLER: Final = "overnight.caller"
 """Key of the scope under which the gate leaves the `Caller`."""
 
 AFTERWARDS: Final = "overnight.afterwards"
-"""Key of the scope under which the gate leaves a list: what is put there is called with `receive` and `send` once the
-framework has let go of the request. Streams do that, so that an idle one keeps none of the framework's frames alive.
+"""Key of the scope under which the gate leaves a list: what is put there is called with `send` once the framework has
+let go of the request, and the request is forgotten. Streams do that, so that an idle one keeps none of it alive.
 """
+
+CLIENT: Final = "overnight.client"
+"""Extension of the scope: what `serve` leaves there is `{"is": Client}`."""
+
+
+class Client(Protocol):
+    """Who has asked, as a connection."""
+
+    def watch(self, leaving: Callable[[], None] | None) -> None:
+        """Have `leaving` called when the client leaves, at once when it has left; None: nobody wants to know.
+
+        For answers that take long: `receive` tells the same, but wants a task that waits for it.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once, with all that the client has not read."""
+        ...
 
 
 def headers_of(scope: Scope, name: bytes) -> list[bytes]:

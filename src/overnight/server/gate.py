@@ -56,6 +56,11 @@ SECURITY_HEADERS: Final[tuple[Header, ...]] = (
 )
 _OPEN_BODY: Final = 4096
 """A body from somebody without a token is this long at most."""
+_OPENING: Final = 16
+"""So many streams are opened at a time. All readers of a server that was restarted come back at once: the framework
+would take several times the memory for each of them that it then needs, and never give it back.
+"""
+_KEPT: Final = ("type", "method", "path", "query_string", "http_version", "client")
 _DISCARD: Final = 16 * 1024 * 1024
 _DISCARD_S: Final = 1.0
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -87,6 +92,7 @@ class Gate:
         self._authenticator = authenticator
         self._access = access
         self._meters = meters
+        self._opening = asyncio.Semaphore(_OPENING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let pass, or refuse."""
@@ -99,7 +105,7 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(send, secure=self._settings.secure)
-        afterwards: list[Callable[[Receive, Send], Awaitable[None]]] = []
+        afterwards: list[Callable[[Send], Awaitable[None]]] = []
         scope[AFTERWARDS] = afterwards
         began = time.perf_counter()
         try:
@@ -107,14 +113,20 @@ class Gate:
         finally:
             status = 200 if afterwards else exchange.status
             self._meters.request(scope["method"], status, time.perf_counter() - began)
-        while afterwards:
-            await self._guarded(scope, exchange, afterwards.pop()(receive, exchange.send))
+        if afterwards:
+            _forget(scope)
+            await self._guarded(scope, exchange, afterwards.pop()(exchange.send))
 
     async def _answered(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         await self._admit(scope)
         if scope["method"] in _BODY_METHODS:
             receive = await self._whole_body(scope, receive)
-        await self._app(_as_get(scope), receive, exchange.send)
+        async with self._turn(scope):
+            await self._app(_as_get(scope), receive, exchange.send)
+
+    def _turn(self, scope: Scope) -> contextlib.AbstractAsyncContextManager[None]:
+        """The routes of streams answer soon; what they open goes on afterwards."""
+        return self._opening if scope["path"].endswith("/stream") else contextlib.nullcontext()
 
     async def _guarded(self, scope: Scope, exchange: _Exchange, work: Awaitable[None]) -> None:
         """Whatever it raises becomes a refusal, as long as nothing has been answered."""
@@ -283,6 +295,14 @@ def _as_get(scope: Scope) -> Scope:
     if scope["method"] != "HEAD":
         return {**scope}
     return {**scope, "method": "GET", "overnight.head": True}
+
+
+def _forget(scope: Scope) -> None:
+    """Let go of what the request has brought, all but what a log may say of it, the server's or ours."""
+    kept = {name: scope[name] for name in _KEPT}
+    scope["headers"].clear()  # a list that the server keeps too
+    scope.clear()
+    scope.update(kept)
 
 
 def _as_denial(send: Send) -> Send:

@@ -14,8 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from overnight.errors import MalformedRequest, StartRefused
-from overnight.server.asgi import App
-from overnight.server.sse import ABORT
+from overnight.server.asgi import CLIENT, App
 from overnight.wire import problem
 
 MAX_HEAD: Final = 64 * 1024
@@ -48,10 +47,16 @@ class Listening:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP with a bound on request heads, and a way to drop a client that does not read."""
+    """HTTP with a bound on request heads. It is the `asgi.Client` of its requests."""
 
-    _head_bytes = 0
-    _in_head = True
+    # The parent has as many attributes as Python keeps in an object itself: with more, each makes a dictionary.
+    __slots__ = ("_head_bytes", "_in_head", "_leaving")
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._head_bytes = 0
+        self._in_head = True
+        self._leaving: Callable[[], None] | None = None
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -71,12 +76,25 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.scope["extensions"] = {CLIENT: {"is": self}}
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._leaving is not None:
+            self._leaving()
+
+    def watch(self, leaving: Callable[[], None] | None) -> None:
+        self._leaving = leaving
+        if leaving is not None and self not in self.connections:
+            leaving()
+
+    def abort(self) -> None:
+        self.transport.abort()
 
 
 class _SocketProtocol(asyncio.Protocol):

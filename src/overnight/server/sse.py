@@ -1,7 +1,8 @@
 """Sending a stream: raw ASGI, frames rendered once for all, batches rather than events.
 
-A stream ends when it is over, when the client leaves (a watcher looks for that: `send` would never tell), when it
-does not keep up, when its token is revoked, and when the server stops.
+A stream ends when it is over, when the client leaves (which the connection tells: `send` never would), when it does
+not keep up, when its token is revoked, and when the server stops. There are thousands of them, and most are idle: one
+that waits keeps a task, its reader and a few references, and nothing of its request or of what it has sent.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from overnight.engine.channel import Batch, Entry
 from overnight.engine.follow import Reader
 from overnight.errors import NotFound, StreamTrimmed
 from overnight.ids import new_connection_id
-from overnight.server.asgi import AFTERWARDS, Receive, Scope, Send
+from overnight.server.asgi import AFTERWARDS, CLIENT, Client, Receive, Scope, Send
 from overnight.server.connected import Attachment
 from overnight.server.connections import Connections
 from overnight.server.streams import OpenStream
@@ -30,9 +31,6 @@ from overnight.wire import sse
 Item = TypeVar("Item")
 SEND_BYTES: Final = 256 * 1024
 """One send carries at most this, because the transport buffers a whole send."""
-
-ABORT: Final = "overnight.abort"
-"""Extension of the scope (see `serve`): its `abort` drops the connection at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -73,25 +71,18 @@ class EventStream(Response, Generic[Item]):
         self._first = first
         self._since = 0.0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until it ends, for whatever reason: later where the gate calls back, else at once."""
-        abort = scope.get("extensions", {}).get(ABORT, {}).get("abort")
-        carry = partial(self._carry, _peer(scope), abort, not scope.get("overnight.head"))
-        if AFTERWARDS in scope:
-            scope[AFTERWARDS].append(carry)
-        else:
-            await carry(receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Have the gate call back: then stream until it ends, for whatever reason."""
+        client, body = scope["extensions"][CLIENT]["is"], not scope.get("overnight.head")
+        scope[AFTERWARDS].append(partial(self._carry, client, _peer(scope), body))
 
-    async def _carry(
-        self, peer: str, abort: Callable[[], None] | None, body: bool, receive: Receive, send: Send
-    ) -> None:
+    async def _carry(self, client: Client, peer: str, body: bool, send: Send) -> None:
         self._since = time.monotonic()
         opened = self._opened(peer)
-        watcher: asyncio.Task[None] | None = None
         try:
             self._connections.add(opened)
             self._connections.meters.stream_opened()
-            watcher = asyncio.create_task(_watch(receive, opened), name="stream watcher")
+            client.watch(opened.leave)
             await send({"type": "http.response.start", "status": 200, "headers": list(sse.HEADERS)})
             if body:
                 await self._stream(send, opened)
@@ -99,10 +90,9 @@ class EventStream(Response, Generic[Item]):
         except _TooSlow:
             self._connections.meters.stream_dropped()
             log.info("stream.dropped", target=self._what.target, cursor=self._reader.cursor)
-            await _cut(abort, watcher)
+            await _cut(client)
         finally:
-            if watcher is not None:
-                watcher.cancel()
+            client.watch(None)
             self._reader.close()
             self._connections.discard(opened)
 
@@ -117,15 +107,20 @@ class EventStream(Response, Generic[Item]):
         reader = self._reader
         await self._send(send, self._first, opened)
         with contextlib.suppress(StreamTrimmed, NotFound):  # it comes back, and is told before the first byte
-            while (entries := await reader.read()) is not None:
-                await self._pass_on(entries, send, opened)
+            while await self._pass_on(await reader.read(), send, opened):
+                pass
         if reader.over:
             await self._send(send, sse.end(reader.cursor), opened)
         elif opened.goodbye is not None:
             await self._send(send, opened.goodbye, opened)
 
-    async def _pass_on(self, entries: Sequence[Entry[Item]], send: Send, opened: OpenStream) -> None:
-        """What has been read; then who else is there, if that is new; when it is long quiet, a sign of life."""
+    async def _pass_on(self, entries: Sequence[Entry[Item]] | None, send: Send, opened: OpenStream) -> bool:
+        """What has been read; then who else is there, if that is new; when it is long quiet, a sign of life.
+
+        False when there was nothing to read any more. What was read is held here alone, and not until more comes.
+        """
+        if entries is None:
+            return False
         frames = self._rendering.frames(entries)
         if (presence := opened.take_presence()) is not None:
             frames += sse.presence(self._reader.cursor, presence)
@@ -135,6 +130,7 @@ class EventStream(Response, Generic[Item]):
             self._delivered(entries)
         elif opened.keepalive_due:
             await self._send(send, sse.KEEPALIVE, opened)
+        return True
 
     def _delivered(self, entries: Sequence[Entry[Item]]) -> None:
         """Only what came after the reader counts: what was there before it says how late the reader is."""
@@ -163,19 +159,14 @@ class _TooSlow(Exception):
     """The reader did not keep up: the connection is cut, and the client comes back with its cursor."""
 
 
-async def _watch(receive: Receive, opened: OpenStream) -> None:
-    """Wait for the client to leave; without this a stream to nobody would go on for ever."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    opened.leave()
-
-
-async def _cut(abort: Callable[[], None] | None, watcher: asyncio.Task[None] | None) -> None:
+async def _cut(client: Client) -> None:
     """Close the connection without waiting for what the client does not read."""
-    if abort is None or watcher is None:
-        raise _TooSlow
-    abort()
-    await asyncio.wait([watcher], timeout=1.0)
+    gone = asyncio.Event()
+    client.watch(gone.set)
+    client.abort()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await gone.wait()
 
 
 def _peer(scope: Scope) -> str:
