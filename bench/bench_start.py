@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.harness import Server, free_port
+from tests.e2e.harness import Server
 
 from bench import stage
 from bench.figure import Figure
 from bench.readers import Readers
+from overnight.testing.services.ports import free_port
 from overnight.testing.signals import wait_until
 
 ROUNDS = 5

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.harness import TOKEN, Server, free_port
+from tests.e2e.harness import TOKEN, Server
 
+from overnight.testing.services.ports import free_port
 from overnight.testing.signals import wait_until
 
 FLOOD = Path(__file__).with_name("flood_agent.py")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.harness import Server, free_port, gap_free
+from tests.e2e.harness import Server, gap_free
 
 from overnight.client import Client, Endpoint
 from overnight.config import server_file
+from overnight.testing.services.ports import free_port
 from overnight.testing.signals import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -55,16 +56,16 @@ async def test_a_follower_sees_the_log_and_nothing_else_over_three_kills(server:
         seen: list[Any] = []
 
         async def follow() -> None:
-            async for event in client.follow(run["id"], patience_s=30.0):
+            async for event in client.follow(run["id"], patience_s=90.0):
                 seen.append(event)  # noqa: PERF401  the test looks on
 
         following = asyncio.create_task(follow())
         for _ in range(3):
             before = len(seen)
-            await asyncio.to_thread(wait_until, lambda before=before: talks(seen[before:]), within=20)
+            await asyncio.to_thread(wait_until, lambda before=before: talks(seen[before:]), within=60)
             await moved(server)
         (server.workspace() / "enough").touch()
-        await asyncio.wait_for(following, 40)
+        await asyncio.wait_for(following, 90)
         assert client.url.endswith(f":{server.port}")
         assert (await client.run(run["id"]))["state"] == "completed"
     assert gap_free(seen)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,18 +16,12 @@ from typing import Any
 
 import httpx2
 
+from overnight.testing.services.ports import free_port
 from overnight.testing.signals import wait_until
 
 TOKEN = "ovn_" + "t" * 43
 SCRIPTED = Path(__file__).parents[2] / "src/overnight/testing/agents/scripted_agent.py"
 FINAL = ("completed", "failed", "cancelled")
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -41,6 +34,7 @@ class Server:
     config: str = ""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    subscribers: list[Subscriber] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("config", "work", "run", "home"):
@@ -54,7 +48,7 @@ class Server:
             lines.append(f'[backends.{name}]\nkind = "command"\ncommand = {json.dumps(argv)}\n')
         (self.root / "config" / "overnight.toml").write_text("\n".join(lines), encoding="utf-8")
         self.http = httpx2.Client(
-            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60
         )
 
     @property
@@ -91,7 +85,7 @@ class Server:
                 stderr=err,
             )
         if wait:
-            wait_until(self.ready, within=20, every=0.01, what="the server answers /readyz")
+            wait_until(self.ready, within=60, every=0.01, what="the server answers /readyz")
         return self
 
     def ready(self) -> bool:
@@ -118,18 +112,20 @@ class Server:
         self.send(signal.SIGKILL)
         self.wait()
 
-    def wait(self, within: float = 30) -> int:
+    def wait(self, within: float = 60) -> int:
         """The exit status."""
         assert self.process is not None
         return self.process.wait(within)
 
     def stop(self) -> None:
-        """End whatever is left: the server, and the agents that a killed one left behind."""
+        """End whatever is left: the server, those who follow it, and the agents that a killed one left behind."""
+        for subscriber in self.subscribers:
+            subscriber.ended.set()
         if self.process is not None and self.process.poll() is None:
             self.send(signal.SIGCONT)
             self.send(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         self.http.close()
@@ -169,7 +165,7 @@ class Server:
         """POST /runs/{id}/control."""
         return self.http.post(f"/api/v1/runs/{run_id}/control", json={"action": action, **body})
 
-    def until(self, run_id: str, *states: str, within: float = 30) -> dict[str, Any]:
+    def until(self, run_id: str, *states: str, within: float = 90) -> dict[str, Any]:
         """The run once it is in one of `states` (default: any final one)."""
         wanted = states or FINAL
 
@@ -199,7 +195,7 @@ class Server:
             found += page
             after = page[-1]["seq"]
 
-    def seen(self, run_id: str, type: str, count: int = 1, within: float = 30) -> list[dict[str, Any]]:
+    def seen(self, run_id: str, type: str, count: int = 1, within: float = 60) -> list[dict[str, Any]]:
         """The events of that type, once there are `count`."""
         return wait_until(
             lambda: found if len(found := self.events(run_id, type)) >= count else [],
@@ -221,6 +217,7 @@ class Subscriber(threading.Thread):
         self.frames: list[tuple[int, str]] = []
         self.ended = threading.Event()
         self.connections = 0
+        server.subscribers.append(self)
         self.start()
 
     def run(self) -> None:
@@ -237,12 +234,16 @@ class Subscriber(threading.Thread):
                         self.ended.set()
                     elif answer.status_code == 200:
                         self._read(answer.iter_lines())
+                    else:
+                        self.ended.wait(0.02)
             except httpx2.TransportError:
                 self.ended.wait(0.02)
 
     def _read(self, lines: Iterable[str]) -> None:
         seq, data = 0, ""
         for line in lines:
+            if self.ended.is_set():
+                return
             if line.startswith("id: "):
                 seq = int(line[4:])
             elif line.startswith("data: "):
@@ -254,7 +255,7 @@ class Subscriber(threading.Thread):
                 self.frames.append((seq, data))
                 data = ""
 
-    def events(self, within: float = 30) -> list[dict[str, Any]]:
+    def events(self, within: float = 60) -> list[dict[str, Any]]:
         """Everything, once the stream has ended."""
         assert self.ended.wait(within), f"no end of the stream; last {self.frames[-1:]}"
         return [json.loads(data) for _, data in self.frames]

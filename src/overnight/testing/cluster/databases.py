@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from overnight.testing.cluster.layout import free_port
 from overnight.testing.cluster.programs import Program
+from overnight.testing.services.ports import free_port
 from overnight.testing.signals import eventually
 
 NOBODY = 65534
@@ -92,7 +92,7 @@ class Postgres:
         self.program.start()
         await self.ready()
 
-    async def ready(self, within: float = 30) -> None:
+    async def ready(self, within: float = 60) -> None:
         """Wait until it takes connections."""
 
         def answers() -> bool:
@@ -165,7 +165,7 @@ class Valkey:
     async def start(self) -> None:
         """Start, and wait until it answers."""
         self.program.start()
-        await eventually(self.answers, within=15, every=0.02, what="Valkey answers")
+        await eventually(self.answers, within=60, every=0.02, what="Valkey answers")
 
     def answers(self) -> bool:
         """Whether it answers a ping."""

@@ -18,10 +18,11 @@ from overnight.client.client import Client
 from overnight.testing.cluster.clock import faked
 from overnight.testing.cluster.databases import Postgres, Valkey
 from overnight.testing.cluster.disks import SmallDisks
-from overnight.testing.cluster.layout import TOKEN, Layout, free_port
+from overnight.testing.cluster.layout import TOKEN, Layout
 from overnight.testing.cluster.links import Links
 from overnight.testing.cluster.namespaces import Namespaces
 from overnight.testing.cluster.programs import Program, kill_quietly, processes_of
+from overnight.testing.services.ports import free_port
 from overnight.testing.signals import eventually
 
 
@@ -49,7 +50,7 @@ class Member:
         self.program.start()
         await self.ready()
 
-    async def ready(self, within: float = 60) -> None:
+    async def ready(self, within: float = 120) -> None:
         """Wait until a server answers, or a worker has written that it is ready."""
         await eventually(self.is_ready, within=within, every=0.05, what=f"{self.name} is ready")
 

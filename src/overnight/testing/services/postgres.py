@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,13 +15,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from overnight.testing.services.ports import free_port
+
 USER: Final = "overnight"
 _NOBODY: Final = 65534
 _GUARD: Final = """read _ && exit
 kill -INT "$0" 2>/dev/null
 while kill -0 "$0" 2>/dev/null; do sleep 0.1; done
 rm -rf "$1" """
-_STARTS_WITHIN_S: Final = 30.0
+_STARTS_WITHIN_S: Final = 60.0
 _SETTINGS: Final = {
     "shared_buffers": "32MB",
     "max_connections": "100",
@@ -55,7 +56,7 @@ class PostgresServer:
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self._programs = programs()
         self.folder: Final = Path(tempfile.mkdtemp(prefix="ovn-pg-", dir="/tmp"))
-        self.port: Final = _free_port()
+        self.port: Final = free_port()
         self._settings = {**_SETTINGS, **(settings or {})}
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -119,12 +120,12 @@ class PostgresServer:
         if server is None:
             return
         server.send_signal(how)
-        server.wait(timeout=30)
+        server.wait(timeout=60)
         if self._guard is not None and self._guard.stdin is not None:
             with suppress(BrokenPipeError):
                 self._guard.stdin.write(b"\n")
                 self._guard.stdin.close()
-            self._guard.wait(timeout=10)
+            self._guard.wait(timeout=30)
             self._guard = None
 
     def restart(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -204,9 +205,3 @@ def postgres(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServ
         yield server
     finally:
         server.remove()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,7 +16,9 @@ from typing import Any, Final
 
 import redis
 
-READY_S: Final = 10.0
+from overnight.testing.services.ports import free_port
+
+READY_S: Final = 60.0
 
 
 class ValkeyUnavailable(Exception):
@@ -51,7 +52,7 @@ class Valkey:
     def __init__(self, folder: Path, *, password: str | None = None, options: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.password = password
-        self.port = _free_port()
+        self.port = free_port()
         self.socket = folder / "s"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -168,13 +169,6 @@ def valkey(*, password: str | None = None, options: tuple[str, ...] = ()) -> Ite
         server.thaw()
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _dying_with_us() -> list[str]:
