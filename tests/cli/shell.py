@@ -60,7 +60,7 @@ class Shell:
 
     async def __call__(self, *arguments: str) -> Done:
         """In this process: most of a command's time goes into loading it."""
-        return await asyncio.wait_for(asyncio.to_thread(self._within, arguments), 30)
+        return await asyncio.wait_for(asyncio.to_thread(self._within, arguments), 90)
 
     def _within(self, arguments: tuple[str, ...]) -> Done:
         out, err = io.StringIO(), io.StringIO()
@@ -76,7 +76,7 @@ class Shell:
     async def process(self, *arguments: str) -> Done:
         """As a process of its own, for what depends on one."""
         process = await self.start(*arguments)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 90)
         return Done(process.returncode, out.decode(), err.decode())
 
 

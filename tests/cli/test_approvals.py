@@ -238,11 +238,11 @@ class Terminal:
 
     async def says(self, text: str, times: int = 1) -> None:
         await eventually(
-            lambda: self.shown.decode("utf-8", "replace").count(text) >= times, what=text, within=20
+            lambda: self.shown.decode("utf-8", "replace").count(text) >= times, what=text, within=60
         )
 
     async def ends(self) -> int:
-        status = await asyncio.wait_for(self.process.wait(), 20)
+        status = await asyncio.wait_for(self.process.wait(), 60)
         asyncio.get_running_loop().remove_reader(self._leader)
         os.close(self._leader)
         return status
@@ -262,6 +262,7 @@ async def test_a_person_at_the_terminal_is_asked_and_watching_goes_on(shell: She
     assert await decision(stage, approval) == "allow_once"
     second = await asks(stage, run, key="8", command="make")
     await terminal.says("$ make")
+    await terminal.says("[y] Allow once", times=3)
     terminal.type("n use ninja\n")
     await eventually(lambda: decision(stage, second), what="the second decision")
     kept = await stage.store.read(lambda tx: tx.approvals.get(ApprovalId(second.id), None))

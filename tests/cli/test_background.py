@@ -29,7 +29,7 @@ def here(tmp_path: Path) -> Iterator[dict[str, str]]:
     server = server_file.read(tmp_path / "data", environment)
     if server is not None:
         os.kill(server.pid, signal.SIGTERM)
-        wait_until(lambda: not alive(server.pid), within=15, every=0.02, what="the server has ended")
+        wait_until(lambda: not alive(server.pid), within=60, every=0.02, what="the server has ended")
         assert not server_file.path(tmp_path / "data", environment).exists()
 
 
@@ -49,7 +49,7 @@ def started(here: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
 
 
 def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=40)
+    out, err = process.communicate(timeout=100)
     return process.returncode, out, err
 
 

@@ -31,7 +31,7 @@ def here(tmp_path: Path) -> dict[str, str]:
 def overnight(here: dict[str, str], *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "overnight", *arguments],
-        env=here, cwd=here["HOME"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=60,
+        env=here, cwd=here["HOME"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=100,
         **options,
     )  # fmt: skip
 

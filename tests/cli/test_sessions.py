@@ -80,7 +80,7 @@ async def test_a_message_is_watched_to_its_end_and_a_chat_goes_line_by_line(shel
     for text in ("one", "two"):
         process.stdin.write(text.encode() + b"\n")
         await process.stdin.drain()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(90):
             await _answered(shell, session, text)
     process.stdin.close()
     out, err = await process.communicate()
@@ -98,7 +98,7 @@ async def _answered(shell: Shell, session: str, text: str) -> None:
             runs = (await http.get(f"/api/v1/sessions/{session}/runs")).json()["items"]
         return next((run["id"] for run in runs if run["state"] == "queued" and run["goal"] == text), None)
 
-    run_id = await eventually(due, within=15)
+    run_id = await eventually(due, within=60)
     assert run_id is not None
     run = await stage.store.read(lambda tx: tx.runs.get(RunId(run_id), None))
     await stage.append(run, f"answer to {text}")

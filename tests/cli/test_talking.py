@@ -105,9 +105,9 @@ async def test_ctrl_c_detaches(shell: Shell) -> None:
     run = await shell.stage.submitted()
     process = await shell.start("watch", run.id)
     assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readline(), 20)
+    await asyncio.wait_for(process.stdout.readline(), 60)
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130
     assert f"overnight watch {run.id}" in err.decode()
     assert f"overnight cancel {run.id}" in err.decode()

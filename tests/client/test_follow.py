@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -246,14 +247,13 @@ async def test_over_a_restart_on_another_port_with_another_token() -> None:
 
 
 async def test_nobody_there() -> None:
-    server, url = await listening(scripted(lambda _: b"", "x"))
-    server.close()
-    await server.wait_closed()
-    async with Client(url, "x") as client:
-        with pytest.raises(Unreachable, match="does not answer"):
-            await client.run("run_x")
-        with pytest.raises(Unreachable, match="no connection"):
-            _ = [item async for item in client.follow("run_x", patience_s=0.0)]
+    with socket.socket() as taken:  # so that nobody else listens there meanwhile
+        taken.bind(("127.0.0.1", 0))
+        async with Client(f"http://127.0.0.1:{taken.getsockname()[1]}", "x") as client:
+            with pytest.raises(Unreachable, match="does not answer"):
+                await client.run("run_x")
+            with pytest.raises(Unreachable, match="no connection"):
+                _ = [item async for item in client.follow("run_x", patience_s=0.0)]
 
 
 async def test_a_server_that_has_not_announced_its_new_token_yet_is_waited_for() -> None:

@@ -127,7 +127,7 @@ async def test_following_a_run_to_its_end(stage: Stage, client: Client) -> None:
                 await stage.append(run, "three")
                 await stage.finish(run)
 
-    await asyncio.wait_for(follow(), 20)
+    await asyncio.wait_for(follow(), 60)
     log = [record.seq for record in await stage.log(run)]
     assert [event["seq"] for event in seen] == log == list(range(1, len(log) + 1))
     assert seen[-1]["type"] == "run.completed"

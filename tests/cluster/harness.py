@@ -60,7 +60,7 @@ class Node(Server):
     def wait_up(self) -> None:
         """Wait until it is up."""
         what = f"{self.root.name} is up"
-        wait_until(self.ready if self.command == "up" else self._offers, within=30, every=0.01, what=what)
+        wait_until(self.ready if self.command == "up" else self._offers, within=90, every=0.01, what=what)
 
     def _offers(self) -> bool:
         assert self.process is not None
@@ -188,7 +188,7 @@ class Cluster:
                 )
         return sorted(found, key=lambda life: life.token)
 
-    def living(self, run: str, count: int = 1, within: float = 30) -> list[Life]:
+    def living(self, run: str, count: int = 1, within: float = 60) -> list[Life]:
         """The agents of a run, once there were `count`."""
         return wait_until(
             lambda: found if len(found := self.lives(run)) >= count else [],

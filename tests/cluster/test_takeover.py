@@ -15,9 +15,7 @@ from tests.e2e.harness import gap_free
 from overnight.keeper_protocol import read_identity
 from overnight.testing.signals import wait_until
 
-pytestmark = pytest.mark.timeout(120)
-
-SLOW_MACHINE_S = 2.0
+SLOW_MACHINE_S = 20.0
 """What other processes on the machine may cost a take-over in these tests; bench measures it."""
 
 
@@ -123,7 +121,7 @@ def test_a_stopped_worker_loses_its_run_and_lets_go_of_it(cluster: Start, keeper
     [first, second] = made.living(run, 2)
     check_apart(first, second)
     stopped.send(signal.SIGCONT)
-    wait_until(lambda: stopped.log("run.lease_lost"), within=20, what="the loser to notice")
+    wait_until(lambda: stopped.log("run.lease_lost"), within=60, what="the loser to notice")
     made.enough(run)
     server.until(run, "completed")
     taken_over(server, run)
@@ -136,10 +134,10 @@ def test_the_next_worker_of_the_same_host_adopts_the_agent(cluster: Start) -> No
     server, worker, _ = made.server("s"), made.worker("a"), made.worker("b", "--backend", "echo")
     run = server.submit("busy", mode="oneshot", workspace=str(made.folder("w")))["id"]
     [first] = made.living(run)
-    for _ in range(2):
+    for number in (1, 2):
         worker.kill()
         worker.start()
-        server.seen(run, "run.recovered")
+        server.seen(run, "run.recovered", count=number)
     made.enough(run)
     ended = server.until(run, "completed")
     assert (ended["attempt"], len(made.lives(run))) == (1, 1)
@@ -167,9 +165,7 @@ def test_a_run_that_lies_on_a_silent_host_waits_for_it(cluster: Start, asked: st
         assert ended["cancellation"]["survivors"] is None
         assert not first.alive
         return
-    waiting = wait_until(
-        lambda: server.run(run)["waiting_for"], within=LEASE_S + 20, what="it says what it waits for"
-    )
+    waiting = wait_until(lambda: server.run(run)["waiting_for"], within=60, what="it says what it waits for")
     assert (waiting["kind"], worker.host in waiting["detail"]) == ("workspace", True)
     assert not first.alive
     worker.start()

@@ -95,7 +95,7 @@ class Window:
                 found.setdefault(one.tool_call_id, {}).update(told)
         return found
 
-    async def until(self, condition: Callable[[], Any], what: str, within: float = 20) -> Any:
+    async def until(self, condition: Callable[[], Any], what: str, within: float = 60) -> Any:
         """The condition's value once it is true."""
         async with self.changed:
             try:
@@ -193,7 +193,7 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def end(process: asyncio.subprocess.Process, within: float = 10) -> int:
+async def end(process: asyncio.subprocess.Process, within: float = 60) -> int:
     """Close its standard input, as an editor does that is closed; its exit status."""
     if process.stdin is not None and not process.stdin.is_closing():
         process.stdin.close()

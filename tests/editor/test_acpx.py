@@ -53,7 +53,7 @@ class Acpx:
     def __call__(self, work: Path, agent: str, *arguments: str) -> str:
         """What a call printed, once it has ended well."""
         process = self.start(work, agent, *arguments)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         assert process.returncode == 0, (out, err)
         return out
 
@@ -106,12 +106,12 @@ def test_a_session_over_several_calls_with_a_cancel(acpx: Acpx) -> None:
     path = f"/api/v1/sessions/{session}/runs"
     run = wait_until(
         lambda: [one for one in acpx.server.http.get(path).json()["items"] if one["state"] == "running"],
-        within=20,
+        within=60,
         what="the run works",
     )[0]
     acpx.server.seen(run["id"], "output.recorded")
     acpx(work, "--backend long", "cancel")
-    out, _ = prompt.communicate(timeout=30)
+    out, _ = prompt.communicate(timeout=120)
     assert "cancelled" in out
     assert acpx.server.run(run["id"])["state"] == "cancelled"
     assert "next" in acpx(work, "--backend long", "prompt", "something else")

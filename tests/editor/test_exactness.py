@@ -24,7 +24,7 @@ async def person(link: Link, session_id: str, chance: random.Random) -> list[str
         if chance.random() < 0.5:
             await asyncio.to_thread(let_pass, chance.random() * 0.4)
             await link.agent.cancel(session_id=session_id)
-        ended += [answer.stop_reason for answer in await asyncio.wait_for(asyncio.gather(*prompts), 60)]
+        ended += [answer.stop_reason for answer in await asyncio.wait_for(asyncio.gather(*prompts), 100)]
     return ended
 
 

@@ -141,17 +141,17 @@ async def test_the_command_answers_every_request_and_says_nothing_else_on_stdout
         assert process.stdout is not None
         for line, code in requests:
             process.stdin.write(line + b"\n")
-            answer = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+            answer = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
             assert answer["error"]["code"] == code, (line, answer)
         process.stdin.write(
             b'{"jsonrpc":"2.0","id":"i","method":"initialize","params":{"protocolVersion":9}}\n'
         )
-        answer = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        answer = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         assert answer["id"] == "i"
         assert answer["result"]["protocolVersion"] == 1
         assert answer["result"]["agentCapabilities"]["loadSession"] is True
         process.stdin.close()
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert await process.stdout.read() == b""
     assert not (tmp_path / "data").exists()  # no server was started for this
 

@@ -150,6 +150,7 @@ async def test_what_is_decided_elsewhere_is_withdrawn_from_the_editor(server: Se
         )
         assert "finish, decided by" in str(link.window.calls()[approval["id"]]["content"])
         # The editor answers all the same, too late: that harms nothing.
+        await eventually(lambda: link.window.withdrawn, what="the question to be withdrawn")
         assert len(link.window.withdrawn) == 1
         question.answer("raise")
         await link.agent.list_sessions()

@@ -20,7 +20,7 @@ from overnight.ports.session_tables import SessionFilter
 from overnight.ports.tables import RunFilter
 from overnight.testing.signals import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 STEPS = 40
 
 

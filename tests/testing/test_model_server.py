@@ -88,7 +88,7 @@ def ask(
     dialect: Dialect, url: str, history: list[tuple[str, str]], *, stream: bool, tools: bool = True
 ) -> str:
     target, body = dialect(url, history, stream=stream, tools=tools)
-    answer = httpx2.post(target, json=body, timeout=5, verify=False)
+    answer = httpx2.post(target, json=body, timeout=30, verify=False)
     assert answer.status_code == 200, answer.text
     return answer.text
 
@@ -177,7 +177,7 @@ def test_by_the_counter_it_fails_first_and_recovers(start_model: StartModel) -> 
         {"by": "counter", "moves": [{"fault": "500"}, {"fault": "429", "retry_after_s": 1}, {"text": "ok"}]}
     )
     target, body = responses(server.url, [("user", "go")], stream=True)
-    answers = [httpx2.post(target, json=body, timeout=5, verify=False) for _ in range(3)]
+    answers = [httpx2.post(target, json=body, timeout=30, verify=False) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [500, 429, 200]
     assert answers[1].headers["retry-after"] == "1"
 
@@ -190,7 +190,7 @@ def test_status_faults_have_a_body_of_the_dialect(
     target, body = dialect(
         start_model([{"fault": fault, "message": "no way"}]).url, [("user", "go")], stream=True
     )
-    answer = httpx2.post(target, json=body, timeout=5, verify=False)
+    answer = httpx2.post(target, json=body, timeout=30, verify=False)
     assert answer.status_code == int(fault)
     assert answer.json()["error"]["message"] == "no way"
 
@@ -200,9 +200,9 @@ def test_a_cut_stream_and_bad_json_are_really_broken(dialect: Dialect, start_mod
     server = start_model([{"text": "some words to cut", "fault": "disconnect"}])
     target, body = dialect(server.url, [("user", "go")], stream=True)
     with pytest.raises(httpx2.HTTPError):
-        httpx2.post(target, json=body, timeout=5, verify=False)
+        httpx2.post(target, json=body, timeout=30, verify=False)
     server.play([{"text": "some words to spoil", "fault": "invalid_json"}])
-    lines = httpx2.post(target, json=body, timeout=5, verify=False).text.splitlines()
+    lines = httpx2.post(target, json=body, timeout=30, verify=False).text.splitlines()
     data = [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
     with pytest.raises(json.JSONDecodeError):
         [json.loads(piece) for piece in data]
@@ -226,7 +226,7 @@ def test_a_client_that_needs_a_finishing_tool_gets_its_call(start_model: StartMo
     url = start_model([{"text": "All done.", "finish": True}]).url
     target, body = chat(url, [("user", "go")], stream=False)
     body["tools"].append({"type": "function", "function": {"name": "complete"}})
-    message = httpx2.post(target, json=body, timeout=5, verify=False).json()["choices"][0]["message"]
+    message = httpx2.post(target, json=body, timeout=30, verify=False).json()["choices"][0]["message"]
     assert [call["function"]["name"] for call in message["tool_calls"]] == ["complete"]
 
 

@@ -53,7 +53,7 @@ class Site(Server):
     def upgrade(self, fault: str, *arguments: str) -> Upgraded:
         done = subprocess.run(
             [sys.executable, str(NEXT), fault, "upgrade", "--json", *arguments],
-            env=self.env(), cwd=self.root, capture_output=True, text=True, check=False, timeout=60,
+            env=self.env(), cwd=self.root, capture_output=True, text=True, check=False, timeout=150,
         )  # fmt: skip
         return Upgraded(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
 

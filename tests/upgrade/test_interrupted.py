@@ -31,7 +31,7 @@ def test_the_one_that_shows_is_killed(site: Site) -> None:
     """The one that works goes on: the new version serves."""
     run = site.working()
     assert site.upgrade("same+kill:handover:begun:front").status == -9
-    wait_until(lambda: (found := site.serving) and found.version == "9.0.0", within=20, every=0.02)
+    wait_until(lambda: (found := site.serving) and found.version == "9.0.0", within=60, every=0.02)
     site.unharmed(run)
     wait_until(lambda: not (site.data / "upgrade.json").exists())
 
@@ -53,7 +53,7 @@ def test_both_are_killed_and_the_new_version_is_started_by_hand(site: Site) -> N
         [sys.executable, str(NEXT), "none", "up"], env=site.env(), cwd=site.root, stderr=subprocess.DEVNULL
     )
     try:
-        wait_until(lambda: site.serving, within=20, every=0.02)
+        wait_until(lambda: site.serving, within=60, every=0.02)
         site.unharmed(run)
     finally:
         started.terminate()

@@ -63,7 +63,7 @@ def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
     worker = subprocess.Popen([sys.executable, "-m", "overnight", "worker"], env=site.env(), cwd=site.root)
     wait_until(
         lambda: any(found["slots"] for found in site.http.get("/api/v1/workers").json()["items"]),
-        within=30,
+        within=60,
         every=0.05,
     )
     run = site.working()
@@ -79,7 +79,7 @@ def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
         site.upgrade("late").end == "upgraded"
     )  # the schema is there already: nothing is left that could fail
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
 
 
 def test_a_migration_that_fails_disturbs_nobody(start: Start, postgres_url: str) -> None:

@@ -31,7 +31,7 @@ class Signals:
         """How often `name` was reached."""
         return len(self._values.get(name, ()))
 
-    async def reached(self, name: str, *, times: int = 1, within: float = 10.0) -> object:
+    async def reached(self, name: str, *, times: int = 1, within: float = 30.0) -> object:
         """What was shown when `name` was reached for the `times`-th time; AssertionError after `within` seconds."""
         try:
             async with asyncio.timeout(within):
@@ -69,7 +69,7 @@ async def eventually(
     predicate: Callable[[], T], *, within: float = ..., every: float = ..., what: str = ...
 ) -> T: ...
 async def eventually(
-    predicate: Callable[[], object], *, within: float = 10.0, every: float = 0.005, what: str = ""
+    predicate: Callable[[], object], *, within: float = 30.0, every: float = 0.005, what: str = ""
 ) -> object:
     """The first truthy answer of `predicate` (plain or async); AssertionError with the last one after `within` seconds.
 
@@ -87,7 +87,7 @@ async def eventually(
 
 
 def wait_until(
-    predicate: Callable[[], T], *, within: float = 10.0, every: float = 0.005, what: str = ""
+    predicate: Callable[[], T], *, within: float = 30.0, every: float = 0.005, what: str = ""
 ) -> T:
     """`eventually` for tests without an event loop."""
     deadline = time.monotonic() + within

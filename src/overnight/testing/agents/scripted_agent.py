@@ -131,7 +131,7 @@ class Agent:
         Path(path).unlink(missing_ok=True)
         Path(path).symlink_to(target)
 
-    def move_wait_for(self, path: str, within: float = 60) -> None:
+    def move_wait_for(self, path: str, within: float = 300) -> None:
         """Wait until a file exists; exit status 97 when it does not come."""
         deadline = time.monotonic() + within
         while not Path(path).exists():
