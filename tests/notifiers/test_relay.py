@@ -73,7 +73,7 @@ async def test_what_is_refused_is_owed_and_the_rest_counts() -> None:
 
 async def test_draining_ends_with_what_was_taken_last() -> None:
     outbox = Outbox(Figures("test", None))
-    await asyncio.wait_for(outbox.drained(), 1)
+    await asyncio.wait_for(outbox.drained(), 30)
     outbox.open()
     outbox.put([event(1)])
     draining = asyncio.ensure_future(outbox.drained())
@@ -106,7 +106,7 @@ async def test_states_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
             health.up("one")
 
         task = asyncio.create_task(tend("one", session, health))
-        await asyncio.wait_for(over.wait(), 5)
+        await asyncio.wait_for(over.wait(), 30)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     told = [(entry["event"].removeprefix("notifier."), entry.get("reason")) for entry in logs]

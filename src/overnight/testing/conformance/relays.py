@@ -64,8 +64,16 @@ class Reader:
 
     async def reaches(self, seq: int) -> None:
         """Wait until it has everything up to `seq`; then it must have it all, once and in order."""
-        await eventually(lambda: len(self.got) >= seq, within=15, what=f"event {seq} at a reader")
+        await eventually(lambda: len(self.got) >= seq, within=60, what=f"event {seq} at a reader")
         assert self.got == self._log.events[: len(self.got)]
+
+    async def is_carried_to(self, notifier: Notifier) -> None:
+        """Tell of events until one of them is brought by its notice: from then on, nothing has to be looked for."""
+        looks = -1
+        while looks != self.looks:
+            looks = self.looks
+            self._log.append(notifier)
+            await self.reaches(len(self._log.events))
 
     async def close(self) -> None:
         """Stop."""
@@ -117,9 +125,8 @@ class RelaySuite:
     async def test_every_event_arrives_or_is_known_to_be_missing(self, relays: Relays) -> None:
         log, dice = Log(), random.Random(4)  # noqa: S311 -- dice
         reader = Reader(relays.there, log)
-        log.append(relays.here)
-        await reader.reaches(1)
-        await quiet(relays.there.subscribe("nothing"))
+        if relays.carries_events:
+            await reader.is_carried_to(relays.here)
         while len(log.events) < 3000:
             log.append(relays.here, dice.randrange(1, 40))
             for _ in range(dice.randrange(4)):
@@ -135,13 +142,12 @@ class RelaySuite:
     async def test_what_is_carried_needs_no_look(self, relays: Relays) -> None:
         log = Log()
         reader = Reader(relays.there, log)
-        log.append(relays.here)
-        await reader.reaches(1)
-        await quiet(relays.there.subscribe("nothing"))
+        if relays.carries_events:
+            await reader.is_carried_to(relays.here)
         looks = reader.looks
-        for seq in range(2, 52):
+        for _ in range(50):
             log.append(relays.here)
-            await reader.reaches(seq)
+            await reader.reaches(len(log.events))
         assert (reader.looks == looks) == relays.carries_events
         await reader.close()
 
@@ -193,17 +199,22 @@ class RelaySuite:
 
     async def test_deltas_are_carried_or_not_but_never_in_part(self, relays: Relays) -> None:
         log = Log()
-        listener = relays.there.subscribe(log.topic)
+        listener, reader = relays.there.subscribe(log.topic), Reader(relays.there, log)
+        if relays.carries_deltas:
+            await reader.is_carried_to(relays.here)
         await quiet(listener)
         deltas = [b'{"type":"message.delta","data":{"text":"%d"}}' % number for number in range(50)]
         for delta in deltas:
             relays.here.publish([Notice(topic=log.topic, delta=delta)])
         if relays.carries_deltas:
-            got = await heard(listener, 50)
-            assert [notice.delta for notice in got] == deltas
+            got: list[bytes] = []
+            while len(got) < len(deltas):
+                got += [one.delta for one in await heard(listener, 1) if one.delta is not None]
+            assert got == deltas
         else:
             assert await quiet(listener) == []
         listener.close()
+        await reader.close()
 
     async def test_thousands_of_streams(self, relays: Relays) -> None:
         logs = [Log() for _ in range(2000)]
@@ -244,7 +255,7 @@ class RelaySuite:
             log.append(relays.here, 50, size=4000)
             await reader.reaches(len(log.events))
         last = 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while notices := await slow.next(0):
                 seqs = [event.seq for notice in notices for event in notice.events]
                 last = seqs[-1] if seqs else last
