@@ -40,7 +40,7 @@ async def get(store: PostgresStore, name: str) -> str | None:
 async def together(store: PostgresStore, *units: Any) -> list[Any]:
     """All units in one transaction: the first holds it open until the rest have come."""
     gate = threading.Event()
-    calls = [asyncio.ensure_future(store.write(unit)) for unit in (lambda _: gate.wait(5), *units)]
+    calls = [asyncio.ensure_future(store.write(unit)) for unit in (lambda _: gate.wait(60), *units)]
     await asyncio.sleep(0)
     gate.set()
     return (await asyncio.gather(*calls, return_exceptions=True))[1:]

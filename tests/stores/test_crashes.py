@@ -108,7 +108,7 @@ def test_a_failing_disk_is_told_and_loses_nothing_acknowledged(tmp_path: Path, f
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=110,
     )
     said = facts(child.stdout)
     assert said, child.stderr

@@ -134,7 +134,7 @@ def test_three_that_start_at_once_make_one_schema(url: str) -> None:
         assert process.stdin is not None
         process.stdin.write("x")
         process.stdin.flush()
-    assert [process.communicate(timeout=30)[0].strip() for process in started] == ["0"] * 3
+    assert [process.communicate(timeout=100)[0].strip() for process in started] == ["0"] * 3
     assert postgres_admin.check(url).problems == ()
 
 
