@@ -18,7 +18,7 @@ from tests.e2e.test_approvals import overnight, pending
 from overnight.backends.acp.catalogue import Name
 from overnight.testing.pytest_plugin import StartModel
 
-pytestmark = [pytest.mark.real_agents, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.real_agents
 
 NAMES: tuple[Name, ...] = ("gemini", "codex-acp", "copilot", "claude-acp", "opencode", "qwen")
 PAGE = Path(__file__).parents[2] / "docs" / "backends.md"

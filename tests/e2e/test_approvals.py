@@ -26,7 +26,7 @@ def overnight(server: Server, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [sys.executable, "-m", "overnight", *arguments],
         env=server.env() | {"OVERNIGHT_URL": f"http://127.0.0.1:{server.port}"},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def pending(server: Server, count: int = 1, **query: str) -> list[dict[str, Any]
         found: list[dict[str, Any]] = answer.json()["items"]
         return found if len(found) >= count else []
 
-    return wait_until(look, within=30, every=0.02, what=f"{count} open approvals")
+    return wait_until(look, within=60, every=0.02, what=f"{count} open approvals")
 
 
 def let_expire(approval: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ def test_twenty_approvals_ten_threads_three_processes_one_decision_each(serve: S
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=100,
         )
         return done.stdout
 

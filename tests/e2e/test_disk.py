@@ -50,7 +50,7 @@ def test_a_full_disk_refuses_new_work_and_recovers(serve: Start, small_disk: Pat
     assert server.http.get("/api/v1/runs").status_code == 200
     assert server.events(run["id"])
     assert server.control(run["id"], "cancel").status_code == 202
-    server.until(run["id"], "cancelled", within=10)
+    server.until(run["id"], "cancelled")
     ballast.unlink()
     again = server.submit("quick", mode="oneshot")
     server.until(again["id"], "completed")
@@ -76,7 +76,7 @@ def test_with_no_byte_left_runs_are_cancelled_and_doctor_answers(serve: Start, s
     for run in runs:
         assert server.control(run["id"], "cancel").status_code == 202
     for run in runs:
-        server.until(run["id"], "cancelled", within=10)
+        server.until(run["id"], "cancelled")
     report = server.http.get("/api/v1/doctor")
     assert (report.status_code, report.json()["status"]) == (200, "fail")
     ballast.unlink()

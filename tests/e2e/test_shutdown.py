@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
 from pathlib import Path
 
 from tests.e2e.conftest import Start
@@ -27,10 +26,8 @@ def test_sigterm_stops_agents_and_the_run_goes_on_at_the_next_start(serve: Start
     pids = written(work, "agent.pid", "daemon.pid")
     server.until(run["id"], "running")
     wait_until(lambda: subscriber.connections)
-    began = time.monotonic()
     server.send(signal.SIGTERM)
-    server.wait(within=GRACE_S + 2 + 3)
-    assert time.monotonic() - began < GRACE_S + 2 + 1
+    assert server.wait() == 0
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     server.start()
     ended = server.until(run["id"], "completed")
@@ -43,21 +40,30 @@ def test_sigterm_stops_agents_and_the_run_goes_on_at_the_next_start(serve: Start
 
 def test_handover_does_not_disturb_the_agent(serve: Start) -> None:
     server = serve(
-        {"steady": [["read_prompt"], ["pid", "agent.pid"], {"lines": {"count": 300, "per_second": 100}}]}
+        {
+            "steady": [
+                ["read_prompt"],
+                ["pid", "agent.pid"],
+                {"lines_until": {"path": "enough", "per_second": 100}},
+            ]
+        }
     )
     work = server.workspace()
     run = server.submit("steady", mode="oneshot", workspace=str(work))
     wait_until((work / "agent.pid").exists)
     server.seen(run["id"], "output.recorded")
     server.send(signal.SIGUSR2)
-    assert server.wait(within=5) == 0
+    assert server.wait() == 0
     assert Path(f"/proc/{(work / 'agent.pid').read_text(encoding='utf-8')}").exists()
     server.start()
+    server.seen(run["id"], "run.recovered")
+    (work / "enough").touch()
     ended = server.until(run["id"], "completed")
     assert ended["attempt"] == 1
     events = server.events(run["id"])
     assert gap_free(events)
-    assert server.printed(run["id"]) == "".join(f"line {n}\n" for n in range(1, 301))
+    lines = int((work / "enough.count").read_text(encoding="utf-8"))
+    assert server.printed(run["id"]) == "".join(f"line {n}\n" for n in range(1, lines + 1))
     assert [e["data"]["adopted"] for e in events if e["type"] == "run.recovered"] == [True]
     assert "turn.abandoned" not in [event["type"] for event in events]
 

@@ -13,19 +13,20 @@ from overnight.testing.signals import wait_until
 
 MANY = 60
 AGENT = """
-import sys, time
+import os, sys, time
 sys.stdin.read()
 for number in range({many}):
     print("line", number, flush=True)
     time.sleep({pause})
+    while number == {many} // 2 and not os.path.exists({gate!r}): time.sleep(0.02)
 """
 
 
-def agents(root: Path, *, many: int = MANY, pause: float = 0.05) -> str:
-    """The configuration of both: one agent that prints lines."""
+def agents(root: Path, *, many: int = MANY, pause: float = 0.02) -> str:
+    """The configuration of both: one agent that prints lines, the second half of them once `root/gate` is there."""
     root.mkdir(parents=True, exist_ok=True)
     path = root / "agent.py"
-    path.write_text(AGENT.format(many=many, pause=pause))
+    path.write_text(AGENT.format(many=many, pause=pause, gate=str(root / "gate")))
     return f'[backends.lines]\nkind = "command"\ncommand = [{sys.executable!r}, {str(path)!r}]\n'.replace(
         "'", '"'
     )
@@ -60,7 +61,7 @@ class FarWorker:
 
     def up(self) -> FarWorker:
         """Wait until the server knows it."""
-        wait_until(self.here, within=20, every=0.05, what="the worker is registered")
+        wait_until(self.here, within=60, every=0.05, what="the worker is registered")
         return self
 
     def here(self) -> bool:
@@ -78,7 +79,7 @@ class FarWorker:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
 

@@ -84,7 +84,7 @@ async def test_history_shows_no_loss(rig: Make, seed: int) -> None:
     run = await server.submit(mode="oneshot", approval_policy="ask_all")
     [approval] = await server.pending(run)
     await server.decide(approval, "allow_once")
-    ended = await server.until(run, State.COMPLETED, within=20)
+    ended = await server.until(run, State.COMPLETED, within=60)
     said = [data["text"] for data in await server.data(run, "message.completed")]
     assert said == [*(f"message {number}" for number in range(8)), "allowed True"]
     types = [type for type in await server.types(run) if type != "message.completed"]

@@ -32,7 +32,7 @@ async def test_history_shows_no_loss(rig: Make, postgres_url: str) -> None:
     run = await server.submit(mode="oneshot", approval_policy="ask_all")
     [approval] = await server.pending(run)
     await server.decide(approval, "allow_once")
-    ended = await server.until(run, State.COMPLETED, within=30)
+    ended = await server.until(run, State.COMPLETED, within=60)
     said = [data["text"] for data in await server.data(run, "message.completed")]
     assert said == [*(f"message {number}" for number in range(8)), "allowed True"]
     assert (ended.attempt, len(backend.agents)) == (1, 1)
@@ -63,7 +63,7 @@ async def test_any_server_answers(rig: Make, postgres_url: str) -> None:
         run = await server.submit(mode="oneshot", approval_policy="ask_all")
         [approval] = await server.pending(run)
         await server.decide(approval, "allow_once")
-        await server.until(run, State.COMPLETED, within=30)
+        await server.until(run, State.COMPLETED, within=60)
         assert turn > 10
     finally:
         await server.supervisor.shutdown()

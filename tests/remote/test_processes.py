@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,20 +36,26 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         server.stop()
 
 
+def let_end(tmp_path: Path) -> None:
+    """From now on agents go on to their end."""
+    (tmp_path / "agents" / "gate").touch()
+
+
 def begun(server: Server, run_id: str) -> None:
-    wait_until(lambda: len(printed(server, run_id)) > 3, within=20, every=0.05, what="lines are recorded")
+    wait_until(lambda: len(printed(server, run_id)) > 3, within=60, every=0.05, what="lines are recorded")
 
 
-def test_either_is_killed_and_no_line_is_lost_or_doubled(pair: Pair) -> None:
+def test_either_is_killed_and_no_line_is_lost_or_doubled(pair: Pair, tmp_path: Path) -> None:
     server, worker = pair()
     run = server.submit("lines", mode="oneshot")
     begun(server, run["id"])
     worker.kill()
     worker.start()
-    wait_until(lambda: server.events(run["id"], "run.recovered"), within=20, what="it is taken up again")
+    wait_until(lambda: server.events(run["id"], "run.recovered"), within=60, what="it is taken up again")
     server.kill()
     server.start("--no-worker")
-    ended = server.until(run["id"], "completed", within=40)
+    let_end(tmp_path)
+    ended = server.until(run["id"], "completed", within=90)
     assert printed(server, run["id"]) == EXPECTED
     assert (ended["attempt"], ended["turn"]) == (1, 1)
     assert [event["data"]["adopted"] for event in server.events(run["id"], "run.recovered")] == [True]
@@ -58,29 +63,29 @@ def test_either_is_killed_and_no_line_is_lost_or_doubled(pair: Pair) -> None:
     print(f"worker: {worker.resident_kib()} KiB resident, {worker.resident_kib('RssAnon')} KiB of its own")
 
 
-def test_a_cancel_arrives_within_a_second_and_nothing_is_left(pair: Pair) -> None:
+def test_a_cancel_arrives_and_nothing_is_left(pair: Pair) -> None:
     server, _ = pair()
     run = server.submit("lines", mode="oneshot")
     begun(server, run["id"])
-    asked = time.monotonic()
     assert server.control(run["id"], "cancel").status_code == 202
     ended = server.until(run["id"], "cancelled")
-    took = time.monotonic() - asked
     assert ended["cancellation"]["survivors"] == 0
-    print(f"cancelled after {took:.2f} s")
-    assert took < 5.0, "the agent's grace is not needed: it ends at once when it is asked to"
+    assert "sigkill" not in ended["cancellation"]["steps"], "it ends when it is asked to"
 
 
-def test_a_run_waits_for_its_silent_host_and_goes_on_there_when_it_is_back(pair: Pair) -> None:
+def test_a_run_waits_for_its_silent_host_and_goes_on_there_when_it_is_back(
+    pair: Pair, tmp_path: Path
+) -> None:
     server, worker = pair(OVERNIGHT_LEASE_S="6", OVERNIGHT_GRACE_S="0.5")
     run = server.submit("lines", mode="oneshot")
     begun(server, run["id"])
     worker.kill()
     # Its keeper ends the agent before the lease is over; the scratch folder is there, so no other host takes the run.
-    wait_until(lambda: server.run(run["id"])["waiting_for"], within=30, what="the run says what it waits for")
+    wait_until(lambda: server.run(run["id"])["waiting_for"], within=90, what="the run says what it waits for")
     assert server.run(run["id"])["waiting_for"]["kind"] == "workspace"
+    let_end(tmp_path)
     worker.start()
-    ended = server.until(run["id"], "completed", within=40)
+    ended = server.until(run["id"], "completed", within=90)
     lines = printed(server, run["id"])
     assert lines[-len(EXPECTED) :] == EXPECTED
     assert len(lines) < 2 * len(EXPECTED), "the first agent was ended"
@@ -100,7 +105,7 @@ def test_the_documented_worker_works(pair: Pair, tmp_path: Path) -> None:
         once = server.submit("remote", mode="oneshot", goal="say hello")
         more = server.submit("remote", mode="continuous", goal="go on", limits={"turns": 3})
         assert server.until(once["id"], "completed")["completion"]["by"] == "one_turn"
-        assert server.until(more["id"], "completed", within=30)["stats"]["turns"] == 3
+        assert server.until(more["id"], "completed", within=90)["stats"]["turns"] == 3
         texts = [event["data"]["text"] for event in server.events(once["id"], "message.completed")]
         assert set(texts) == {"SAY HELLO"}
         history = server.http.get(f"/api/v1/sessions/{once['session_id']}/history").json()["items"]
