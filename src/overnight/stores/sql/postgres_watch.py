@@ -46,13 +46,15 @@ class Watch:
 
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
+        self._changing = threading.Lock()
         self._over = threading.Event()
         self._leaving = False
         self._thread: threading.Thread | None = None
 
     def add(self, connection: Watched) -> None:
         """One more."""
-        self._watched.add(connection)
+        with self._changing:
+            self._watched.add(connection)
 
     def start(self) -> None:
         """Begin to look."""
@@ -72,7 +74,9 @@ class Watch:
     def _look(self) -> None:
         while not self._over.wait(_LOOKS_S):
             now = time.monotonic()
-            for connection in list(self._watched):
+            with self._changing:  # a set must not grow while it is gone through
+                watched = list(self._watched)
+            for connection in watched:
                 if self._is_silent(connection, now):
                     connection.cut()
 

@@ -55,7 +55,11 @@ class SqlStore:
 
     async def read(self, query: Unit[T]) -> T:
         """See the port."""
-        return await self._running().run_in_executor(self._readers.pool, self._readers.run, query)
+        try:
+            found = self._running().run_in_executor(self._readers.pool, self._readers.run, query)
+        except RuntimeError:  # the pool takes nothing any more
+            raise Unavailable("the store is closed") from None
+        return await found
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -68,10 +72,12 @@ class SqlStore:
             self._running().call_soon_threadsafe(self._release, batch)
 
     def _release(self, batch: list[Job]) -> None:
-        self._notifier.publish(merged(batch))
-        for job in batch:
-            if isinstance(job, _FutureJob):
-                job.settle()
+        try:
+            self._notifier.publish(merged(batch))
+        finally:  # what is stored is stored, whatever becomes of the notices
+            for job in batch:
+                if isinstance(job, _FutureJob):
+                    job.settle()
 
 
 class _FutureJob(Job):

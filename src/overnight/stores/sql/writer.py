@@ -34,6 +34,8 @@ class Job:
     result: Any = None
     error: BaseException | None = None
     notices: list[Notice] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+    """When it came."""
 
 
 Release = Callable[[list[Job]], None]
@@ -100,6 +102,17 @@ class Writer:
                         return job
         return None
 
+    def _come_before(self, moment: float) -> list[Job]:
+        """Those that have waited since before `moment`: where it took long to fail, each of them would else wait as
+        long once more, one after the other.
+        """
+        found: list[Job] = []
+        with self._wake:
+            for queue in (self._urgent, self._waiting):
+                while queue and queue[0].since < moment:
+                    found.append(queue.popleft())
+        return found
+
     def _batch(self) -> None:
         """One shared transaction: take in what waits and, for `BATCH_S`, what comes; commit, release."""
         job = self._next()
@@ -108,13 +121,14 @@ class Writer:
         begun = time.perf_counter()
         batch = [job]
         waiting = min(len(self._urgent) + len(self._waiting), MOST_AT_ONCE)
+        asked = time.monotonic()
         try:
             link, transaction = self._begin()
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the caller must hear of it
+            link.defer()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the callers must hear of it
             self._drop_link()
-            self._fail([job], self._explain(self._ground.in_unit, error))
+            self._fail([job, *self._come_before(asked)], self._explain(self._ground.in_unit, error))
             return
-        link.defer()
         if not self._first(link, transaction, job):
             return
         while True:
@@ -245,9 +259,14 @@ class Writer:
     def _one_by_one(self, batch: list[Job]) -> None:
         """The shared transaction is lost: give each job one of its own."""
         self._drop_link()
-        for job in batch:
+        for n, job in enumerate(batch):
             try:
                 link, transaction = self._begin()
+            except Exception as error:  # noqa: BLE001 -- the callers must hear of it
+                self._drop_link()
+                self._fail(batch[n:], self._explain(self._ground.in_unit, error))
+                return
+            try:
                 failure = self._carry_out(link, transaction, job, alone=True)
                 if failure is None:
                     transaction.finish()
