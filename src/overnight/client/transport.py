@@ -13,6 +13,7 @@ import orjson
 
 from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.problems import error_of
+from overnight.domain.event import canonical
 from overnight.errors import ConfigInvalid, Unreachable
 
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
@@ -97,7 +98,7 @@ class Transport:
     async def _send(
         self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
     ) -> httpx2.Response:
-        body = None if json is None else orjson.dumps(json)
+        body = None if json is None else _encoded(json)
         sent = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
         return await self._pools[-1].request(method, path, content=body, params=_text(query), headers=sent)
 
@@ -144,6 +145,14 @@ def _trust(endpoint: Endpoint, scheme: str) -> ssl.SSLContext | bool:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def _encoded(document: object) -> bytes:
+    """As JSON; what JSON cannot hold is mended as it is for events."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return canonical(document)
 
 
 def _text(values: Query | None) -> dict[str, str | list[str]]:

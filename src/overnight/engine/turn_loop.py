@@ -44,6 +44,8 @@ from overnight.ports.unit_of_work import Transaction
 
 MOST_IN_ONE_UNIT: Final = 250
 """Updates after which a unit is written even though more are there."""
+MOST_BYTES_IN_ONE_UNIT: Final = 4 * 1024 * 1024
+"""The same by the output that they come from: a worker elsewhere sends a unit as one request."""
 MOST_HELD_BACK: Final = 10_000
 """Events that wait for output that is not due yet."""
 POSITION_S: Final = 0.5
@@ -172,7 +174,7 @@ class TurnLoop:
     def _take(self) -> None:
         now = self._shop.clock.boot()
         taken = 0
-        while taken < MOST_IN_ONE_UNIT and (batch := self._inbox.take()):
+        while taken < MOST_IN_ONE_UNIT and not self._has_much() and (batch := self._inbox.take()):
             taken += len(batch.updates)
             if batch.final:
                 self._final = batch
@@ -193,6 +195,11 @@ class TurnLoop:
         self._items += _is_item(update)
         self._drafts += self._interpreter.feed(update, now)
 
+    def _has_much(self) -> bool:
+        """Whether more than enough for a unit was taken since the last one."""
+        at, before = self._position, self._recorded
+        return at.stdout + at.stderr - before.stdout - before.stderr >= MOST_BYTES_IN_ONE_UNIT
+
     def _flushed(self) -> bool:
         """Whether nothing is held back any more.
 
@@ -201,7 +208,7 @@ class TurnLoop:
         """
         now = self._shop.clock.boot()
         due = self._interpreter.due()
-        can_wait = not self._asks and len(self._drafts) < MOST_HELD_BACK
+        can_wait = not (self._asks or self._has_much()) and len(self._drafts) < MOST_HELD_BACK
         if due is not None and now < due and can_wait:
             return False
         self._drafts += self._interpreter.flush(now)
@@ -210,7 +217,9 @@ class TurnLoop:
     async def _write(self) -> None:
         boot = self._shop.clock.boot()
         now = self._now_to_show(boot)
-        due = self._inbox.over or bool(self._asks) or boot >= self._recorded_at + POSITION_S
+        due = (
+            self._inbox.over or bool(self._asks) or self._has_much() or boot >= self._recorded_at + POSITION_S
+        )
         moved = due and self._position != self._recorded
         if not (self._drafts or self._state is not None or now is not self._shown or moved):
             return

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from overnight.domain.run import Run
 from overnight.domain.states import HELD
-from overnight.errors import Forbidden, LeaseLost, NotFound
+from overnight.domain.worker import Worker
+from overnight.errors import BatchOutOfOrder, Forbidden, LeaseLost, NotFound
 from overnight.ids import HostId, RunId, WorkerId
-from overnight.ports.remote import Holder, Seat
+from overnight.ports.remote import Batch, Holder, LastBatch, Seat
 from overnight.ports.unit_of_work import Transaction
 
 
@@ -59,3 +60,63 @@ def of_host(tx: Transaction, caller: Caller, host_id: HostId, run: Run) -> Holde
     if run.state not in HELD or holder is None or holder.worker_pk not in seats:
         raise LeaseLost("the run is not held so by a worker of this host")
     return holder
+
+
+def check_newcomer(tx: Transaction, worker: Worker, caller: Caller) -> None:
+    """Raise Forbidden for a worker that comes from a host which is somebody else's.
+
+    What waits for a host, and what is known of its backends, belongs to whoever is there: a host is not to be had by
+    naming it. It is free again once nobody is there any more, or the token of whoever was is revoked.
+    """
+    if tx.remote.seat(caller.worker_id) is not None:
+        return
+    for other in tx.workers.all():
+        if other.host_id != worker.host_id or other.state == "gone":
+            continue
+        seat = tx.remote.seat(other.id)
+        if seat is None or (seat.token_pk != caller.token_pk and _is_good(tx, seat.token_pk)):
+            raise Forbidden(
+                f"worker {other.id} is on that host, and came otherwise",
+                mend="give every worker a data directory of its own; to change its token, revoke the former one",
+            )
+
+
+def _is_good(tx: Transaction, token_pk: int) -> bool:
+    return any(token.pk == token_pk and token.revoked_at is None for token in tx.tokens.all(None))
+
+
+def beat(tx: Transaction, seat: Seat, now_ms: int) -> None:
+    """The worker lives. Others may have taken it for gone while it could not reach us: it is back."""
+    tx.workers.beat(seat.worker.pk, now_ms)
+    if seat.worker.state == "gone":
+        tx.workers.set_state(seat.worker.id, "active", now_ms)
+
+
+def check_order(last: LastBatch | None, batch: Batch) -> None:
+    """Raise BatchOutOfOrder unless this batch is the next one.
+
+    The batches of a hold come one after the other, each only once the one before was answered. So an answer can be
+    lost for the last one alone, and what has an earlier number was delayed on its way, and answered long ago.
+    """
+    done = last.n if last is not None and last.token == batch.token else 0
+    if batch.n != done + 1:
+        raise BatchOutOfOrder(f"batch {batch.n} does not follow {done}", extra={"last": done})
+
+
+def newest(tx: Transaction, run_pk: int) -> int:
+    """The number of the newest request to a run; 0 when none is pending."""
+    return max((request.pk for request in tx.requests.pending(run_pk)), default=0)
+
+
+def found(tx: Transaction, run_id: RunId) -> Run | None:
+    """The run, if there is one."""
+    try:
+        return tx.runs.get(run_id, None)
+    except NotFound:
+        return None
+
+
+def last_type(tx: Transaction, run: Run) -> str | None:
+    """The type of the run's last event."""
+    last = tx.events.after(run.pk, run.last_seq - 1, 1)
+    return last[0].type if last else None

@@ -26,8 +26,20 @@ from overnight.engine.local_source import OfferOf, broken, claimed
 from overnight.engine.policy import RunPolicy, Timing
 from overnight.engine.remote.apply import Application, PlaceDiffers
 from overnight.engine.remote.facts import answers_of, facts_of
-from overnight.engine.remote.seats import Caller, held, known, of_host, seat_of
-from overnight.errors import BatchOutOfOrder, LeaseLost, NotFound, StaleFacts
+from overnight.engine.remote.seats import (
+    Caller,
+    beat,
+    check_newcomer,
+    check_order,
+    found,
+    held,
+    known,
+    last_type,
+    newest,
+    of_host,
+    seat_of,
+)
+from overnight.errors import LeaseLost, StaleFacts
 from overnight.ids import RunId
 from overnight.ports.notifier import QUEUE, Notifier, Subscription, requests_topic
 from overnight.ports.remote import (
@@ -38,7 +50,6 @@ from overnight.ports.remote import (
     Facts,
     Grant,
     Granted,
-    LastBatch,
     News,
     Renewal,
     Report,
@@ -67,7 +78,7 @@ class Kept:
 
 
 class LeaseService:
-    """See `ports.remote.LeaseDesk` for what each call promises."""
+    """See `ports.lease_desk.LeaseDesk` for what each call promises."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
@@ -138,11 +149,12 @@ class LeaseService:
 
     def _sit(self, tx: Transaction, caller: Caller, worker: Worker, now: int) -> Seat:
         """The worker's seat, once it is known that it lives."""
+        check_newcomer(tx, worker, caller)
         seat = tx.remote.sit(
             replace(worker, id=caller.worker_id, seen_at=now), caller.token_pk,
             quarantine_after=self._kept.quarantine_after,
         )  # fmt: skip
-        _beat(tx, seat, now)
+        beat(tx, seat, now)
         return seat_of(tx, caller) if seat.worker.state == "gone" else seat
 
     def _judge(self, tx: Transaction, seat: Seat, report: Report, now: int) -> None:
@@ -223,18 +235,18 @@ class LeaseService:
 
         def unit(tx: Transaction) -> Renewal:
             seat = seat_of(tx, caller)
-            _beat(tx, seat, self._clock.wall_ms())
+            beat(tx, seat, self._clock.wall_ms())
             there = {pks[run_id]: token for run_id, token in tokens.items() if run_id in pks}
             lost = tx.leases.renew(seat.worker.pk, there) if there else frozenset()
             gone = tuple(run_id for run_id in tokens if run_id not in pks or pks[run_id] in lost)
-            kept = {run_id: _newest(tx, pks[run_id]) for run_id in tokens if run_id not in gone}
+            kept = {run_id: newest(tx, pks[run_id]) for run_id in tokens if run_id not in gone}
             return Renewal(lost=gone, requests=kept, state=seat.worker.state)
 
         return await self._uow.write(unit, urgent=True)
 
     async def _pks(self, run_ids: Mapping[RunId, int]) -> dict[RunId, int]:
         def query(tx: Transaction) -> dict[RunId, int]:
-            return {run_id: run.pk for run_id in run_ids if (run := _found(tx, run_id)) is not None}
+            return {run_id: run.pk for run_id in run_ids if (run := found(tx, run_id)) is not None}
 
         return await self._uow.read(query)
 
@@ -267,8 +279,8 @@ class LeaseService:
             holder = tx.remote.holder(pks[run_id]) if run_id in pks else None
             if holder is None or (holder.worker_pk, holder.token) != (seat.worker.pk, token):
                 lost.append(run_id)
-            elif (newest := _newest(tx, pks[run_id])) > seen.get(run_id, 0):
-                newer[run_id] = newest
+            elif (number := newest(tx, pks[run_id])) > seen.get(run_id, 0):
+                newer[run_id] = number
         return News(requests=newer, lost=tuple(lost), state=seat.worker.state)
 
     async def facts(
@@ -307,7 +319,7 @@ class LeaseService:
             if last == batch.mark:
                 return self._facts_after(tx, seat, run_id, batch.token)
             run = tx.runs.lock(held(tx, seat, run_id, batch.token).pk)
-            _check_order(last, batch)
+            check_order(last, batch)
             facts = facts_of(tx, run, self._clock.wall_ms())
             if apply is not None:
                 apply(tx, run, seat)
@@ -356,6 +368,8 @@ class LeaseService:
                     run = held(tx, seat, run_id, token)
                 except LeaseLost:
                     continue
+                if last_type(tx, run) == "run.handed_over":
+                    continue  # it was said before, and the answer was lost
                 draft = Draft(type="run.handed_over", data={"worker": seat.worker.id})
                 moves.note(tx, run, self._clock.wall_ms(), draft)
 
@@ -370,32 +384,3 @@ class LeaseService:
                 tx.workers.set_state(seat_of(tx, caller).worker.id, "gone", now)
 
         await self._uow.write(unit)
-
-
-def _beat(tx: Transaction, seat: Seat, now_ms: int) -> None:
-    """The worker lives. Others may have taken it for gone while it could not reach us: it is back."""
-    tx.workers.beat(seat.worker.pk, now_ms)
-    if seat.worker.state == "gone":
-        tx.workers.set_state(seat.worker.id, "active", now_ms)
-
-
-def _check_order(last: LastBatch | None, batch: Batch) -> None:
-    """Raise BatchOutOfOrder unless this batch is the next one.
-
-    The batches of a hold come one after the other, each only once the one before was answered. So an answer can be
-    lost for the last one alone, and what has an earlier number was delayed on its way, and answered long ago.
-    """
-    done = last.n if last is not None and last.token == batch.token else 0
-    if batch.n != done + 1:
-        raise BatchOutOfOrder(f"batch {batch.n} does not follow {done}", extra={"last": done})
-
-
-def _newest(tx: Transaction, run_pk: int) -> int:
-    return max((request.pk for request in tx.requests.pending(run_pk)), default=0)
-
-
-def _found(tx: Transaction, run_id: RunId) -> Run | None:
-    try:
-        return tx.runs.get(run_id, None)
-    except NotFound:
-        return None

@@ -89,6 +89,8 @@ class SqlRemoteTable:
         """See the port."""
         seat = self.seat(worker.id)
         if seat is None:
+            if self._workers.knows(worker.id):
+                raise Forbidden("that id belongs to a worker that reaches the database")
             stored = self._workers.add(worker, quarantine_after=quarantine_after)
             self._link.run(_SIT, worker=stored.pk, token=token_pk, host=stored.host_id)
             return Seat(worker=stored, token_pk=token_pk)

@@ -181,6 +181,10 @@ class SqlWorkerTable:
             raise NotFound(f"no worker {worker_id}")
         return _worker(row)
 
+    def knows(self, worker_id: WorkerId) -> bool:
+        """Whether there is, or was, a worker of that id."""
+        return self._link.one(_GET, key_id=worker_id) is not None
+
     def _change(self, pk: int, state: str, why: str | None, by: str, at: int) -> None:
         self._link.run(_CHANGE, key_pk=pk, new_state=state, why=why, by=by, at=at)
         self._context.wake(QUEUE)
