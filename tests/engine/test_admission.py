@@ -58,6 +58,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         )
     ),
     ({"environment": {"CI": "nul\x00byte"}}, "environment_refused"),
+    ({"environment": {"CI": "x" * 100_000}}, "environment_refused"),
 ]  # fmt: skip
 
 

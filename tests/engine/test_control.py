@@ -183,6 +183,22 @@ async def test_a_long_rest_gives_the_slot_back(rig: Make) -> None:
     await server.until(run, State.CANCELLED)
 
 
+async def test_what_was_to_begin_later_still_does_after_a_pause(rig: Make) -> None:
+    backend = fake()
+    server = await rig(backend)
+    run = await server.submit(mode="oneshot", not_before="2999-01-01T00:00:00Z")
+    await server.control(run, "pause")
+    await server.control(run, "resume")
+    found = await server.run(run)
+    assert (found.state, found.not_before, found.waiting_for) == (
+        State.QUEUED,
+        run.not_before,
+        run.waiting_for,
+    )
+    assert await server.source.claim(9) == ()
+    assert backend.agents == []
+
+
 async def test_a_run_that_nobody_works_on_is_cancelled_while_it_is_prepared(rig: Make) -> None:
     backend = fake(stubborn)
     server = await rig(backend)

@@ -38,6 +38,8 @@ NEVER: Final = (
     "CURL_CA_BUNDLE", "OVERNIGHT_*",
 )  # fmt: skip
 """Variables that steer loaders, interpreters, proxies or Overnight itself: no allow-list opens them to a run."""
+LONGEST_VARIABLE: Final = 100_000
+"""Bytes. Linux starts no program with a variable of 128 KiB; that would look like the fault of the worker."""
 ALWAYS_OPEN: Final = "OVERNIGHT_VAR_*"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -206,6 +208,11 @@ def check_environment(
     for name, value in environment.items():
         if not _NAME.fullmatch(name) or "\x00" in value:
             raise EnvironmentRefused(f"{name[:80]!r} cannot be an environment variable")
+        if len(name) + len(value.encode()) > LONGEST_VARIABLE:
+            raise EnvironmentRefused(
+                f"{name[:80]} is longer than {LONGEST_VARIABLE} bytes, with which no program can be started",
+                mend="put it into a file of the workspace and name that",
+            )
         if any(fnmatchcase(name, pattern) for pattern in reserved):
             raise EnvironmentRefused(f"{name} steers the agent program and is the operator's to set")
         if fnmatchcase(name, ALWAYS_OPEN) and ALWAYS_OPEN in allowed:

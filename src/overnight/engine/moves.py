@@ -124,10 +124,11 @@ def parked(tx: Transaction, run: Run, why: str, now_ms: int) -> Run:
 def went_on(
     tx: Transaction, run: Run, input: Input, data: Mapping[str, object], now_ms: int, **changes: object
 ) -> Run:
-    """A run that nobody holds is due again."""
+    """A run that nobody holds is due again: at once, or, if it has not begun yet, at the time that was asked for."""
+    later = run.not_before if run.started_at is None and (run.not_before or 0) > now_ms else None
     moved = move(
-        tx, run, input, "run.resumed", now_ms, data,
-        waiting_for=None, waiting_until=None, waiting_since=None, pause_reason=None, not_before=None, **changes,
+        tx, run, input, "run.resumed", now_ms, data, waiting_for=None if later is None else WaitingFor(kind="time"),
+        waiting_until=None, waiting_since=None, pause_reason=None, not_before=later, **changes,
     )  # fmt: skip
     tx.notify(QUEUE)
     return moved
