@@ -22,6 +22,7 @@ from overnight.stores.sql import (
     migrate,
     places,
     queue,
+    remote,
     requests,
     room,
     run_pages,
@@ -33,6 +34,7 @@ from overnight.stores.sql import (
     streams,
     tokens,
     turns,
+    workers,
 )
 from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.sqlite_link import SqliteLink
@@ -40,12 +42,13 @@ from overnight.stores.sql.statements import Statement
 from overnight.stores.sql.transaction import SqlTransaction
 
 MODULES = (
-    approvals, changes, claims, events, gates, holds, installation, lanes, leases, places, queue, requests, room,
-    run_pages, runs, session_pages, session_removal, sessions, shares, streams, tokens, turns,
+    approvals, changes, claims, events, gates, holds, installation, lanes, leases, places, queue, remote, requests,
+    room, run_pages, runs, session_pages, session_removal, sessions, shares, streams, tokens, turns, workers,
 )  # fmt: skip
 WHOLE_TABLE_IS_RIGHT = {
     "tokens._ALL", "tokens._FIND",  # people make a handful of them
-    "lanes._ALL",  # as many as there are hosts, backends and needs
+    "lanes._ALL",  # its own walk from lane to lane
+    "workers._ALL", "workers._FORGET", "workers._CHECKS", "workers._FORGET_ALL_OLD",  # those of the last weeks
     "leases._ALL_HELD", "leases._STANDING",  # all that is held: as many as there are slots
     "room._BACKENDS", "room._LABELS",
     "installation._LISTED",  # single facts, and what hosts still have to remove

@@ -190,6 +190,23 @@ def test_claiming_and_ending_cost_the_same_however_many_wait(
         assert len(large.statements) == len(small.statements)
 
 
+def test_lanes_that_nobody_waits_in_any_more_cost_nothing(make: Callable[[], Bench]) -> None:
+    """Lanes stay. Whoever labels each run for a worker of its own makes one with every run."""
+
+    def looked(many: int) -> int:
+        bench = make()
+        for n in range(many):
+            run = bench.run(spec={"labels": {"worker/name": str(n)}})
+            bench.tx.runs.save(run.moved(Input.CANCEL, bench.clock.wall_ms()))
+        bench.run()
+        with bench.counted() as cost:
+            (lane,) = bench.tx.leases.lanes()
+        assert (dict(lane.need), lane.runs) == ({}, 1)
+        return cost.instructions
+
+    assert looked(MANY) <= 1.5 * looked(FEW) + 5
+
+
 def test_many_runs_are_claimed_with_few_statements(make: Callable[[], Bench]) -> None:
     """Those of the claim itself: the caller's move of each run comes on top."""
     bench = make()

@@ -31,12 +31,10 @@ _ADD: Final = Statement(
     .values(place=bindparam("place"), backend=bindparam("backend"), need=bindparam("need"))
     .returning(lanes.c.pk)
 )
-_IS_OPEN: Final = (
-    runs.c.lane == lanes.c.pk,
-    runs.c.state == literal_column("'queued'"),
-    runs.c.gate.is_(None),
-    runs.c.limited.is_(None),
-)
+_OPEN: Final = (
+    runs.c.state == literal_column("'queued'"), runs.c.gate.is_(None), runs.c.limited.is_(None),
+)  # fmt: skip
+_IS_OPEN: Final = (runs.c.lane == lanes.c.pk, *_OPEN)
 _IS_LIMITED: Final = (runs.c.lane == lanes.c.pk, runs.c.limited.is_not(None))
 _SOME_OPEN: Final = has_any(
     select(runs.c.pk)
@@ -77,6 +75,11 @@ _COUNTED: Final = (
     .limit(bindparam("most"))
     .correlate(lanes)
 )
+_FIRST_OPEN: Final = select(runs.c.lane).where(*_OPEN).order_by(runs.c.lane).limit(_ONE)
+_WALK: Final = select(_FIRST_OPEN.scalar_subquery().label("lane")).cte("walk", recursive=True)
+_BEHIND: Final = _FIRST_OPEN.where(runs.c.lane > _WALK.c.lane).correlate(_WALK).scalar_subquery()
+_WITH_OPEN: Final = _WALK.union_all(select(_BEHIND.label("lane")).where(_WALK.c.lane.is_not(None)))
+"""From one lane in which a run could be claimed to the next, whatever lanes were left over by others."""
 _ALL: Final = Statement(
     select(
         lanes.c.pk,
@@ -85,7 +88,9 @@ _ALL: Final = Statement(
         lanes.c.need,
         select(func.count()).select_from(_COUNTED.subquery()).scalar_subquery(),
         _COUNTED.limit(bindparam("first")).scalar_subquery(),
-    ).order_by(lanes.c.place, lanes.c.backend, lanes.c.need)
+    )
+    # Put in order by SQL, it would be looked for in all lanes by their order.
+    .select_from(_WITH_OPEN.join(lanes, lanes.c.pk == _WITH_OPEN.c.lane))
 )
 
 
@@ -131,8 +136,8 @@ def _needs(labels: Mapping[str, str]) -> list[str] | None:
 
 def with_work(context: Context) -> tuple[Lane, ...]:
     """Every lane in which runs could be claimed, and how many."""
+    found = sorted(context.link.all(_ALL, most=MOST_COUNTED, first=1), key=lambda row: row[1:4])
     return tuple(
         Lane(pk=pk, place=place, backend=backend, need=load(need), runs=count, oldest_at=oldest)
-        for pk, place, backend, need, count, oldest in context.link.all(_ALL, most=MOST_COUNTED, first=1)
-        if count
+        for pk, place, backend, need, count, oldest in found
     )
