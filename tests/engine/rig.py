@@ -14,6 +14,7 @@ from tests.engine.fake_backend import FakeBackend
 
 from overnight.clock import Clock, SystemClock
 from overnight.domain.approval import Approval
+from overnight.domain.lease import DEFAULT_LEASE_S
 from overnight.domain.queue_limits import NO_LIMITS, QueueLimits
 from overnight.domain.request import SYSTEM, Principal, SteerHow
 from overnight.domain.run import Run, Turn
@@ -46,7 +47,7 @@ from overnight.workspaces.directories import DirectoryWorkspaces
 
 HOST = HostId("hst_00000000000000000000000000")
 ME = Principal(owner="usr_local", name="usr_local")
-FAST = Timing(lease_s=5.0, renew_s=0.5, grace_s=1.0, poll_s=0.2, backoff_s=0.02)
+FAST = Timing(lease_s=30.0, renew_s=0.5, grace_s=1.0, poll_s=0.2, backoff_s=0.02)
 
 
 class CountingMeter(Unmetered):
@@ -166,7 +167,7 @@ class Rig:
     async def run(self, run: Run) -> Run:
         return await self.store.read(lambda tx: tx.runs.get(RunId(run.id), None))
 
-    async def until(self, run: Run, *states: State, within: float = 10.0) -> Run:
+    async def until(self, run: Run, *states: State, within: float = 60.0) -> Run:
         wanted = states or tuple(FINAL)
 
         async def there() -> Run | None:
@@ -199,9 +200,9 @@ class Rig:
         await eventually(lambda: len(backend.agents) >= count)
         return backend.agents[count - 1]
 
-    def offer(self, worker: WorkerRow, free: int) -> Offer:
+    def offer(self, worker: WorkerRow, free: int, *, lease_s: float = DEFAULT_LEASE_S) -> Offer:
         """What a worker offers here, within the limits."""
-        return offer_of(worker, free, limits=self.limits)
+        return offer_of(worker, free, limits=self.limits, lease_s=lease_s)
 
     def _row(self) -> WorkerRow:
         now = self.clock.wall_ms()
