@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from overnight.config.settings import Settings
     from overnight.stores.sql.copying import Proof
 
+_BEFORE: Final = "; a copy of before"
 app = new_app(help="Upgrade, back up, restore, check and copy the database.", no_args_is_help=True)
 Address = Annotated[
     str | None,
@@ -43,9 +44,8 @@ def upgrade(as_json: JsonFlag = False) -> None:
         words = "the schema is up to date" if found == now else words
         return _done(words, None, as_json=as_json)
     kept = admin.upgrade(settings.database, SystemClock())
-    return _done(
-        "the schema is up to date" if kept is None else "the schema is upgraded", kept, as_json=as_json
-    )
+    words = "the schema is up to date" if kept is None else f"the schema is upgraded{_BEFORE}"
+    return _done(words, kept, as_json=as_json)
 
 
 @app.command()
@@ -53,16 +53,19 @@ def downgrade(
     revision: Annotated[str, typer.Argument(metavar="REVISION", help="The schema of an earlier Overnight.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring the schema back to an earlier one, for an earlier Overnight. On SQLite a copy is made first."""
+    """Bring the schema back to an earlier one, for an earlier Overnight. No server or worker may be running. On SQLite
+    a copy is made first.
+    """
     from overnight.clock import SystemClock
     from overnight.stores.sql import admin, postgres_admin
 
     settings, kept = _settings(), None
     if settings.postgres:
+        postgres_admin.expect_nobody(settings.database_url)
         postgres_admin.downgrade(settings.database_url, revision)
     else:
         kept = admin.downgrade(settings.database, SystemClock(), revision)
-    _done(f"the schema is at {revision}", kept, as_json=as_json)
+    _done(f"the schema is at {revision}{_BEFORE if kept else ''}", kept, as_json=as_json)
 
 
 @app.command()
@@ -103,7 +106,8 @@ def restore(
         )
     else:
         kept = admin.restore(settings.database, source.absolute(), SystemClock())
-    _done("the copy is in place", kept, as_json=as_json)
+    words = "the copy is in place" if kept is None else "the copy is in place; what was there is kept"
+    _done(words, kept, as_json=as_json)
 
 
 @app.command()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from overnight.clock import Clock
 from overnight.domain.states import FINAL, State
+from overnight.engine import waiting
 from overnight.engine.supervisor import Attendant, Supervisor
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import UnitOfWork
@@ -21,6 +22,7 @@ IDLE_LOOK_S: Final = 0.5
 LIVE: Final = tuple(state for state in State if state not in FINAL | {State.PAUSED, State.WAITING})
 """Runs in these states could go on without anybody asking for it."""
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -46,6 +48,10 @@ class Ending:
         """End; the first reason counts."""
         if not self._reason.done():
             self._reason.set_result(reason)
+
+    async def unless_asked(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` gives, or None when the end comes first: then `work` has been given up."""
+        return await waiting.unless(asyncio.shield(self._reason), work)
 
     async def reason(
         self, clock: Clock, patience_s: float | None, busy: Callable[[], Awaitable[bool]]

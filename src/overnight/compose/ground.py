@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 from overnight.clock import Clock
@@ -58,13 +59,18 @@ def ground(
 
     Raises DataInUse, UnsafeDatabase, StartRefused, ConfigInvalid, Unavailable.
     """
-    try:
-        Folders.make(settings.data_dir)
-    except OSError as error:
-        raise unmakable(settings.data_dir, error) from None
+    make_folders(settings.data_dir)
     if settings.postgres:
         return _shared(settings, clock, working=working, meter=meter)
     return _alone(settings, clock)
+
+
+def make_folders(data_dir: Path) -> None:
+    """The data directory and what belongs into it. Raises ConfigInvalid when they cannot be made."""
+    try:
+        Folders.make(data_dir)
+    except OSError as error:
+        raise unmakable(data_dir, error) from None
 
 
 @asynccontextmanager
@@ -121,12 +127,17 @@ def _carrier(settings: Settings, meter: RelayMeter | None) -> Carrier:
     if settings.redis_url is not None:
         from overnight.stores.redis.notifier import RedisNotifier  # noqa: PLC0415 -- see above
 
-        return RedisNotifier(
-            settings.redis_url,
-            meter=meter,
-            stream_length=settings.redis_stream_length,
-            ttl_s=settings.redis_ttl_s,
-        )
+        try:
+            return RedisNotifier(
+                settings.redis_url,
+                meter=meter,
+                stream_length=settings.redis_stream_length,
+                ttl_s=settings.redis_ttl_s,
+            )
+        except ValueError as error:  # the library alone knows what may stand behind the question mark
+            raise settings.sources.refuse(
+                "redis_url", f"cannot be used: {error}", mend="it looks like redis://:PASSWORD@HOST:6379/0"
+            ) from None
     from overnight.stores.sql.announcer import PostgresNotifier  # noqa: PLC0415
 
     return PostgresNotifier(settings.database_url, meter=meter)

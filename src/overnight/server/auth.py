@@ -65,9 +65,9 @@ class Caller:
         """Raise Forbidden unless this kind of token may do that. What it is comes from the server's record alone."""
         kind = self.principal.kind
         if kind == "agent" and not (method in _READING and _AGENT.fullmatch(path)):
-            raise Forbidden("an agent's token may only read its owner's runs")
+            raise Forbidden("an agent's token may only read its owner's runs", mend=_MEND)
         if kind == "worker" and not _WORKER.fullmatch(path):
-            raise Forbidden("a worker's token is for leases, and for nothing else")
+            raise Forbidden("a worker's token is for leases, and for nothing else", mend=_MEND)
         if kind == "user" and not self.admin and _ADMIN.fullmatch(path):
             raise Forbidden("only the operator may do this")
 
@@ -79,7 +79,7 @@ class _Known:
     until: float
 
 
-_MEND: Final = "make one on the server's machine with: overnight token new NAME"
+_MEND: Final = "make one on the server's machine with: overnight token new NAME (for a worker: --kind worker)"
 
 
 class Authenticator:

@@ -204,4 +204,6 @@ def run_command(words: Sequence[str], environment: Mapping[str, str]) -> None:
     except OSError as error:
         raise StartRefused(f"{' '.join(words)}: {error}") from None
     if done.returncode:
-        raise StartRefused(f"{' '.join(words)}: status {done.returncode} {done.stderr.strip()[-300:]}")
+        raise StartRefused(
+            f"{' '.join(words)}: status {done.returncode} {done.stderr.strip()[-300:]}".rstrip()
+        )

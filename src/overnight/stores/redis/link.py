@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
@@ -30,12 +31,7 @@ class Address:
 
     def __init__(self, url: str, *, answer_s: float = ANSWER_S) -> None:
         self.answer_s: Final = answer_s
-        try:
-            found: dict[str, Any] = dict(parse_url(url))
-        except ValueError:
-            raise ValueError(
-                "the address of Redis or Valkey must be redis://, rediss:// or unix://"
-            ) from None
+        found = _parsed(url)
         found.pop("max_connections", None)
         self._kind: type[AbstractConnection] = found.pop("connection_class", Connection)
         self._options: Mapping[str, Any] = {
@@ -51,6 +47,10 @@ class Address:
             f"{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db', 0)}"
         )
         """Where, without who and with what password."""
+        try:
+            self.connection()
+        except TypeError:
+            raise ValueError("an option behind the question mark of the address is not known") from None
 
     def connection(self) -> AbstractConnection:
         """One that is not connected yet."""
@@ -66,6 +66,20 @@ class Address:
             if secret:
                 text = text.replace(secret, "***")
         return text[:200]
+
+
+def _parsed(url: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = dict(parse_url(url))
+    except ValueError:
+        raise ValueError("the address of Redis or Valkey must be redis://, rediss:// or unix://") from None
+    place = urlsplit(url)
+    if place.scheme == "unix" and (place.netloc.rpartition("@")[2] or not place.path):
+        raise ValueError("the path of the socket must be absolute, as in unix:///run/valkey.sock")
+    database = place.path.removeprefix("/")
+    if place.scheme != "unix" and database and not (database.isascii() and database.isdecimal()):
+        raise ValueError("what stands behind the host of Redis or Valkey must be the number of a database")
+    return found
 
 
 class Link:

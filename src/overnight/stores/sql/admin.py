@@ -120,5 +120,7 @@ def _replace(path: Path, source: Path, clock: Clock) -> Path | None:
 
 def _existing(path: Path) -> Connections:
     if not path.is_file():
-        raise NotFound(f"there is no database at {path}")
+        raise NotFound(
+            f"there is no database at {path}", mend="set OVERNIGHT_DATA_DIR, or make one with: overnight up"
+        )
     return Connections(path, "FULL")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from overnight.errors import OvernightError
+from overnight.errors import DataInUse, NotFound, OvernightError, UnsafeDatabase
 from overnight.stores.sql import migrate, postgres_outcomes, postgres_schema
 from overnight.stores.sql.admin import Condition
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
 
+LEAVES_S = 3.0
+"""How long the server may take to see that a connection was closed."""
+_PAUSE_S = 0.05
+_OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+    "AND application_name LIKE 'overnight%'"
+)
 _INVALID = (
     "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
     "WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace"
@@ -42,8 +50,36 @@ def make_or_upgrade(url: str) -> tuple[str | None, str]:
 
 
 def downgrade(url: str, to: str, *, further: tuple[Path, ...] = ()) -> tuple[str, str]:
-    """To an earlier schema, for an earlier Overnight; as `upgrade` otherwise. Raises NotFound when there is none."""
+    """To an earlier schema, for an earlier Overnight; as `upgrade` otherwise. Raises NotFound when there is none.
+
+    Programs of this version cannot work on it: ask `expect_nobody` first.
+    """
     return _move(url, to, further)
+
+
+def expect_nobody(url: str) -> None:
+    """Raises DataInUse while servers or workers use the database, StartRefused."""
+    connections = PostgresConnections(url)
+    with explained(connections):
+        link = connections.open(writing=False)
+        try:
+            expect_alone(link, connections)
+        finally:
+            link.close()
+
+
+def expect_alone(link: PostgresLink, connections: PostgresConnections) -> None:
+    """Raises DataInUse while others than `link` use the database; those that have just left are waited for a little."""
+    over = time.monotonic() + LEAVES_S
+    while others := link.rows(_OTHERS)[0][0]:
+        if time.monotonic() > over:
+            raise DataInUse(
+                f"{others} connections of servers or workers use {connections.address}", mend="end them first"
+            )
+        time.sleep(_PAUSE_S)
+        link.rows(
+            "SELECT pg_stat_clear_snapshot()::text"
+        )  # within a transaction it would see the same for ever
 
 
 def _move(url: str, to: str, further: tuple[Path, ...]) -> tuple[str, str]:
@@ -62,6 +98,8 @@ def check(url: str) -> Condition:
         try:
             link.script("SET statement_timeout = 0; BEGIN")
             revision, problems = _fits(link)
+            if revision is None:
+                raise _none_of_ours(connections, problems)
             return Condition(
                 path=str(connections.address),
                 revision=revision,
@@ -72,6 +110,12 @@ def check(url: str) -> Condition:
             )
         finally:
             link.close()
+
+
+def _none_of_ours(connections: PostgresConnections, problems: list[str]) -> OvernightError:
+    if problems:
+        return UnsafeDatabase(f"{connections.address}: {problems[0]}", mend="name a database of its own")
+    return NotFound(f"{connections.address} is empty", mend="make the schema with: overnight db upgrade")
 
 
 def _fits(link: PostgresLink) -> tuple[str | None, list[str]]:
@@ -111,6 +155,6 @@ def explained(connections: PostgresConnections) -> Iterator[None]:
     try:
         yield
     except connections.errors as error:
-        if not postgres_outcomes.is_storage_failure(error):
+        if not postgres_outcomes.is_for_the_operator(error):
             raise
         raise postgres_outcomes.Outcomes(connections.address).at_start(error) from None

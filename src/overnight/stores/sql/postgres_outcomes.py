@@ -10,10 +10,15 @@ from overnight.errors import DiskFull, OutcomeUnknown, OvernightError, StartRefu
 from overnight.stores.sql.postgres_connections import Address
 
 _FULL: Final = "53100"
+_FORBIDDEN: Final = "42501"
 _THROWN_OUT: Final = ("25P03", "25P04", "40001", "40P01")
 """Sessions that stood still within a transaction for too long, and transactions that stood in another one's way."""
 _OF_THE_SERVER: Final = ("08", "25", "40", "53", "55", "57", "58", "F0", "XX")
 """Classes of errors that say something about the server or the connection, and nothing about the statement."""
+
+REACH: Final = (
+    "look whether Postgres runs there, and whether user, password and database in the address are right"
+)
 
 
 def is_storage_failure(error: Exception) -> bool:
@@ -23,6 +28,11 @@ def is_storage_failure(error: Exception) -> bool:
     if error.sqlstate is None:  # the library's own: a closed connection, a socket that broke
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return error.sqlstate.startswith(_OF_THE_SERVER)
+
+
+def is_for_the_operator(error: Exception) -> bool:
+    """Whether it is to be put right outside: the server, the way to it, or what our user may do there."""
+    return is_storage_failure(error) or getattr(error, "sqlstate", None) == _FORBIDDEN
 
 
 def is_cut(error: Exception) -> bool:
@@ -73,9 +83,9 @@ class Outcomes:
 
     def at_start(self, error: Exception) -> OvernightError:
         """A database that cannot be reached or used."""
-        return StartRefused(
-            f"{self._address} cannot be used: {self._words(error)}", mend="see `overnight doctor`"
-        )
+        forbidden = getattr(error, "sqlstate", None) == _FORBIDDEN
+        mend = "let our user own the database: ALTER DATABASE … OWNER TO …" if forbidden else REACH
+        return StartRefused(f"{self._address} cannot be used: {self._words(error)}", mend=mend)
 
     def _words(self, error: Exception) -> str:
         return self._address.clean(str(error)) or type(error).__name__

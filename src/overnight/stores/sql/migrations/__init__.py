@@ -44,7 +44,7 @@ def move(
     config = alembic_config(further)
     scripts = ScriptDirectory.from_config(config)
     expect(scripts, found, str(path))
-    expect(scripts, to, str(path))
+    _expect_known(scripts, to)
     stamp = rfc3339(clock.wall_ms()).replace(":", "").replace(".", "")
     backup = path.with_name(f"{path.name}.{found}.{stamp}.backup")
     copy(connections, backup)
@@ -72,7 +72,7 @@ def move_postgres(
         if found is None:
             raise NotFound(f"{connections.address} is empty", mend="a server makes the schema when it starts")
         expect(scripts, found, str(connections.address))
-        expect(scripts, to, str(connections.address))
+        _expect_known(scripts, to)
         run(config, connection, scripts, found=found, to=to)
         return found, revision(link) or "base"
 
@@ -120,6 +120,16 @@ def expect(scripts: ScriptDirectory, revision: str, database: str) -> None:
         raise UnsafeDatabase(
             f"{database} has schema {revision}, which this version of Overnight does not know",
             mend="upgrade Overnight, or restore the backup that was made before its upgrade",
+        ) from error
+
+
+def _expect_known(scripts: ScriptDirectory, target: str) -> None:
+    try:
+        scripts.get_revision(target)
+    except CommandError as error:
+        known = sorted(script.revision for script in scripts.walk_revisions())
+        raise UnsafeDatabase(
+            f"there is no schema {target}", mend=f"name one of: {', '.join(known)}"
         ) from error
 
 
