@@ -231,7 +231,7 @@ class Walk:
         self.closing = True
         await self.start()
         self.trail.append("| closing")
-        await eventually(self._is_over, within=8.0, what="the end of the run")
+        await eventually(self._is_over, within=60, what="the end of the run")
         counted = Counter(
             event["data"]["approval_id"]
             for event in await self.server.events(self.run)

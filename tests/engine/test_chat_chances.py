@@ -103,7 +103,7 @@ class Conversation:
             return not live or await waiting(self.server, self.session) != waits
 
         if waits:
-            await eventually(moved, within=20, what="something to be said")
+            await eventually(moved, within=60, what="something to be said")
 
     async def end(self) -> None:
         await post(self.server, self.session, "last")

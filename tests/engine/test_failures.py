@@ -140,7 +140,8 @@ async def test_a_program_that_cannot_be_started_is_a_failed_turn(rig: Make) -> N
 
 async def test_long_back_off_gives_the_slot_back(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SHORT_REST_S", 0.1)
-    server = await rig(fake(failing(BUSY, 1)), timing=replace(FAST, backoff_s=0.8))
+    clock = Jumping()
+    server = await rig(fake(failing(BUSY, 1)), clock=clock, timing=replace(FAST, backoff_s=600))
     run = await server.submit(mode="oneshot")
 
     async def resting():  # type: ignore[no-untyped-def]
@@ -150,6 +151,7 @@ async def test_long_back_off_gives_the_slot_back(rig: Make, monkeypatch: pytest.
     found = await eventually(resting)
     assert (found.attempt, found.not_before > server.clock.wall_ms()) == (2, True)
     assert (await server.data(run, "run.requeued"))[0]["reason"] == "back_off"
+    clock.ahead_ms = 3_600_000
     ended = await server.until(run, State.COMPLETED)
     assert (ended.turn, ended.attempt) == (1, 2)
 
@@ -229,9 +231,9 @@ async def test_a_turn_that_takes_too_long_is_ended_and_tried_again(
             await agent.forever()
 
     server = await rig(fake(script), timing=replace(FAST, grace_s=0.05))
-    run = await server.submit(mode="oneshot", limits={"turn_timeout_s": 0.05})
+    run = await server.submit(mode="oneshot", limits={"turn_timeout_s": 0.5})
     ended = await server.until(run, State.COMPLETED)
-    assert ended.attempt == 2
+    assert ended.attempt >= 2
     assert (await server.data(run, "turn.failed"))[0]["code"] == "turn_timeout"
 
 

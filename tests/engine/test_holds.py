@@ -233,11 +233,12 @@ async def test_a_holder_that_was_replaced_stops_touching_the_run(rig: Make) -> N
 
 async def test_renewals_keep_leases_and_tell_keepers(rig: Make) -> None:
     backend = fake(waiting)
-    timing = replace(FAST, lease_s=0.6, renew_s=0.1)
-    server = await rig(backend, timing=timing)
+    server = await rig(backend, timing=replace(FAST, renew_s=0.1))
     run = await server.submit(mode="oneshot")
     agent = await begun(server, backend)
-    await eventually(lambda: agent.renewed >= 10)
+    hold = server.worker._holds[run.pk]
+    before = hold.lease.trusted_until
+    await eventually(lambda: agent.renewed >= 10 and hold.lease.trusted_until > before + 0.5)
     agent.go.set()
     ended = await server.until(run, State.COMPLETED)
     assert ended.token == 2  # only let go

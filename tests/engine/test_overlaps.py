@@ -94,7 +94,7 @@ async def test_a_keeper_that_stands_still_costs_no_other_run_its_lease(
 
     backend = fake(waiting)
     server = await rig(
-        backend, timing=Timing(lease_s=1.0, renew_s=0.1, grace_s=1.0, poll_s=0.1, backoff_s=0.02)
+        backend, timing=Timing(lease_s=30.0, renew_s=0.1, grace_s=1.0, poll_s=0.1, backoff_s=0.02)
     )
     monkeypatch.setattr(FakeTurn, "renew", silent)
     runs = [await server.submit(workspace=str(server.workspace(name))) for name in ("one", "two")]

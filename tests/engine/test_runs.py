@@ -140,7 +140,7 @@ async def test_fifty_runs_at_once_show_no_foreign_output(rig: Make) -> None:
     server = await rig(fake(script), slots=50)
     runs = [await server.submit(mode="oneshot", workspace=None) for _ in range(50)]
     for run in runs:
-        await server.until(run, State.COMPLETED, within=30)
+        await server.until(run, State.COMPLETED, within=60)
         lines = "".join(data["text"] for data in await server.data(run, "output.recorded")).splitlines()
         assert lines == [f"{run.id} {n}" for n in range(10)]
         assert [data["text"] for data in await server.data(run, "message.completed")] == [run.id]

@@ -76,7 +76,7 @@ class Stage:
     def client(self, secret: str | None = "", **more: Any) -> httpx2.AsyncClient:
         """A client with the operator's token, another one, or none (None)."""
         headers = {} if secret is None else {"Authorization": f"Bearer {secret or self.secret}"}
-        made = httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=20, verify=False, **more)
+        made = httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=60, verify=False, **more)
         self.clients.append(made)
         return made
 
@@ -183,7 +183,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         await store.close()
 
 
-async def raw(port: int, head: bytes, *, read: int = 65536, within: float = 5.0) -> bytes:
+async def raw(port: int, head: bytes, *, read: int = 65536, within: float = 30.0) -> bytes:
     """Send exactly these bytes; what the server answers until it closes, stops or `read` bytes came."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     found = b""
