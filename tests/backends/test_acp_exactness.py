@@ -173,7 +173,7 @@ def play(*lives: int) -> World:
     world = World()
     for life in (*lives, ENDLESS):
         try:
-            asyncio.run(asyncio.wait_for(Server(world, life).run(), 5))
+            asyncio.run(asyncio.wait_for(Server(world, life).run(), 60))
         except Crash:
             continue
         break

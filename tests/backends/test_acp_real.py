@@ -191,7 +191,7 @@ async def test_a_running_command_is_cancelled_and_nothing_is_left(name: Name, st
     record, pid = Record(), real.workspace / "pid"
     turn = await real.backend.start(real.begin(), Inputs().store)
     reading = asyncio.ensure_future(drive(turn, record))
-    await eventually(lambda: pid.exists() and pid.read_text().strip(), within=30)
+    await eventually(lambda: pid.exists() and pid.read_text().strip(), within=90)
     await turn.stop(reason="manual", interrupt=True)
     async with asyncio.timeout(20):
         await reading

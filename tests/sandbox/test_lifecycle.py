@@ -50,7 +50,7 @@ def inside(turn: ProcessTurn) -> list[int]:
 
 async def ready(turn: ProcessTurn, folder: Path) -> None:
     """The agent has said something."""
-    await eventually(lambda: (folder / "stdout").stat().st_size > 0, within=10)
+    await eventually(lambda: (folder / "stdout").stat().st_size > 0)
 
 
 async def stop(turn: ProcessTurn, *, interrupt: bool) -> Stopped:
@@ -103,7 +103,7 @@ async def test_nothing_is_left_of_an_agent_that_resists(place: Estate) -> None:
     )
     turn = await place.begin(sh(line), start)
     await ready(turn, start.folder)
-    pids = await eventually(lambda: found if len(found := inside(turn)) >= 7 else [], within=10)
+    pids = await eventually(lambda: found if len(found := inside(turn)) >= 7 else [])
     stopped = await stop(turn, interrupt=False)
     assert [pid for pid in pids if lives(pid)] == []
     assert (stopped.steps[:2], stopped.survivors) == (("sigterm", "sigkill"), 0)
@@ -186,7 +186,7 @@ async def test_the_keeper_names_what_stands_above_the_agent(place: Estate) -> No
         identity = read_identity(str(start.folder))
         return identity.wrappers if identity is not None else ()
 
-    known = await eventually(named, within=10)
+    known = await eventually(named)
     assert {pid for pid, _ in known} == {turn.pid, children(turn.pid)[0]}
     assert (await stop(turn, interrupt=False)).survivors == 0
 
@@ -217,7 +217,7 @@ async def test_nothing_outlives_its_keeper(place: Estate, with_spawner: bool) ->
     line = "for i in 1 2 3; do (setsid sh -c 'exec >&- 2>&- <&-; sleep 300' &); done; echo ready; sleep 300"
     turn = await place.begin(sh(line), start)
     await ready(turn, start.folder)
-    pids = await eventually(lambda: found if len(found := inside(turn)) >= 7 else [], within=10)
+    pids = await eventually(lambda: found if len(found := inside(turn)) >= 7 else [])
     identity = read_identity(str(start.folder))
     assert identity is not None
     if with_spawner:

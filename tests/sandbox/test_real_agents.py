@@ -113,7 +113,7 @@ async def test_a_turn_is_cancelled(place: Place, real: MakeProgram, start_model:
     server = start_model([{"text": "words that stop", "fault": "hang"}])
     turn = await confined(place, real, server.url).start(begin(place), no_input)
     reading = asyncio.ensure_future(read(turn))
-    await eventually(lambda: server.requests, within=20)
+    await eventually(lambda: server.requests, within=90)
     await turn.stop(reason="manual", interrupt=True)
     await reading
     stopped = turn.ended().stopped
@@ -131,7 +131,7 @@ async def test_another_server_takes_the_turn_up(
     )
     start = begin(place)
     first = await confined(place, real, server.url).start(start, no_input)
-    await eventually(lambda: server.requests, within=20)
+    await eventually(lambda: server.requests, within=90)
     await first.leave()
     second = await confined(place, real, server.url).adopt(replace(start, token=2), no_input)
     assert second is not None

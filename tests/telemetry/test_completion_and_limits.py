@@ -55,9 +55,9 @@ def test_only_the_last_lines_are_scanned_and_nought_means_all() -> None:
 
 
 def test_no_pattern_is_slow() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert Pattern("(x+x+)+(x+x+)+y").find(["x" * 1_000_000] * 50) is None
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def _stats(tokens: int = 0, cost: float | None = None, wall_ms: int = 0, turns: int = 0) -> Stats:

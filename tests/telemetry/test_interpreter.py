@@ -185,15 +185,15 @@ def test_bytes_that_are_no_text_are_shown_as_such() -> None:
 def test_a_flood_is_bounded_counted_and_cheap() -> None:
     interpreter, drafts = _interpreter(), []
     lines = [_out(b"line %d of a flood\n" % n) for n in range(100_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     for number, line in enumerate(lines):
         drafts += interpreter.feed(line, number / 100_000)
-    spent = time.perf_counter() - start
+    spent = time.process_time() - start
     drafts += interpreter.finish(1.0)
     assert _accounted(drafts) == sum(len(line.data) for line in lines)
     assert len(drafts) <= CHUNKS_A_SECOND + 2
     assert interpreter.summary().truncated_bytes > 1_000_000
-    assert spent < 2
+    assert spent < 5
 
 
 def test_a_fifty_megabyte_line_is_cut_and_counted() -> None:

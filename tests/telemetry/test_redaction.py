@@ -145,6 +145,6 @@ def test_an_ordinary_line_is_never_held_back() -> None:
 def test_hostile_text_costs_linear_time(unit: str) -> None:
     """A megabyte of half matches; quadratic work would take minutes."""
     text = "sk-abcdefghijklmnopqrstuvwxyz " + unit * (1_000_000 // len(unit))
-    start = time.perf_counter()
+    start = time.process_time()
     PLAIN.text(text)
-    assert time.perf_counter() - start < 8
+    assert time.process_time() - start < 8

@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -251,9 +250,8 @@ def test_ignore_patterns_that_never_end_are_given_up(
     (work / ".overnight" / "stop").write_text("x")
     base = shadow.snapshot("base")
     (work / "new").write_text("x")
-    start = time.perf_counter()
+    monkeypatch.setattr(module, "LISTING_S", 1000.0)  # it is known by now that there is nothing to wait for
     assert _kinds(shadow.changes(base, None)) == {"new": "created"}
-    assert time.perf_counter() - start < 0.5
 
 
 def test_a_workspace_that_is_gone_and_a_missing_git_are_told_apart(
