@@ -15,10 +15,11 @@ from overnight.errors import Conflict, DataInUse, NotFound, UnsafeDatabase
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Store
 from overnight.stores.inproc.notifier import InprocNotifier
-from overnight.stores.sql import copy_ends, copying
+from overnight.stores.sql import copy_ends, copying, postgres_admin
 from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.postgres import PostgresStore
 from overnight.stores.sql.postgres_connections import PostgresConnections
+from overnight.stores.sql.postgres_link import PostgresLink
 from overnight.stores.sql.sqlite import SqliteStore
 from overnight.testing.clocks import ManualClock
 from overnight.testing.conformance.stage import Stage
@@ -30,6 +31,12 @@ RUNS, EVENTS = 12, 120
 
 def silent(table: str, done: int) -> None:
     """Nobody listens."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has closed a store is gone, however long this machine takes to see it."""
+    monkeypatch.setattr(postgres_admin, "LEAVES_S", 60.0)
 
 
 @pytest.fixture
@@ -164,7 +171,9 @@ def test_half_a_file_is_no_file(tmp_path: Path, url: str) -> None:
     assert list((tmp_path / "back").iterdir()) == []
 
 
-def test_whatever_is_in_use_or_in_the_way_is_left_alone(tmp_path: Path, url: str) -> None:
+def test_whatever_is_in_use_or_in_the_way_is_left_alone(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = installation(tmp_path / "o.db")
     with pytest.raises(NotFound):
         copy_ends.to_postgres(tmp_path / "none.db", url, CLOCK, silent)
@@ -182,11 +191,13 @@ def test_whatever_is_in_use_or_in_the_way_is_left_alone(tmp_path: Path, url: str
             lambda: copy_ends.to_postgres(path, url, CLOCK, silent),
         )
     )
+    monkeypatch.setattr(postgres_admin, "LEAVES_S", 0.2)
     for call in (
         lambda: copy_ends.to_postgres(path, url, CLOCK, silent),
         lambda: copy_ends.to_sqlite(url, tmp_path / "x.db", silent),
     ):
         asyncio.run(beside(PostgresStore(url, CLOCK, InprocNotifier()), DataInUse, call))
+    monkeypatch.setattr(postgres_admin, "LEAVES_S", 60.0)
     copy_ends.to_postgres(path, url, CLOCK, silent)
     with pytest.raises(Conflict, match="not empty"):
         copy_ends.to_postgres(path, url, CLOCK, silent)
@@ -253,3 +264,55 @@ def test_the_command(
     assert copying.prove(left, right).rows["runs"] == RUNS
     left.close()
     right.close()
+
+
+def test_two_copies_to_one_file_do_not_meet(tmp_path: Path, url: str) -> None:
+    copy_ends.to_postgres(installation(tmp_path / "o.db"), url, CLOCK, silent)
+    back, met = tmp_path / "back" / "o.db", list[str]()
+
+    def another(table: str, done: int) -> None:
+        if not met:
+            with pytest.raises(Conflict, match="another copy is being written"):
+                copy_ends.to_sqlite(url, back, silent)
+            met.append(table)
+
+    proof = copy_ends.to_sqlite(url, back, another)
+    assert met
+    assert sorted(file.name for file in back.parent.iterdir()) == ["o.db"]
+    left, right = Connections(back, "FULL").open(writing=False), PostgresConnections(url).open(writing=False)
+    assert copying.prove(left, right).rows == proof.rows
+    left.close()
+    right.close()
+
+
+def test_what_a_killed_copy_has_left_is_not_in_the_way(tmp_path: Path, url: str) -> None:
+    """Also where it had just given its file the name: then the other name is of a database in use by now."""
+    path = installation(tmp_path / "o.db")
+    copy_ends.to_postgres(path, url, CLOCK, silent)
+    goal = tmp_path / "back" / "o.db"
+    goal.parent.mkdir()
+    goal.with_name("o.db.copying").hardlink_to(path)
+    goal.with_name("o.db.copying-wal").write_text("rubbish")
+    before = path.read_bytes()
+    copy_ends.to_sqlite(url, goal, silent)
+    assert [file.name for file in goal.parent.iterdir()] == ["o.db"]
+    assert path.read_bytes() == before
+
+
+def test_a_server_that_starts_meanwhile_waits_and_finds_half_a_copy(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at who is there and the mark nobody can slip in: that is all done under the writers' lock."""
+    path, looks = installation(tmp_path / "o.db"), list[bool]()
+    original = copy_ends.expect_alone
+
+    def look(link: PostgresLink, connections: PostgresConnections) -> None:
+        original(link, connections)
+        ((many,),) = link.rows(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        )
+        looks.append(bool(many))
+
+    monkeypatch.setattr(copy_ends, "expect_alone", look)
+    copy_ends.to_postgres(path, url, CLOCK, silent)
+    assert looks[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +12,18 @@ import psycopg
 from sqlalchemy import Table, insert
 
 from overnight.clock import Clock
-from overnight.errors import Conflict, DataInUse, NotFound, UnsafeDatabase
+from overnight.errors import Conflict, NotFound, UnsafeDatabase
 from overnight.stores.sql import backups, copying, migrate, postgres_schema
 from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.copying import Proof, Tell
 from overnight.stores.sql.lock import DataLock
-from overnight.stores.sql.postgres_admin import explained
+from overnight.stores.sql.postgres_admin import expect_alone, explained
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
 from overnight.stores.sql.sqlite_link import SqliteLink
 from overnight.stores.sql.statements import Statement
 
 _NO_LIMITS = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
-_OTHERS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-    "AND application_name LIKE 'overnight%'"
-)
 
 
 def to_postgres(path: Path, url: str, clock: Clock, tell: Tell, *, locking: bool = True) -> Proof:
@@ -56,11 +53,8 @@ def to_sqlite(url: str, path: Path, tell: Tell, *, live: bool = False) -> Proof:
     if path.exists():
         raise Conflict(f"{path} is there already", mend="name another file")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".copying")
-    for ending in ("", "-wal", "-shm"):
-        fresh.with_name(fresh.name + ending).unlink(missing_ok=True)
     connections = PostgresConnections(url)
-    try:
+    with _beside(path) as fresh:
         with explained(connections), _snapshot(connections, live=live) as source:
             target = _NewFile(fresh)
             try:
@@ -74,25 +68,66 @@ def to_sqlite(url: str, path: Path, tell: Tell, *, live: bool = False) -> Proof:
         except FileExistsError:
             raise Conflict(f"{path} has appeared meanwhile", mend="name another file") from None
         backups.sync(path.parent)
+    return proof
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, gone at the end; nobody else writes to it. Raises Conflict where somebody does."""
+    fresh = path.with_name(path.name + ".copying")
+    descriptor = None
+    while descriptor is None:
+        descriptor = _taken(fresh)
+    try:
+        for ending in ("-wal", "-shm"):
+            fresh.with_name(fresh.name + ending).unlink(missing_ok=True)
+        yield fresh
     finally:
         fresh.unlink(missing_ok=True)
-    return proof
+        os.close(descriptor)
+
+
+def _taken(fresh: Path) -> int | None:
+    """The file, empty and locked; None when what a copy that was killed has left had to be removed first."""
+    descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(descriptor)
+        is_there = fresh.exists() and os.path.samestat(found, fresh.stat())
+        if is_there and not found.st_size:
+            held, descriptor = descriptor, -1
+            return held
+        if is_there:  # whoever replaces what we have locked must have locked it
+            fresh.unlink()
+    except BlockingIOError:
+        raise Conflict(f"another copy is being written to {fresh}", mend="wait until it is done") from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return None
 
 
 @contextmanager
 def _file(path: Path, clock: Clock, *, locking: bool) -> Iterator[SqliteLink]:
     if not path.is_file():
-        raise NotFound(f"there is no database at {path}")
+        raise NotFound(f"there is no database at {path}", mend="look whether the name is right")
     lock = DataLock(path.parent, clock) if locking else None
     if lock is not None:
         lock.acquire()
     try:
-        link = Connections(path, "FULL").open(writing=False)
+        connections = Connections(path, "FULL")
+        link = connections.open(writing=False)
         try:
-            if migrate.revision(link) != migrate.HEAD:
+            try:
+                found = migrate.revision(link)
+            except connections.errors as error:
                 raise UnsafeDatabase(
-                    f"{path} has schema {migrate.revision(link)}, not {migrate.HEAD}",
-                    mend="overnight db upgrade",
+                    f"{path} cannot be read: {error}",
+                    mend="name a database, or a copy made by: overnight db backup",
+                ) from None
+            if found != migrate.HEAD:
+                raise UnsafeDatabase(
+                    f"{path} has schema {found}, not {migrate.HEAD}", mend="overnight db upgrade"
                 )
             link.script("BEGIN")
             yield link
@@ -109,7 +144,7 @@ def _snapshot(connections: PostgresConnections, *, live: bool) -> Iterator[Postg
     try:
         link.script(_NO_LIMITS)
         if not live:
-            _expect_alone(link, connections)
+            expect_alone(link, connections)
         link.script("BEGIN")
         postgres_schema.check(link)
         if migrate.revision(link) != migrate.HEAD:
@@ -124,8 +159,9 @@ def _database(connections: PostgresConnections) -> Iterator[_Database]:
     link = connections.open(writing=True)
     try:
         link.script(_NO_LIMITS)
-        _expect_alone(link, connections)
+        expect_alone(link, connections)
         link.script(postgres_schema.BEGIN)
+        expect_alone(link, connections)  # and whoever comes now waits, and finds that a copy has begun
         if migrate.revision(link) is None:
             migrate.create(link)
         else:
@@ -138,14 +174,6 @@ def _database(connections: PostgresConnections) -> Iterator[_Database]:
         yield target
     finally:
         link.close()
-
-
-def _expect_alone(link: PostgresLink, connections: PostgresConnections) -> None:
-    others = link.rows(_OTHERS)[0][0]
-    if others:
-        raise DataInUse(
-            f"{others} connections of servers or workers use {connections.address}", mend="end them first"
-        )
 
 
 class _Database:
