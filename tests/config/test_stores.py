@@ -28,6 +28,14 @@ def test_postgres_and_valkey_are_taken_in_every_usual_spelling(tmp_path: Path) -
     assert not loaded(tmp_path).postgres
 
 
+def test_several_servers_of_which_one_takes_writes(tmp_path: Path) -> None:
+    url = "postgresql://night:hushhush@one:5433,two:5434/overnight"
+    settings = loaded(tmp_path, OVERNIGHT_DATABASE_URL=url)
+    assert settings.database_url == url
+    assert settings.database_shown == "postgresql://night:***@one:5433,two:5434/overnight"
+    assert "hushhush" in settings.runs.hidden
+
+
 def test_no_password_is_shown_and_every_one_is_hidden(tmp_path: Path) -> None:
     variables = {"OVERNIGHT_DATABASE_URL": POSTGRES, "OVERNIGHT_REDIS_URL": "redis://:t%2Fop-secret@h/0"}
     rows = shown(tmp_path, **variables)
@@ -51,6 +59,8 @@ def test_a_password_among_the_options_is_masked_too(tmp_path: Path) -> None:
     [
         ("OVERNIGHT_DATABASE_URL", "mysql://u:hushhush@h/x"),
         ("OVERNIGHT_DATABASE_URL", "postgresql://u:hushhush@h:port/x"),
+        ("OVERNIGHT_DATABASE_URL", "postgresql://u:hushhush@h:1,g:port/x"),
+        ("OVERNIGHT_DATABASE_URL", "postgresql://u:12/hushhush@h/x"),
         ("OVERNIGHT_REDIS_URL", "http://:hushhush@h"),
         ("OVERNIGHT_REDIS_URL", "redis://:hushhush@h"),
     ],

@@ -63,6 +63,16 @@ async def test_the_right_password_opens(own: PostgresServer) -> None:
     await store.close()
 
 
+async def test_the_first_of_several_servers_that_takes_writes(own: PostgresServer) -> None:
+    name = own.fresh()
+    store = PostgresStore(
+        f"postgresql://overnight@127.0.0.1:1,127.0.0.1:{own.port}/{name}", CLOCK, InprocNotifier()
+    )
+    await store.start()
+    assert await store.write(partial(put, "a")) == 1
+    await store.close()
+
+
 async def test_all_connections_taken(own: PostgresServer, own_url: str) -> None:
     own.execute("CREATE ROLE plain LOGIN; GRANT ALL ON DATABASE postgres TO plain")
     plain = PostgresConnections(own.url().replace("overnight@", "plain@", 1))

@@ -35,7 +35,7 @@ def database_url(sources: Sources) -> str:
             )
         return url
     scheme, separator, rest = url.partition("://")
-    if scheme not in _POSTGRES or not separator or not _fits(url):
+    if scheme not in _POSTGRES or not separator or not _fits(url, several=True):
         raise sources.refuse(
             "database_url",
             "must be sqlite:/// and an absolute path, or postgresql://USER@HOST/DATABASE",
@@ -87,9 +87,15 @@ def passwords(*urls: str | None) -> Iterator[str]:
         yield from dict.fromkeys(filter(None, found))
 
 
-def _fits(url: str) -> bool:
+def _fits(url: str, *, several: bool = False) -> bool:
+    """Whether it can be taken apart; `several` servers stand behind one another with commas between."""
     try:
-        _ = urlsplit(url).port
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition("@")[2]
+        for host in place.split(",") if several else (place,):
+            _ = urlsplit(f"//{host}").port
     except ValueError:
         return False
-    return True
+    return (
+        "@" not in parts.path
+    )  # there it follows a password with a slash in it, which nobody would take for one

@@ -41,6 +41,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
+    "target_session_attrs": "read-write",  # where several servers are named: a standby carries no notices
     "application_name": "overnight notices",
 }
 _NOTIFY: Final[LiteralString] = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload"
