@@ -45,7 +45,7 @@ async def test_it_is_the_setting_that_is_named(tmp_path: object) -> None:
         "OVERNIGHT_DATABASE_URL": "postgresql://night@127.0.0.1:1/overnight",
         "OVERNIGHT_REDIS_URL": "redis://:hush-hush@valkey.example/main",
     }
-    with pytest.raises(ConfigInvalid, match=r"redis_url .environment OVERNIGHT_REDIS_URL\.") as refused:
+    with pytest.raises(ConfigInvalid, match=r"redis_url \(environment OVERNIGHT_REDIS_URL\)") as refused:
         async with ground(load(given), SystemClock(), working=False):
             pass
     assert "hush" not in refused.value.detail
