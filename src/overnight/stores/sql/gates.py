@@ -66,13 +66,13 @@ _LAST_CHILD: Final = Statement(
     .order_by(runs.c.pk.desc())
     .limit(1)
 )
-_OPEN: Final = Statement(
+_OPENED: Final = (
     update(runs)
     .where(runs.c.pk == key("pk"))
-    .values(
-        gate=null(), gate_key=null(), waiting_for=null(), due=bindparam("order"), change=bindparam("order")
-    )
+    .values(gate=null(), gate_key=null(), waiting_for=null(), change=bindparam("order"))
 )
+_OPEN: Final = Statement(_OPENED)
+_OPEN_AT_THE_END: Final = Statement(_OPENED.values(due=bindparam("order")))
 _SHUT: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
@@ -122,16 +122,21 @@ def open_due(context: Context, now_ms: int) -> None:
 def open_session(context: Context, run: Run) -> None:
     """Open the gate of the next run of the session of `run`, which has ended.
 
-    The first is enough: a run waits for its session only while an earlier one lives, and that one's end comes here.
+    The first is enough: a run waits for its session only while an earlier one lives, and that one's end comes here. It
+    comes behind all that are due already: a session with many runs has one of them in the queue.
     """
     row = context.link.one(_NEXT_OF_SESSION, key_session=run.session_pk)
     if row is not None:
-        open_gate(context, row[0])
+        _open(context, _OPEN_AT_THE_END, row[0])
 
 
 def open_gate(context: Context, pk: int) -> None:
-    """Have the run looked at again, behind all that are due already."""
-    context.link.run(_OPEN, key_pk=pk, order=next_change(context))
+    """Have the run looked at again. It keeps its turn: else those that come later would overtake it time and again."""
+    _open(context, _OPEN, pk)
+
+
+def _open(context: Context, statement: Statement, pk: int) -> None:
+    context.link.run(statement, key_pk=pk, order=next_change(context))
     context.wake(QUEUE)
 
 

@@ -156,6 +156,19 @@ class LaneSuite:
         await stage.move(held, Input.HAND_BACK)
         assert pks(await stage.claim(worker)) == [old.pk]
 
+    async def test_who_waited_for_a_workspace_keeps_his_turn(self, stage: Stage) -> None:
+        """Put behind everybody each time, it would be overtaken by those who come for the same directory later."""
+        worker = await stage.worker()
+        holder, waiting = [await stage.run(chain=("1:5",)) for _ in range(2)]
+        assert pks(await stage.claim(worker, 9)) == [holder.pk]
+        later = [await stage.run(), await stage.run(chain=("1:5",)), await stage.run()]
+        await stage.finish(holder)
+        order: list[int] = []
+        while found := await stage.claim(worker, 1):
+            order += pks(found)
+            await stage.finish(found[0])
+        assert order == [waiting.pk, *pks(later)]
+
     async def test_runs_of_a_busy_session_say_so_from_the_beginning(self, stage: Stage) -> None:
         session = await stage.session()
         first = await stage.run(session=session)
