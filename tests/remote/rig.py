@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -15,6 +16,7 @@ from tests.engine.rig import HOST, Rig
 from overnight.client.problems import error_of
 from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import RestLeaseDesk
+from overnight.client.worker.length import LeaseLength
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import RemoteUnitOfWork
 from overnight.client.worker.watch import Watch
@@ -96,7 +98,7 @@ class RemoteRig(Rig):
         await self.store.write(lambda tx: tx.workers.set_state(row.id, "gone", 0))
         kept = Kept(
             uow=self.store, notifier=self.notifier, clock=self.clock, policy=self.policy, timing=self.timing,
-            offer=self.offer, quarantine_after=self.quarantine_after,
+            offer=partial(self.offer, lease_s=self.timing.lease_s), quarantine_after=self.quarantine_after,
         )  # fmt: skip
         self.leases = LeaseService(kept)
         self.line: Line = self.line_of(LeaseCalls(self.leases, self.clock, self.policy, self.timing))
@@ -105,10 +107,12 @@ class RemoteRig(Rig):
         desk = RestLeaseDesk(self.line.post)
         self.uow = RemoteUnitOfWork(desk, self.clock, self.near, me)
         conduct = Reported()
-        source = RemoteRunSource(desk, self.uow, self.clock, self.near, me, self.timing.lease_s, conduct)
+        self.length = LeaseLength(lambda lease_s: replace(self.timing, lease_s=lease_s))
+        self.length.begin(self.timing.lease_s)
+        source = RemoteRunSource(desk, self.uow, self.clock, self.near, me, self.length, conduct)
         self.shop = replace(self.shop, uow=self.uow, notifier=self.near, worker=me, conduct=conduct)
         self.source = source  # type: ignore[assignment]
-        self.worker = Worker(self.shop, source)
+        self.worker = Worker(self.shop, source, timing=lambda: self.length.timing)
         self.supervisor = Supervisor(self.shop, self.worker, source)
         watch = Watch(desk, self.uow, self.clock, self.near, me, hungry=lambda: True)
         self.watching = asyncio.create_task(watch.follow(), name="watch")

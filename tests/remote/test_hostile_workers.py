@@ -35,8 +35,8 @@ class Hostile:
         return await self.line.post(path, {"protocol": 1, "worker": self.worker, **body})
 
     async def offer(self, request_id: str = "r1", **more: Any) -> Document:
-        me = {"id": self.worker, "host": self.host, "backends": ["fake"], **more}
-        return await self.call("", worker=me, request_id=request_id, free=1)
+        me = {"id": self.worker, "host": self.host, "backends": ["fake"]}
+        return await self.call("", worker=me, request_id=request_id, free=1, **more)
 
     async def ack(
         self, run: str, token: int, *ops: Document, batch: int = 1, base: str | None = None

@@ -167,7 +167,7 @@ async def test_bodies_that_are_none(far: Far) -> None:
 
 
 async def test_ids_that_are_none(far: Far) -> None:
-    query = {"worker": far.id, "token": 1}
+    query = {"worker": far.id, "token": "1"}
     for run in ("x" * 70, "x", "run_" + "z" * 26):
         answer = await far.http.get(f"/api/v1/leases/{run}/requests", params=query)
         assert refused(answer) == "invalid_id"

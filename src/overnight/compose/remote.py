@@ -8,8 +8,9 @@ import os
 import platform
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,15 +23,16 @@ from overnight.client.transport import Transport
 from overnight.client.worker.clock import ServedClock
 from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import ROOT, RestLeaseDesk
+from overnight.client.worker.length import LeaseLength
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import PASSING, RemoteUnitOfWork
 from overnight.client.worker.watch import Watch
 from overnight.clock import Clock, SystemClock
 from overnight.compose import agents, confinement, hosts
 from overnight.compose.ending import Ending, work_until_the_end
+from overnight.compose.ground import make_folders
 from overnight.config import logging
 from overnight.config.settings import LEAST_SLACK_S, MARGIN_S, RENEWALS, SWEEP_S, Settings
-from overnight.domain.lease import keeper_deadline
 from overnight.domain.redaction import Redactor
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.engine.directory import Backends
@@ -77,23 +79,28 @@ def work(settings: Settings, server: str, *, insecure: bool, exit_when_idle: flo
 
 def endpoint_of(server: str, token: str | None, *, insecure: bool) -> Endpoint:
     """Where the server is. Raises ConfigInvalid: what runs are given travels only over TLS, or within the machine."""
-    parts = urlsplit(server)
     if token is None:
         raise ConfigInvalid(
             "a worker needs a token of its own",
             mend="make one on the server with: overnight token new NAME --kind worker; set it as OVERNIGHT_TOKEN",
         )
+    endpoint = Endpoint(server, token)
+    parts = urlsplit(server)
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not insecure:
         raise ConfigInvalid(
             f"{server} is not encrypted: goals, outputs and environment values would travel in the open",
             mend="use https://, or --insecure within a network that you trust like one machine",
         )
-    return Endpoint(server, token)
+    return endpoint
 
 
 async def _run(settings: Settings, endpoint: Endpoint, exit_when_idle: float | None) -> None:
     ending = Ending()
-    async with elsewhere(settings, endpoint) as crew:
+    async with AsyncExitStack() as made:
+        # A server that is away is waited for without end, but not by whoever wants to leave.
+        crew = await ending.unless_asked(made.enter_async_context(elsewhere(settings, endpoint)))
+        if crew is None:
+            return
         watching = asyncio.create_task(crew.watch.follow(), name="watch")
         try:
             await crew.supervisor.start()
@@ -109,7 +116,7 @@ async def _run(settings: Settings, endpoint: Endpoint, exit_when_idle: float | N
 @asynccontextmanager
 async def elsewhere(settings: Settings, endpoint: Endpoint) -> AsyncIterator[Elsewhere]:
     """Made, and the server greeted, however long it takes to reach it. Raises DataInUse, StartRefused."""
-    Folders.make(settings.data_dir)
+    make_folders(settings.data_dir)
     system = SystemClock()
     locks = [DataLock(settings.data_dir, system), hosts.worker_lock(settings, system)]
     taken: list[DataLock] = []
@@ -136,25 +143,24 @@ async def _made(settings: Settings, transport: Transport, clock: ServedClock) ->
             if isinstance(status := error.extra.get("status"), int) and status >= 500:
                 raise Unreachable(error.detail) from None
             raise
-        found: dict[str, Any] = orjson.loads(response.content)
+        found = _document(response.content)
         if isinstance(now := found.get("now"), int):
             clock.heard(now)
         return found
 
     desk = RestLeaseDesk(post)
     sandbox = await confinement.confinement(settings, agents.home(settings))
-    lease = _Length()
+    length = LeaseLength(partial(timing_of, settings.timing))
     programs = list(
-        agents.backends(settings, agents.spawner(settings), clock, sandbox, fence=lease.fence(settings))
+        agents.backends(settings, agents.spawner(settings), clock, sandbox, fence=length.keeper_deadline)
     )
     me = _row(settings, clock, agents.here(settings, sorted(program.name for program in programs)))
-    greeting = await _greeted(desk, me, clock)
-    lease.seconds = greeting.lease_s
+    length.begin((await _greeted(desk, me, clock)).lease_s)
     notifier = InprocNotifier()
     uow = RemoteUnitOfWork(desk, clock, notifier, me)
     backends = Backends(programs, uow=uow, clock=clock, host_id=me.host_id)
     try:
-        yield _crew(settings, desk, uow, notifier, clock, backends, me, greeting)
+        yield _crew(settings, desk, uow, notifier, clock, backends, me, length)
     finally:
         await backends.close()
         await uow.close()
@@ -162,9 +168,8 @@ async def _made(settings: Settings, transport: Transport, clock: ServedClock) ->
 
 def _crew(
     settings: Settings, desk: RestLeaseDesk, uow: RemoteUnitOfWork, notifier: InprocNotifier, clock: Clock,
-    backends: Backends, me: WorkerRow, greeting: Grant,
+    backends: Backends, me: WorkerRow, length: LeaseLength,
 ) -> Elsewhere:  # fmt: skip
-    lease_s = greeting.lease_s
     folders = Folders(settings.data_dir)
     conduct = Reported()
     shop = Workshop(
@@ -174,10 +179,10 @@ def _crew(
             home=agents.home(settings),
         ),
         folders=folders, policy=settings.runs, worker=me,
-        timing=timing_of(settings.timing, lease_s), conduct=conduct,
+        timing=length.timing, conduct=conduct,
     )  # fmt: skip
-    source = RemoteRunSource(desk, uow, clock, notifier, me, lease_s, conduct)
-    worker = Worker(shop, source)
+    source = RemoteRunSource(desk, uow, clock, notifier, me, length, conduct)
+    worker = Worker(shop, source, timing=lambda: length.timing)
     watch = Watch(desk, uow, clock, notifier, me, hungry=lambda: worker.busy < me.slots)
     preflights = Duty(name="preflights", every_s=600.0, once=backends.look)
     return Elsewhere(shop=shop, supervisor=Supervisor(shop, worker, source, (preflights,)), watch=watch)
@@ -198,15 +203,15 @@ def timing_of(own: Timing, lease_s: float) -> Timing:
     return replace(own, lease_s=lease_s, renew_s=min(lease_s / 5, slack_s / RENEWALS), poll_s=POLL_S)
 
 
-class _Length:
-    """The length of a lease, which the server says; keepers are told by it until when they may go on."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def fence(self, settings: Settings) -> Any:
-        grace_s = settings.timing.grace_s
-        return lambda held_until: keeper_deadline(held_until - self.seconds, self.seconds, grace_s)
+def _document(body: bytes) -> dict[str, Any]:
+    """The answer. Raises Unreachable for what no server of ours says: a proxy's page, or half an answer."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise Unreachable("what answers there is no Overnight server")
+    return found
 
 
 def _row(settings: Settings, clock: Clock, names: tuple[str, ...]) -> WorkerRow:

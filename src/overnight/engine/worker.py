@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Final
@@ -16,6 +16,7 @@ from overnight.domain.states import HELD
 from overnight.domain.values import Failure
 from overnight.engine.executor import Executor, Outcome
 from overnight.engine.hold import Hold
+from overnight.engine.policy import Timing
 from overnight.engine.waiting import end, within
 from overnight.engine.workshop import Workshop
 from overnight.errors import LeaseLost, NotFound, OvernightError
@@ -37,8 +38,14 @@ log = structlog.get_logger(__name__)
 class Worker:
     """Leases runs from `source` and carries them out, `slots` at a time (adopted ones come on top)."""
 
-    def __init__(self, shop: Workshop, source: RunSource) -> None:
+    def __init__(
+        self, shop: Workshop, source: RunSource, *, timing: Callable[[], Timing] | None = None
+    ) -> None:
         self._shop = shop
+        self._timing = timing or (lambda: shop.timing)
+        self._pace_s = self._timing().renew_s
+        self._hurry = asyncio.Event()
+        """Leases have become shorter: the next renewal is due sooner."""
         self._source = source
         self._holds: dict[int, Hold] = {}
         """The present hold of each run. The former one of a run that was let go may still be cleared away."""
@@ -61,7 +68,7 @@ class Worker:
     @property
     def lease_age_s(self) -> float:
         """How long ago the lease that has waited longest was renewed; 0 without any."""
-        boot, lease_s = self._shop.clock.boot(), self._shop.timing.lease_s
+        boot, lease_s = self._shop.clock.boot(), self._timing().lease_s
         ages = [boot - (hold.lease.trusted_until - lease_s) for hold in self._holds.values() if not hold.over]
         return max(ages, default=0.0)
 
@@ -82,12 +89,12 @@ class Worker:
 
     async def adopt(self, run: Run, reason: str) -> bool:
         """Take over a held run that its holder has lost, under a new token; False when somebody else was faster."""
-        sent_at = self._shop.clock.boot()
+        until = self._until()
         try:
             taken = await self._source.take(run)
         except LeaseLost:
             return False
-        self._begin(taken, sent_at, adopting=reason)
+        self._begin(taken, until, adopting=reason)
         return True
 
     async def shutdown(self, seconds: float) -> None:
@@ -136,9 +143,9 @@ class Worker:
         free = self._shop.worker.slots - sum(not hold.blocked for hold in self._tasks)
         if free <= 0 or self._draining:
             return
-        sent_at = self._shop.clock.boot()
+        until = self._until()
         for run in await self._source.claim(free):
-            self._begin(run, sent_at, adopting=None)
+            self._begin(run, until, adopting=None)
 
     def _patience(self) -> float:
         """How long to wait without being woken: the slow poll, or until a run that we gave back is due."""
@@ -151,8 +158,14 @@ class Worker:
 
     # carrying out
 
-    def _begin(self, run: Run, sent_at: float, *, adopting: str | None) -> None:
-        lease = Lease(run_pk=run.pk, token=run.token, trusted_until=sent_at + self._shop.timing.lease_s)
+    def _until(self) -> float:
+        """Until when a lease is trusted that is asked for now: by the length that counts before the answer is known."""
+        return self._shop.clock.boot() + self._timing().lease_s
+
+    def _begin(self, run: Run, until: float, *, adopting: str | None) -> None:
+        if self._timing().renew_s < self._pace_s:
+            self._hurry.set()
+        lease = Lease(run_pk=run.pk, token=run.token, trusted_until=until)
         hold = Hold(run, lease)
         executor = Executor(self._shop, hold, adopting=adopting)
         if self._draining:
@@ -227,7 +240,9 @@ class Worker:
 
     async def _renew_forever(self) -> None:
         while True:
-            await self._shop.clock.sleep(self._shop.timing.renew_s)
+            self._pace_s = self._timing().renew_s
+            self._hurry.clear()
+            await within(self._shop.clock, self._pace_s, self._hurry.wait())
             try:
                 await self.renew()
             except OvernightError as error:
@@ -258,24 +273,23 @@ class Worker:
 
     async def _renew(self, live: Mapping[int, Hold], sent_at: float) -> list[bool]:
         """For each that could not be renewed whether that is news."""
+        lease_s = self._timing().lease_s
         lost = await self._source.renew({pk: hold.lease.token for pk, hold in live.items()})
-        lease_s = self._shop.timing.lease_s
         kept = [hold for pk, hold in live.items() if pk not in lost]
         for hold in kept:
             hold.renewed(sent_at, lease_s)
         dropped = [_drop(live[pk], "another holder has taken it") for pk in lost]
-        await self._tell(kept, sent_at)
+        await self._tell(kept, sent_at, lease_s)
         return dropped
 
-    async def _tell(self, holds: Sequence[Hold], sent_at: float) -> None:
+    async def _tell(self, holds: Sequence[Hold], sent_at: float, lease_s: float) -> None:
         """Pass the renewal on. A keeper that stands still may not hold up the next one of all the others."""
-        lease_s = self._shop.timing.lease_s
         told = [asyncio.ensure_future(hold.tell_keeper(sent_at, lease_s)) for hold in holds]
         self._telling.update(told)
         for task in told:
             task.add_done_callback(self._telling.discard)
         if told:
-            done, _ = await asyncio.wait(told, timeout=self._shop.timing.renew_s / 4)
+            done, _ = await asyncio.wait(told, timeout=self._pace_s / 4)
             for task in done:
                 task.result()
 

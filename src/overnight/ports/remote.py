@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from overnight.domain.approval import Approval
-from overnight.domain.backend import BackendCheck
 from overnight.domain.event import Draft
 from overnight.domain.request import Request
 from overnight.domain.run import Position, Run, Turn
@@ -285,6 +284,8 @@ class Renewal:
     lost: tuple[RunId, ...] = ()
     requests: Mapping[RunId, int] = field(default_factory=dict)
     state: str = "active"
+    lease_s: float = 0.0
+    """How long the server's leases are now; 0 where it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,68 +350,4 @@ class RemoteTable(Protocol):
 
     def applied(self, run_pk: int, batch: LastBatch) -> None:
         """Replace it."""
-        ...
-
-
-class LeaseDesk(Protocol):
-    """The lease routes as a worker elsewhere calls them. Each raises what the server refuses with, `Unreachable` when
-    nobody knows whether it was carried out, and may then be called again with the same arguments.
-    """
-
-    async def grant(
-        self, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
-        report: Report = NOTHING_NEW,
-    ) -> Grant:  # fmt: skip
-        """Lease up to `free` due runs. The same `request_id` again gives the same runs, and `report` counts once."""
-        ...
-
-    async def take(self, worker: Worker, run: Run) -> Granted:
-        """Take over a run that this host has held under `run.token`. Raises LeaseLost."""
-        ...
-
-    async def succeed(self, worker: Worker) -> tuple[Run, ...]:
-        """What earlier workers of this host hold still; they are gone from now on."""
-        ...
-
-    async def renew(self, worker: Worker, tokens: Mapping[RunId, int]) -> Renewal:
-        """Renew all of these."""
-        ...
-
-    async def look(self, worker: Worker, run_id: RunId) -> Run:
-        """A run that a worker of this host holds, even if its lease has run out. Raises LeaseLost."""
-        ...
-
-    async def watch(
-        self,
-        worker: Worker,
-        tokens: Mapping[RunId, int],
-        seen: Mapping[RunId, int],
-        wait_s: float,
-        *,
-        work: bool,
-    ) -> News:
-        """Wait until there is news, at most so long."""
-        ...
-
-    async def facts(self, worker: Worker, run: Run, asks: Sequence[Ask]) -> tuple[Facts, Answers]:
-        """The facts of a run that it holds, and the answers to `asks`, all of one moment. Raises LeaseLost."""
-        ...
-
-    async def send(self, worker: Worker, run: Run, batch: Batch) -> Facts | None:
-        """Have a batch applied; the facts after it, None when the hold has ended with it.
-
-        Raises StaleFacts, LeaseLost, or what a rule says against it.
-        """
-        ...
-
-    async def give_up(self, worker: Worker, run: Run, code: str, message: str) -> None:
-        """End a held run that cannot be carried out here. Raises LeaseLost."""
-        ...
-
-    async def hand_over(self, worker: Worker, tokens: Mapping[RunId, int]) -> None:
-        """The agents of these are left to the next worker of this host."""
-        ...
-
-    async def leave(self, worker: Worker) -> None:
-        """The worker is gone for good."""
         ...

@@ -160,8 +160,11 @@ class LeaseTable(Protocol):
         """Adopt a held run: raise its token, if it is still `expected_token`. Raises LeaseLost otherwise."""
         ...
 
-    def renew(self, worker_pk: int, tokens: Mapping[int, int]) -> frozenset[int]:
-        """Renew all these {run pk: token} in one statement; the pks that are lost come back."""
+    def renew(self, worker_pk: int, tokens: Mapping[int, int], least_s: float = 0.0) -> frozenset[int]:
+        """Renew all these {run pk: token} in one statement; the pks that are lost come back.
+
+        Each is as long as it was, or `least_s` where that is more.
+        """
         ...
 
     def check(self, lease: Lease) -> Run:

@@ -49,7 +49,7 @@ class LeaseCalls:
         checks = _valid(lambda: wire.checks_of(body.checks))
         report = Report(well=body.well, faults=tuple(body.faults))
         grant = await self._service.grant(
-            caller, worker, body.free, body.request_id, checks, body.wait_s, report
+            caller, worker, body.free, body.request_id, checks, body.wait_s, report, body.lease_s
         )
         return wire.grant_document(grant)
 
@@ -66,12 +66,14 @@ class LeaseCalls:
 
     async def renew(self, token_pk: int, body: wire.TokensBody) -> Document:
         """Renew many."""
-        renewal = await self._service.renew(_caller(token_pk, body), _tokens(body.tokens))
+        renewal = await self._service.renew(_caller(token_pk, body), _tokens(body.tokens), body.lease_s)
         return cast("Document", wire.dump(Renewal, renewal))
 
     async def renew_one(self, token_pk: int, run_id: str, body: wire.TokenBody) -> Document:
         """Renew one."""
-        renewal = await self._service.renew(_caller(token_pk, body), {RunId(run_id): body.token})
+        renewal = await self._service.renew(
+            _caller(token_pk, body), {RunId(run_id): body.token}, body.lease_s
+        )
         return cast("Document", wire.dump(Renewal, renewal))
 
     async def watch(self, token_pk: int, body: wire.WatchBody) -> Document:
@@ -105,7 +107,7 @@ class LeaseCalls:
 
     async def take(self, token_pk: int, run_id: str, body: wire.TokenBody) -> Document:
         """Take over."""
-        granted = await self._service.take(_caller(token_pk, body), RunId(run_id), body.token)
+        granted = await self._service.take(_caller(token_pk, body), RunId(run_id), body.token, body.lease_s)
         return wire.granted_document(granted)
 
     async def look(self, token_pk: int, run_id: str, body: wire.Call) -> Document:

@@ -32,14 +32,14 @@ ROOT: Final = "/api/v1/leases"
 
 
 class RestLeaseDesk:
-    """See `ports.remote.LeaseDesk`."""
+    """See `ports.lease_desk.LeaseDesk`."""
 
     def __init__(self, post: Post) -> None:
         self._post = post
 
     async def grant(
         self, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
-        report: Report = NOTHING_NEW,
+        report: Report = NOTHING_NEW, lease_s: float = 0.0,
     ) -> Grant:  # fmt: skip
         """See the port."""
         body = {
@@ -49,12 +49,14 @@ class RestLeaseDesk:
             "checks": [wire.check_document(check) for check in checks],
             "well": report.well,
             "faults": list(report.faults),
+            "lease_s": lease_s,
         }
         return wire.grant_of(await self._post("", _versioned(body)))
 
-    async def take(self, worker: Worker, run: Run) -> Granted:
+    async def take(self, worker: Worker, run: Run, lease_s: float = 0.0) -> Granted:
         """See the port."""
-        return wire.granted_of(await self._post(f"/{run.id}/take", _of(worker, token=run.token)))
+        body = _of(worker, token=run.token, lease_s=lease_s)
+        return wire.granted_of(await self._post(f"/{run.id}/take", body))
 
     async def succeed(self, worker: Worker) -> tuple[Run, ...]:
         """See the port."""
@@ -65,9 +67,10 @@ class RestLeaseDesk:
         """See the port."""
         return wire.run_of((await self._post(f"/{run_id}/look", _of(worker)))["run"])
 
-    async def renew(self, worker: Worker, tokens: Mapping[RunId, int]) -> Renewal:
+    async def renew(self, worker: Worker, tokens: Mapping[RunId, int], lease_s: float = 0.0) -> Renewal:
         """See the port."""
-        return wire.renewal_of(await self._post("/renew", _of(worker, tokens=dict(tokens))))
+        body = _of(worker, tokens=dict(tokens), lease_s=lease_s)
+        return wire.renewal_of(await self._post("/renew", body))
 
     async def watch(
         self, worker: Worker, tokens: Mapping[RunId, int], seen: Mapping[RunId, int], wait_s: float,

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 import structlog
 
 from overnight.client.worker.conduct import Reported
+from overnight.client.worker.length import LeaseLength
 from overnight.client.worker.unit_of_work import FIRST_REST_S, LONGEST_REST_S, PASSING, RemoteUnitOfWork
 from overnight.clock import Clock
 from overnight.domain.lease import Lease
@@ -18,8 +19,9 @@ from overnight.domain.values import Failure
 from overnight.domain.worker import Worker
 from overnight.errors import LeaseLost, NotFound
 from overnight.ids import RunId, new_worker_id
+from overnight.ports.lease_desk import LeaseDesk
 from overnight.ports.notifier import Notice, Notifier, requests_topic
-from overnight.ports.remote import Granted, LeaseDesk, Report
+from overnight.ports.remote import Granted, Report
 
 PARTING_S: Final = 1.0
 """How long a worker that ends tries to say so."""
@@ -33,14 +35,14 @@ class RemoteRunSource:
 
     def __init__(
         self, desk: LeaseDesk, uow: RemoteUnitOfWork, clock: Clock, notifier: Notifier, worker: Worker,
-        lease_s: float, conduct: Reported,
+        length: LeaseLength, conduct: Reported,
     ) -> None:  # fmt: skip
         self._desk = desk
         self._uow = uow
         self._clock = clock
         self._notifier = notifier
         self._worker = worker
-        self._lease_s = lease_s
+        self._length = length
         self._conduct = conduct
         self._offer: tuple[str, Report] | None = None
         """Set while the answer to an offer is still awaited: then the same offer is made again."""
@@ -51,21 +53,22 @@ class RemoteRunSource:
             request_id = new_worker_id(self._clock.wall_ms()).replace("wrk_", "req_")
             self._offer = request_id, self._conduct.take()
         request_id, report = self._offer
-        sent_at, checks = self._clock.boot(), self._uow.checks()
-        grant = await self._desk.grant(self._worker, free, request_id, checks, report)
+        sent_at, lease_s, checks = self._clock.boot(), self._length.seconds, self._uow.checks()
+        grant = await self._desk.grant(self._worker, free, request_id, checks, report, lease_s)
         self._offer = None
+        self._length.heard(grant.lease_s)
         self._uow.told_checks(checks)
         for granted in grant.runs:
-            self._uow.hold(granted, sent_at + self._lease_s)
+            self._uow.hold(granted, sent_at + lease_s)
         return tuple(granted.facts.run for granted in grant.runs)
 
     async def take(self, run: Run) -> Run:
         """See the port."""
-        sent_at = self._clock.boot()
+        sent_at, lease_s = self._clock.boot(), self._length.seconds
         granted: Granted = await self._patiently(
-            lambda: self._desk.take(self._worker, run), sent_at + self._lease_s
+            lambda: self._desk.take(self._worker, run, lease_s), sent_at + lease_s
         )
-        self._uow.hold(granted, sent_at + self._lease_s)
+        self._uow.hold(granted, sent_at + lease_s)
         return granted.facts.run
 
     async def look(self, run_id: RunId) -> Run:
@@ -77,13 +80,14 @@ class RemoteRunSource:
 
     async def renew(self, tokens: Mapping[int, int]) -> frozenset[int]:
         """See the port."""
-        sent_at = self._clock.boot()
+        sent_at, lease_s = self._clock.boot(), self._length.seconds
         held = {pk: self._uow.run_of(pk) for pk in tokens}
         known = {pk: found for pk, found in held.items() if found is not None and found[1] == tokens[pk]}
-        renewal = await self._desk.renew(self._worker, dict(known.values()))
+        renewal = await self._desk.renew(self._worker, dict(known.values()), lease_s)
+        self._length.heard(renewal.lease_s)
         refused = [pk for pk in tokens if pk not in known or known[pk][0] in renewal.lost]
         for pk in tokens.keys() - set(refused):
-            self._uow.renewed(pk, sent_at + self._lease_s)
+            self._uow.renewed(pk, sent_at + lease_s)
         heard = [self._uow.heard_lost(pk, tokens[pk], "another holder has taken it") for pk in refused]
         lost = {pk for pk, is_lost in zip(refused, await asyncio.gather(*heard), strict=True) if is_lost}
         asked = [pk for pk, (run_id, _) in known.items() if renewal.requests.get(run_id)]

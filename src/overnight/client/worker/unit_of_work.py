@@ -33,8 +33,9 @@ from overnight.errors import (
     Unreachable,
 )
 from overnight.ids import RunId
+from overnight.ports.lease_desk import LeaseDesk
 from overnight.ports.notifier import Notice, Notifier
-from overnight.ports.remote import Batch, Facts, Granted, LeaseDesk
+from overnight.ports.remote import Batch, Facts, Granted
 from overnight.ports.unit_of_work import Transaction, Unit
 
 MOST_TRIES: Final = 100
@@ -155,12 +156,14 @@ class RemoteUnitOfWork:
         if bound is None:
             return cast("T", result)
         told = await self._learn(bound, Told(facts=bound.facts, environment=bound.environment))
+        why = ""
         for _ in range(MOST_TRIES):
             try:
                 return query(self._transaction(Stage(told, self._checks)))
             except Missing as missing:
+                why = str(missing)
                 told = await self._learn(bound, told, missing)
-        raise Unavailable("the run changes faster than it can be read")
+        raise _tried_enough(bound, "read", why)
 
     def _written(self, task: asyncio.Task[T]) -> None:
         self._writes.discard(cast("asyncio.Task[object]", task))
@@ -182,16 +185,18 @@ class RemoteUnitOfWork:
 
     async def _write(self, holding: Holding, unit: Unit[T]) -> T:
         async with holding.lock:
-            told = Told(facts=holding.facts, environment=holding.environment)
+            told, why = Told(facts=holding.facts, environment=holding.environment), ""
             for _ in range(MOST_TRIES):
                 stage = Stage(told, self._checks)
                 try:
                     result = unit(self._transaction(stage))
                 except Missing as missing:
+                    why = str(missing)
                     told = await self._learn(holding, told, missing)
                     continue
-                except OvernightError:
+                except OvernightError as error:
                     # Perhaps only because what was told is no longer so.
+                    why = f"{error.code}: {error}"
                     told, same = await self._look_again(holding, told)
                     if same:
                         raise
@@ -205,8 +210,8 @@ class RemoteUnitOfWork:
                 if stale is None:
                     self._notifier.publish([Notice(topic=topic) for topic in stage.topics])
                     return result
-                told = stale
-        raise Unavailable("the run changes faster than it can be written")
+                told, why = stale, "the run has changed meanwhile"
+        raise _tried_enough(holding, "written", why)
 
     async def _look_again(self, holding: Holding, told: Told) -> tuple[Told, bool]:
         """What is true now, and whether that is what was told."""
@@ -269,6 +274,12 @@ class RemoteUnitOfWork:
                 raise LeaseLost(str(error)) from None
             await self._clock.sleep(rest)
             rest = min(LONGEST_REST_S, rest * 2)
+
+
+def _tried_enough(holding: Holding, done: str, why: str) -> Unavailable:
+    """A unit that never came through: either the run is very busy, or the unit and the server do not agree."""
+    log.error("unit.given_up", run=holding.run.id, token=holding.token, tries=MOST_TRIES, reason=why)
+    return Unavailable(f"the run could not be {done} in {MOST_TRIES} tries; the last time: {why}")
 
 
 def _with_spec(facts: Facts, holding: Holding) -> Facts:

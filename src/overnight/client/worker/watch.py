@@ -13,8 +13,9 @@ from overnight.clock import Clock
 from overnight.domain.worker import Worker
 from overnight.errors import OvernightError
 from overnight.ids import RunId
+from overnight.ports.lease_desk import LeaseDesk
 from overnight.ports.notifier import QUEUE, Notice, Notifier, requests_topic
-from overnight.ports.remote import LeaseDesk, News
+from overnight.ports.remote import News
 
 WAIT_S: Final = 25.0
 FIRST_REST_S: Final = 0.1

@@ -105,13 +105,13 @@ class LeaseService:
 
     async def grant(
         self, caller: Caller, worker: Worker, free: int, request_id: str, checks: Sequence[BackendCheck],
-        wait_s: float = 0.0, report: Report = NOTHING_NEW,
+        wait_s: float = 0.0, report: Report = NOTHING_NEW, lease_s: float = 0.0,
     ) -> Grant:  # fmt: skip
         """Lease up to `free` runs, waiting for the first at most `wait_s`. A worker that may have none waits too."""
         until = self._clock.boot() + min(wait_s, LONGEST_WAIT_S)
 
         def unit(tx: Transaction) -> Grant:
-            return self._grant(tx, caller, worker, free, request_id, checks, report)
+            return self._grant(tx, caller, worker, free, request_id, checks, report, lease_s)
 
         with self._subscribed(QUEUE) as subscription:
             while True:
@@ -126,7 +126,7 @@ class LeaseService:
 
     def _grant(
         self, tx: Transaction, caller: Caller, worker: Worker, free: int, request_id: str,
-        checks: Sequence[BackendCheck], report: Report,
+        checks: Sequence[BackendCheck], report: Report, lease_s: float,
     ) -> Grant:  # fmt: skip
         now = self._clock.wall_ms()
         seat = self._sit(tx, caller, worker, now)
@@ -134,7 +134,8 @@ class LeaseService:
             tx.workers.save_check(seat.worker.host_id, check)
         if seat.request_id == request_id and seat.granted:
             again = [self._still(tx, seat, pk, token) for pk, token in seat.granted.items()]
-            tx.leases.renew(seat.worker.pk, {run.pk: run.token for run in again if run is not None})
+            tokens = {run.pk: run.token for run in again if run is not None}
+            tx.leases.renew(seat.worker.pk, tokens, lease_s)
             return self._granted(tx, seat, [run for run in again if run is not None], now)
         if report != NOTHING_NEW and seat.request_id != request_id:
             self._judge(tx, seat, report, now)
@@ -142,7 +143,9 @@ class LeaseService:
             seat = seat_of(tx, caller)
         runs: tuple[Run, ...] = ()
         if free > 0 and seat.worker.state == CLAIMING:
-            runs = claimed(tx, self._kept.offer(seat.worker, free), seat.worker, now)
+            offer = self._kept.offer(seat.worker, free)
+            offer = replace(offer, lease_s=max(offer.lease_s, lease_s))
+            runs = claimed(tx, offer, seat.worker, now)
         if runs:
             tx.remote.grant(seat.worker.pk, request_id, {run.pk: run.token for run in runs})
         return self._granted(tx, seat, runs, now)
@@ -186,7 +189,7 @@ class LeaseService:
         named = {name: secrets[name] for name in run.spec.secrets if name in secrets}
         return {**tx.runs.secret_environment(run.pk), **named}
 
-    async def take(self, caller: Caller, run_id: RunId, token: int) -> Granted:
+    async def take(self, caller: Caller, run_id: RunId, token: int, lease_s: float = 0.0) -> Granted:
         """Take over a run that the same host has held under `token`."""
 
         def unit(tx: Transaction) -> Granted:
@@ -196,9 +199,10 @@ class LeaseService:
             unheard = (holder.worker_pk, holder.token) == (seat.worker.pk, token + 1)
             if unheard and (last is None or last.token != holder.token):
                 # It was taken before, and the answer was lost: under that token nothing has been done yet.
-                tx.leases.renew(seat.worker.pk, {run.pk: holder.token})
+                tx.leases.renew(seat.worker.pk, {run.pk: holder.token}, lease_s)
                 return self._one(tx, run, self._clock.wall_ms())
-            taken = tx.leases.take(run.pk, seat.worker.pk, token, lease_s=self._kept.timing.lease_s)
+            length_s = max(self._kept.timing.lease_s, lease_s)
+            taken = tx.leases.take(run.pk, seat.worker.pk, token, lease_s=length_s)
             return self._one(tx, taken, self._clock.wall_ms())
 
         return await self._uow.write(unit)
@@ -229,18 +233,19 @@ class LeaseService:
 
         return await self._uow.write(unit)
 
-    async def renew(self, caller: Caller, tokens: Mapping[RunId, int]) -> Renewal:
+    async def renew(self, caller: Caller, tokens: Mapping[RunId, int], lease_s: float = 0.0) -> Renewal:
         """Renew all of these at once, before everything else."""
+        own_s = self._kept.timing.lease_s
         pks = await self._pks(tokens)
 
         def unit(tx: Transaction) -> Renewal:
             seat = seat_of(tx, caller)
             beat(tx, seat, self._clock.wall_ms())
             there = {pks[run_id]: token for run_id, token in tokens.items() if run_id in pks}
-            lost = tx.leases.renew(seat.worker.pk, there) if there else frozenset()
+            lost = tx.leases.renew(seat.worker.pk, there, max(own_s, lease_s)) if there else frozenset()
             gone = tuple(run_id for run_id in tokens if run_id not in pks or pks[run_id] in lost)
             kept = {run_id: newest(tx, pks[run_id]) for run_id in tokens if run_id not in gone}
-            return Renewal(lost=gone, requests=kept, state=seat.worker.state)
+            return Renewal(lost=gone, requests=kept, state=seat.worker.state, lease_s=own_s)
 
         return await self._uow.write(unit, urgent=True)
 

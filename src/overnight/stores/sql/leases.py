@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Text, and_, bindparam, literal_column, select, text, tuple_, union, update
+from sqlalchemy import Text, and_, bindparam, case, literal_column, select, text, tuple_, union, update
 
 from overnight.clock import Clock
 from overnight.domain.lease import DEFAULT_LEASE_S, Lease
@@ -31,13 +31,16 @@ from overnight.stores.sql.schema import leases, runs
 from overnight.stores.sql.statements import Statement, key, numbers
 
 _GIVEN: Final = numbers("key_tokens")
+_LEAST: Final = key("least", leases.c.length.type)
+_LENGTH: Final = case((leases.c.length < _LEAST, _LEAST), else_=leases.c.length)
+"""A lease grows and never shrinks: its holder may count on what it was."""
 _RENEW: Final = Statement(
     update(leases)
     .where(
         leases.c.worker_pk == key("worker"),
         tuple_(leases.c.run_pk, leases.c.token).in_(select(_GIVEN.c.key, _GIVEN.c.value)),
     )
-    .values(renewal=leases.c.renewal + 1, expires_at=database_now() + leases.c.length)
+    .values(renewal=leases.c.renewal + 1, length=_LENGTH, expires_at=database_now() + _LENGTH)
     .returning(leases.c.run_pk)
 )
 _TOUCH: Final = Statement(update(runs).where(runs.c.pk == key("pk")).values(change=key("change")))
@@ -111,10 +114,13 @@ class SqlLeaseTable:
         self._link.run(_TOUCH, key_pk=pk, key_change=next_change(self._context))
         return self._runs.lock(pk)
 
-    def renew(self, worker_pk: int, tokens: Mapping[int, int]) -> frozenset[int]:
+    def renew(self, worker_pk: int, tokens: Mapping[int, int], least_s: float = 0.0) -> frozenset[int]:
         """See the port."""
         given = dump({str(pk): token for pk, token in tokens.items()})
-        rows = self._link.all(_RENEW, key_worker=worker_pk, key_tokens=given, **told(self._context))
+        least = round(least_s * 1000)
+        rows = self._link.all(
+            _RENEW, key_worker=worker_pk, key_tokens=given, key_least=least, **told(self._context)
+        )
         kept = {row[0] for row in rows}
         return frozenset(tokens) - kept
 

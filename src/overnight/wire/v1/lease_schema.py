@@ -47,11 +47,15 @@ class RenewalModel(Answer):
     lost: list[str]
     requests: dict[str, int]
     state: str
+    lease_s: float
 
 
-class NewsModel(RenewalModel):
+class NewsModel(Answer):
     """What has happened since."""
 
+    lost: list[str]
+    requests: dict[str, int]
+    state: str
     work: bool
 
 

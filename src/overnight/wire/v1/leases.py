@@ -44,6 +44,7 @@ T = TypeVar("T")
 Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _Number = Annotated[int, Field(ge=0, le=1 << 53)]
+_Length = Annotated[float, Field(ge=0, le=3600, description="On which length of a lease the worker counts")]
 _Tokens = Annotated[dict[Id, _Number], Field(max_length=MOST_RUNS)]
 
 
@@ -89,6 +90,7 @@ class OfferBody(Loose):
     checks: Annotated[list[Untrusted], Field(max_length=200)] = Field(default_factory=list)
     well: bool = False
     faults: Annotated[list[_Word], Field(max_length=MOST_FAULTS)] = Field(default_factory=list)
+    lease_s: _Length = 0
 
 
 class SeatBody(Loose):
@@ -102,6 +104,7 @@ class TokensBody(Call):
     """Leases: {run id: token}."""
 
     tokens: _Tokens
+    lease_s: _Length = 0
 
 
 class WatchBody(TokensBody):
@@ -116,6 +119,7 @@ class TokenBody(Call):
     """One lease."""
 
     token: _Number
+    lease_s: _Length = 0
 
 
 class FactsBody(TokenBody):
