@@ -26,7 +26,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: $$($(PYTHON) -V) is too old; Overnight needs Python 3.11 or newer (PYTHON=… names another)" >&2; exit 1; }
 	@echo "setup: making $(VENV) from requirements-dev.lock; this takes a minute the first time"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "setup: $(PYTHON) cannot make environments; on Debian install python3-venv" >&2; exit 1; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install --quiet --retries 10 --timeout 60 --disable-pip-version-check --no-input --root-user-action=ignore --require-hashes -r requirements-dev.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --no-deps --no-build-isolation -e .
 	@$(VENV)/bin/overnight --help >/dev/null
 	@touch $@

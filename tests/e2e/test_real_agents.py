@@ -11,7 +11,6 @@ import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Server, gap_free
 
-from overnight.testing.agents.install import program
 from overnight.testing.demo_script import SCRIPT
 from overnight.testing.model_server import ModelServer
 from overnight.testing.sample_workspace import GOAL, copy_to
@@ -24,10 +23,9 @@ pytestmark = pytest.mark.real_agents
 
 
 @pytest.fixture
-def drive(serve: Start, folder: Path) -> Drive:
+def drive(serve: Start, folder: Path, agent_program: Callable[[str], Path]) -> Drive:
     def start(name: Name, url: str) -> Server:
-        binary = program(name)
-        assert binary is not None, "the program is not installed: make agents"
+        binary = agent_program(name)
         if name == "claude":
             keys = 'ANTHROPIC_API_KEY = "no-real-key", CLAUDE_CODE_MAX_RETRIES = "1"'
             table = f'environment = {{ ANTHROPIC_BASE_URL = "{url}", {keys} }}'

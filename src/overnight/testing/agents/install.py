@@ -27,6 +27,8 @@ _LAUNCHERS: dict[Name, str] = {
     "claude-acp": "claude-agent-acp",
     "qwen": "qwen",
 }
+_PATIENT = ("--fetch-retries=5", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=20000")
+"""A registry that stumbles once is asked again."""
 _LOCKS = Path(__file__).resolve().parents[4] / "dev" / "agents"
 _CPUS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 _TRIPLES = {
@@ -112,7 +114,7 @@ def _npm_ci(npm: str, name: Name, folder: Path) -> None:
         shutil.copy(_lock_folder(name) / file, folder / file)
     shutil.copy(_LOCKS / ".npmrc", folder / ".npmrc")
     # Without install scripts: the native programs come as packages of their own, and nothing needs to run.
-    argv = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    argv = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", *_PATIENT]
     done = subprocess.run(
         argv, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
