@@ -85,7 +85,7 @@ class Server:
                 stderr=err,
             )
         if wait:
-            wait_until(self.ready, within=60, every=0.01, what="the server answers /readyz")
+            wait_until(self.ready, within=120, every=0.01, what="the server answers /readyz")
         return self
 
     def ready(self) -> bool:
