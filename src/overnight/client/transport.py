@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 import orjson
 
+from overnight.client.connecting import connecting
 from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.problems import error_of
 from overnight.domain.event import canonical
@@ -90,17 +91,21 @@ class Transport:
         """An open event stream, whatever its status. Raises httpx2.TransportError: the caller knows its cursor."""
         asked = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **headers}
         timeout = httpx2.Timeout(QUIET_S, connect=5.0)
-        async with self._pools[-1].stream(
-            "GET", path, params=_text(query), headers=asked, timeout=timeout
-        ) as response:
-            yield response
+        with connecting():
+            async with self._pools[-1].stream(
+                "GET", path, params=_text(query), headers=asked, timeout=timeout
+            ) as response:
+                yield response
 
     async def _send(
         self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
     ) -> httpx2.Response:
         body = None if json is None else _encoded(json)
         sent = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
-        return await self._pools[-1].request(method, path, content=body, params=_text(query), headers=sent)
+        with connecting():
+            return await self._pools[-1].request(
+                method, path, content=body, params=_text(query), headers=sent
+            )
 
     async def _send_or_fail(
         self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
