@@ -149,8 +149,9 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
         1, "nobody knows run_x", told(FIRST, said("msg-2", 2, run_id="run_x")),
     ),
     "a message's turn is never completed": (
-        1, "turn 2 of run_talk was never completed", event(TALK, 6, type="turn.failed"),
+        1, "msg-2: it was answered 0 times", event(TALK, 6, type="turn.failed"),
     ),
+    "a message is answered twice": (1, "msg-1: it was answered 2 times", life(8, job="msg-1")),
     "an agent answers another message": (1, "answered msg-1", life(8, job="msg-1")),
     "a run of a conversation is not listed": (
         1, "run_talk: it was accepted", alter(Listed, runs={key: LISTING[key] for key in LISTING if key != TALK}),

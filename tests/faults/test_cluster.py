@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tests.faults.conftest import Try
-from tests.faults.latency import slowest_delivery_s
 
 from overnight.testing.cluster.plots import one_of_each
+from overnight.testing.history.delivery import deliveries
 from overnight.testing.history.takeovers import takeovers
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 LEASE_S, POLL_S = 6.0, 1.0
 SLACK_S = 20.0
 """What a busy machine may add to a bound; what it takes on a quiet one is printed, and measured by the benchmarks."""
@@ -32,10 +32,10 @@ async def test_one_of_each_kind_is_killed(attempt: Try) -> None:
         lease_s=LEASE_S,
         poll_s=POLL_S,
     )
-    took = sorted(one.seconds for one in takeovers(history) if one.by_others)
-    slowest = slowest_delivery_s(history, target="valkey")
-    print(f"taken over after {[round(seconds, 2) for seconds in took]} s; without Valkey the slowest event "
-          f"came after {slowest:.2f} s")  # fmt: skip
+    took = [one for one in takeovers(history) if one.by_others]
+    without = deliveries(history, "valkey")
+    print([(one.place, round(one.seconds, 2), one.margin_s) for one in took], without)
     assert took, "the killed worker held nothing: nothing was tried"
-    assert took[-1] <= LEASE_S + 1 + SLACK_S
-    assert slowest <= POLL_S + SLACK_S
+    assert max(one.seconds for one in took) <= LEASE_S + 1 + SLACK_S
+    assert all(one.margin_s is None or one.margin_s > 0 for one in took), "an agent lived still"
+    assert [one.slowest_s <= POLL_S + SLACK_S for one in without] == [True]

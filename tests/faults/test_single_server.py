@@ -8,7 +8,7 @@ from tests.faults.conftest import Try
 from overnight.testing.cluster.nemeses import named
 from overnight.testing.cluster.plots import each
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 ALONE = {"store": "sqlite", "valkey": False, "servers": 1, "workers": 0, "slots": 16}
 
 

@@ -8,14 +8,15 @@ import secrets
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from overnight.testing.cluster.databases import Unavailable
+from overnight.testing.cluster.figures import told
 from overnight.testing.cluster.layout import Layout
-from overnight.testing.cluster.plots import at_random, one_of_each
+from overnight.testing.cluster.plots import LONG_S, at_random, one_of_each, valkey_away
 from overnight.testing.cluster.trial import Trial, carry_out
 from overnight.testing.history import History
-from overnight.testing.history.takeovers import takeovers
 
 
 def main() -> int:
@@ -32,7 +33,9 @@ def main() -> int:
         return end(f"cannot be tried here: {missing}", 2)
     except KeyboardInterrupt:
         return 130
-    say(_takeovers(trial))
+    history = History.load(trial.layout.history, trial.layout.agents)
+    for line in told(trial.layout, history):
+        say(line)
     say(str(verdict))
     if verdict.good and not asked.keep:
         shutil.rmtree(root, ignore_errors=True)
@@ -53,7 +56,11 @@ def _faults(root: Path, seed: int, asked: argparse.Namespace) -> Trial:
         namespaces=frozenset({"w3"}),
         small_disks={"w3": 256, "postgres": 1024},
     )  # fmt: skip
-    plot = at_random(seconds, side_by_side=asked.side_by_side)
+    if asked.plan == "valkey":
+        seconds, plot = LONG_S, valkey_away()
+        layout = replace(layout, own_clocks=frozenset())
+    else:
+        plot = at_random(seconds, side_by_side=asked.side_by_side)
     return Trial(
         layout=layout, seed=seed, runs=asked.runs, plot=plot, over_s=seconds, at_once=32, bound_s=120
     )
@@ -69,22 +76,21 @@ def _arguments() -> argparse.Namespace:
         mode.add_argument("--runs", type=int, default=runs)
         mode.add_argument("--keep", action="store_true", help="leave the folder, also when all went well")
     faults.add_argument("--minutes", type=float, default=5)
+    faults.add_argument(
+        "--plan",
+        choices=("random", "valkey"),
+        default="random",
+        help="valkey: it is away for a minute, and no more",
+    )
     faults.add_argument("--side-by-side", type=int, default=1, help="nemeses at any time")
     return parser.parse_args()
 
 
-def _takeovers(trial: Trial) -> str:
-    found = list(takeovers(History.load(trial.layout.history)))
-    others = sorted(one.seconds for one in found if one.by_others)
-    own = sum(1 for one in found if not one.by_others)
-    took = f", the longest after {others[-1]:.1f} s (a lease is {trial.layout.lease_s:g} s)" if others else ""
-    return f"runs whose host was lost: {len(others)} taken over by others{took}, {own} by their own host"
-
-
 def _again(asked: argparse.Namespace, seed: int) -> str:
-    minutes = f"--minutes {asked.minutes:g} " if asked.what == "faults" else ""
+    more = f"--minutes {asked.minutes:g} " if asked.what == "faults" else ""
+    more += f"--plan {asked.plan} " if getattr(asked, "plan", "random") != "random" else ""
     target = "faults" if asked.what == "faults" else "cluster"
-    return f"make {target} ARGS='{minutes}--runs {asked.runs} --seed {seed}'"
+    return f"make {target} ARGS='{more}--runs {asked.runs} --seed {seed}'"
 
 
 def say(words: str) -> None:

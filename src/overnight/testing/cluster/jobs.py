@@ -10,9 +10,9 @@ from typing import Final, Literal
 
 from overnight.testing.cluster.layout import Layout
 
-Kind = Literal["plain", "turns", "budget", "cancel", "pause", "ask", "chat"]
+Kind = Literal["plain", "long", "turns", "budget", "cancel", "pause", "ask", "chat"]
 SHARES: Final[Mapping[Kind, int]] = {
-    "plain": 46, "turns": 12, "budget": 8, "cancel": 12, "pause": 6, "ask": 10, "chat": 6,
+    "plain": 38, "long": 8, "turns": 12, "budget": 8, "cancel": 12, "pause": 6, "ask": 10, "chat": 6,
 }  # fmt: skip
 Place = Literal["scratch", "shared", "git"]
 PLACES: Final[tuple[Place, ...]] = ("scratch", "shared", "shared", "git")
@@ -73,6 +73,8 @@ def _job(chance: random.Random, number: int, layout: Layout, pace_s: float) -> J
     match kind:
         case "plain":
             plan["child"] = chance.random() < 0.1
+        case "long":
+            plan["lines"] = chance.randint(60, 120)
         case "turns" | "pause":
             spec["mode"], limits["turns"] = "continuous", (turns := chance.randint(2, 3))
             job = replace(job, turns=turns)

@@ -24,6 +24,8 @@ class Stage:
     chance: Random
     say: Callable[[str], None]
     began: float = field(default_factory=boot)
+    valkey: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever hurts Valkey: nemeses side by side must not undo what another does."""
 
     async def let_pass(self, seconds: float) -> None:
         """Let real time pass, where the instant of a fault, or a lease, is what is tried."""

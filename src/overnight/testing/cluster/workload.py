@@ -15,7 +15,7 @@ from overnight.testing.cluster.jobs import Job
 from overnight.testing.cluster.layout import TOKEN
 from overnight.testing.cluster.programs import processes_by_run
 from overnight.testing.cluster.talks import converse
-from overnight.testing.history.clients import Answer, RecordedClient
+from overnight.testing.history.clients import Answer, RecordedClient, place_of
 from overnight.testing.history.entries import Leftover
 from overnight.testing.history.readers import Reader, Watch
 from overnight.testing.history.recorder import Recorder, boot
@@ -90,6 +90,8 @@ class Workload:
         self.counts: Counter[str] = Counter()
         self.runs: dict[str, str] = {}
         """Run id by key, of every run that was seen to begin."""
+        self.places: dict[str, str] = {}
+        """What kind of workspace each of them has, by the run's id."""
         self.sessions: list[str] = []
         self.to_be_cancelled: set[str] = set()
         """Runs at work whose clients are about to cancel them."""
@@ -124,11 +126,14 @@ class Workload:
     async def _carry(self, job: Job) -> None:
         try:
             if job.kind == "chat":
+                self.counts["accepted"] += 1
                 await converse(self, job)
             else:
                 ask = partial(self.client.submit, job.spec, job.key, turns=job.turns)
                 answer = await self.accepted(ask, job.key)
+                self.counts["accepted"] += 1
                 run_id = str(answer.body["id"])
+                self.places[run_id] = place_of(job.spec)
                 await self.follow(job.key, run_id, partial(self._meddle, job, run_id))
             self.counts["ended"] += 1
         finally:
@@ -138,7 +143,6 @@ class Workload:
         """Ask until it is accepted. AssertionError when it is refused for good."""
         answer = await self.until_certain(ask)
         assert answer.outcome == "accepted", f"{key} was refused for good: {answer.body}"
-        self.counts["accepted"] += 1
         return answer
 
     async def follow(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import httpx2
 import orjson
 
+from overnight.client.connecting import connecting
 from overnight.client.problems import error_of
 from overnight.testing.history.entries import (
     Controlled,
@@ -97,7 +98,7 @@ class RecordedClient:
         self._recorder.add(
             Submitted(
                 at=boot(), key=key, outcome=answer.outcome, run_id=run_id, code=answer.code, server=url,
-                turns=turns, place=_place(spec),
+                turns=turns, place=place_of(spec),
             )
         )  # fmt: skip
         return answer
@@ -174,14 +175,11 @@ class RecordedClient:
         self._recorder.add(Listed(at=boot(), server=url, runs=found, twice=twice))
         return True
 
-    async def holders(self) -> Counter[str]:
-        """How many running runs each host has now, by its id; empty when nobody could say."""
+    async def holds(self) -> dict[str, str]:
+        """The host that carries out each running run, by the run's id; empty when nobody could say."""
         answer = await self.ask("GET", self.next_url(), "/runs?limit=200&state=running")
-        return (
-            Counter(run["host_id"] for run in answer.body["items"])
-            if answer.outcome == "accepted"
-            else Counter()
-        )
+        items = answer.body["items"] if answer.outcome == "accepted" else []
+        return {run["id"]: run["host_id"] for run in items}
 
     async def probe(
         self,
@@ -229,7 +227,8 @@ class RecordedClient:
     async def ask(self, method: str, url: str, path: str, **more: Any) -> Answer:
         """One request to one server; nothing of it is recorded."""
         try:
-            return Answer(await self._http.request(method, url + API + path, **more))
+            with connecting():
+                return Answer(await self._http.request(method, url + API + path, **more))
         except httpx2.TransportError as error:
             return Answer(None, error)
 
@@ -239,7 +238,7 @@ def _labels(spec: Mapping[str, object]) -> dict[str, object]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _place(spec: Mapping[str, object]) -> str:
+def place_of(spec: Mapping[str, object]) -> str:
     """What kind of workspace a run asks for."""
     match spec.get("workspace"):
         case None:

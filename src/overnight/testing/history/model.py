@@ -58,14 +58,20 @@ class RunLog:
         return tuple(orjson.loads(body) for body in self.bodies)
 
     @cached_property
-    def completed_turns(self) -> tuple[object, ...]:
-        """The numbers of the turns that were completed, in order."""
-        return tuple(event["turn"] for event in self.events if event["type"] == "turn.completed")
+    def ended_turns(self) -> tuple[tuple[object, object], ...]:
+        """Turn and attempt of every turn that its agent has brought to its end, without being interrupted."""
+        return tuple((event["turn"], event["attempt"]) for event in self.events if _ends_a_turn(event))
 
     @property
     def final(self) -> str | None:
         """The final state that the log ends in, if it does."""
         return FINAL_TYPES.get(str(self.events[-1]["type"])) if self.events else None
+
+
+def _ends_a_turn(event: dict[str, object]) -> bool:
+    data = event["data"]
+    why = data.get("stop_reason", "end_turn") if isinstance(data, dict) else None
+    return event["type"] == "turn.completed" and why == "end_turn"
 
 
 @dataclass(frozen=True, kw_only=True)

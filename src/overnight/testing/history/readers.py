@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import orjson
 
+from overnight.client.connecting import connecting
 from overnight.client.sse import Frame, SseParser
 from overnight.testing.history.entries import Connected, Cut, Received, StreamEnded
 from overnight.testing.history.recorder import Recorder, boot, digest
@@ -62,20 +63,22 @@ class Reader:
             headers["Last-Event-ID"] = str(self.cursor)
         path = f"{url}/api/v1/{self._what}/{self._run_id}/stream"
         try:
-            async with self._http.stream("GET", path, headers=headers, timeout=QUIET_S) as response:
-                if response.status_code not in {200, 204}:
-                    return f"status {response.status_code}"
-                self._recorder.add(
-                    Connected(
-                        at=boot(), reader=self._name, run_id=self._run_id, after=self.cursor, server=url
-                    )
-                )
-                if response.status_code == 204:
-                    self._end(self.cursor)
-                    return "nothing is left"
-                return await self._frames(response)
+            with connecting():
+                async with self._http.stream("GET", path, headers=headers, timeout=QUIET_S) as response:
+                    return await self._stream(response, url)
         except httpx2.TransportError as error:
             return type(error).__name__
+
+    async def _stream(self, response: httpx2.Response, url: str) -> str:
+        if response.status_code not in {200, 204}:
+            return f"status {response.status_code}"
+        self._recorder.add(
+            Connected(at=boot(), reader=self._name, run_id=self._run_id, after=self.cursor, server=url)
+        )
+        if response.status_code == 204:
+            self._end(self.cursor)
+            return "nothing is left"
+        return await self._frames(response)
 
     async def _frames(self, response: httpx2.Response) -> str:
         parser = SseParser()

@@ -60,16 +60,20 @@ async def flush_valkey(stage: Stage) -> None:
     """Valkey forgets everything."""
     valkey = stage.cluster.valkey
     assert valkey is not None
-    async with stage.fault("flushed", "valkey"):
+    async with stage.valkey, stage.fault("flushed", "valkey"):
         valkey.command("FLUSHALL")
 
 
 async def kill_valkey(stage: Stage) -> None:
     """Kill -9 Valkey; it comes back empty."""
+    await lose_valkey(stage, stage.chance.uniform(0, 6))
+
+
+async def lose_valkey(stage: Stage, seconds: float) -> None:
+    """Valkey is killed, away for so long, and comes back empty."""
     valkey = stage.cluster.valkey
     assert valkey is not None
-    seconds = stage.chance.uniform(0, 6)
-    async with stage.fault("kill -9", "valkey", f"for {seconds:.1f} s"):
+    async with stage.valkey, stage.fault("kill -9", "valkey", f"for {seconds:.1f} s"):
         try:
             await valkey.program.kill()
             await asyncio.sleep(seconds)
@@ -82,7 +86,7 @@ async def stop_valkey(stage: Stage) -> None:
     valkey = stage.cluster.valkey
     assert valkey is not None
     seconds = stage.chance.uniform(0.5, 5)
-    async with stage.fault("SIGSTOP", "valkey", f"for {seconds:.1f} s"):
+    async with stage.valkey, stage.fault("SIGSTOP", "valkey", f"for {seconds:.1f} s"):
         valkey.program.send(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)

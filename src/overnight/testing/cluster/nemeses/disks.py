@@ -37,7 +37,8 @@ async def _probe(stage: Stage, name: str) -> None:
         return
     for _ in range(PROBES):
         key = f"probe-{stage.chance.getrandbits(48):x}"
-        await stage.workload.client.probe(FULL, url, stage.chance.choice(runs), SPEC, key)
+        cancel = next(iter(stage.workload.to_be_cancelled), None)
+        await stage.workload.client.probe(FULL, url, stage.chance.choice(runs), SPEC, key, cancel=cancel)
         stage.workload.unsettled[key] = SPEC
         await asyncio.sleep(0.3)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from overnight.testing.cluster.stage import Stage
 
@@ -21,7 +22,7 @@ class Nemesis:
     """
 
     name: str
-    act: Callable[[Stage], Awaitable[None]]
+    act: Callable[[Stage], Coroutine[Any, Any, None]]
     missing: Callable[[Stage], str | None] = anywhere
     weight: int = 1
 
@@ -33,7 +34,9 @@ def has_postgres(stage: Stage) -> str | None:
 
 def has_valkey(stage: Stage) -> str | None:
     """For those who hurt Valkey."""
-    return None if stage.cluster.valkey is not None else "this cluster has no Valkey"
+    if stage.cluster.valkey is None:
+        return "this cluster has no Valkey"
+    return "Valkey is hurt already" if stage.valkey.locked() else None
 
 
 def has_workers(stage: Stage) -> str | None:

@@ -19,17 +19,18 @@ async def part(stage: Stage) -> None:
     member = stage.chance.choice(stage.cluster.members)
     lease = stage.cluster.layout.lease_s
     seconds = stage.chance.choice((stage.chance.uniform(0.3, lease / 2), lease + stage.chance.uniform(1, 4)))
-    await _hinder(stage, member, stage.chance.choice(BAD), (stage.chance.choice(member.links),), seconds)
+    await hinder(stage, member, stage.chance.choice(BAD), (stage.chance.choice(member.links),), seconds)
 
 
 async def isolate_worker(stage: Stage) -> None:
     """A worker reaches nothing any more, without being told, past its lease: its agents must be gone by then."""
     member = stage.chance.choice(stage.cluster.workers)
     seconds = stage.cluster.layout.lease_s + stage.chance.uniform(1, 4)
-    await _hinder(stage, member, "silent", member.links, seconds)
+    await hinder(stage, member, "silent", member.links, seconds)
 
 
-async def _hinder(stage: Stage, member: Member, mode: Mode, links: tuple[str, ...], seconds: float) -> None:
+async def hinder(stage: Stage, member: Member, mode: Mode, links: tuple[str, ...], seconds: float) -> None:
+    """These links of a member are bad in that way for so long."""
     assert stage.cluster.links is not None
     needed = any(link.endswith(("-postgres", "-server")) for link in links)
     lost = member if needed and mode != "slow" else None

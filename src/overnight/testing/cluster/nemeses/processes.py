@@ -21,17 +21,18 @@ FRESH_S = 1.0
 
 async def kill_server(stage: Stage) -> None:
     """Kill -9 a server and start it again after a moment."""
-    await _kill(stage, stage.chance.choice(stage.cluster.servers), stage.chance.uniform(0, 2))
+    await kill(stage, stage.chance.choice(stage.cluster.servers), stage.chance.uniform(0, 2))
 
 
 async def kill_worker(stage: Stage) -> None:
     """Kill -9 a worker; it comes back at once and adopts its agents, or so late that others have taken its runs."""
     lease = stage.cluster.layout.lease_s
     away = stage.chance.choice((stage.chance.uniform(0, 1), lease + stage.chance.uniform(1, 4)))
-    await _kill(stage, stage.chance.choice(stage.cluster.workers), away)
+    await kill(stage, stage.chance.choice(stage.cluster.workers), away)
 
 
-async def _kill(stage: Stage, member: Member, away_s: float) -> None:
+async def kill(stage: Stage, member: Member, away_s: float) -> None:
+    """Kill -9 a member, and start it again after so long."""
     async with stage.fault("kill -9", member.name, f"for {away_s:.1f} s", lost=member):
         try:
             await member.program.kill()
@@ -42,16 +43,17 @@ async def _kill(stage: Stage, member: Member, away_s: float) -> None:
 
 async def stop_server(stage: Stage) -> None:
     """SIGSTOP a server for a while."""
-    await _freeze(stage, stage.chance.choice(stage.cluster.servers), stage.chance.uniform(0.5, 3))
+    await freeze(stage, stage.chance.choice(stage.cluster.servers), stage.chance.uniform(0.5, 3))
 
 
 async def stop_worker(stage: Stage) -> None:
     """SIGSTOP a worker until its leases have run out and others have taken its runs; then let it go on."""
     seconds = stage.cluster.layout.lease_s + stage.chance.uniform(1, 4)
-    await _freeze(stage, stage.chance.choice(stage.cluster.workers), seconds)
+    await freeze(stage, stage.chance.choice(stage.cluster.workers), seconds)
 
 
-async def _freeze(stage: Stage, member: Member, seconds: float) -> None:
+async def freeze(stage: Stage, member: Member, seconds: float) -> None:
+    """SIGSTOP a member for so long."""
     async with stage.fault("SIGSTOP", member.name, f"for {seconds:.1f} s", lost=member):
         member.program.send(signal.SIGSTOP)
         try:

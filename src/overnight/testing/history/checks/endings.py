@@ -96,24 +96,14 @@ def _work(history: History, log: RunLog) -> Iterator[Violation]:
     """Each completed turn was the work of an agent; what its limits ask for was done; nothing failed by itself."""
     lives = history.lives.get(log.run_id, ())
     done = {life.place for life in lives if life.ended is not None}
-    for event in log.events:
-        if (
-            event["type"] == "turn.completed"
-            and history.agents
-            and (event["turn"], event["attempt"]) not in done
-        ):
-            yield _broken(
-                log.run_id, f"turn {event['turn']} is completed, and no agent came to the end of it"
-            )
+    for place in log.ended_turns:
+        if history.agents and place not in done:
+            yield _broken(log.run_id, f"turn {place[0]} is completed, and no agent came to the end of it")
     last, wanted = (log.events[-1] if log.events else {}), history.turns.get(log.run_id)
     data = last.get("data")
     by = data.get("by") if isinstance(data, dict) else None
-    if (
-        last.get("type") == "run.completed"
-        and by in BY_ITSELF
-        and wanted not in {None, len(log.completed_turns)}
-    ):
-        yield _broken(log.run_id, f"it is completed after {len(log.completed_turns)} turns, not {wanted}")
+    if last.get("type") == "run.completed" and by in BY_ITSELF and wanted not in {None, len(log.ended_turns)}:
+        yield _broken(log.run_id, f"it is completed after {len(log.ended_turns)} turns, not {wanted}")
     if last.get("type") == "run.failed":
         code = data.get("code") if isinstance(data, dict) else None
         yield _broken(log.run_id, f"it has failed ({code}), although its agents do not")

@@ -53,7 +53,10 @@ def _in_order(session_id: str, posted: list[str], told: list[Message]) -> Iterat
 
 
 def _turns(history: History, session_id: str, told: list[Message]) -> Iterator[Violation]:
-    """Each message has a turn of its own, which an agent has completed that was told just that."""
+    """Each message begins a turn of its own, and one agent that was told just that comes to the end of its turn.
+
+    One that was interrupted, as by a worker that ends in order, is followed by another with the same words.
+    """
     places = Counter((one.run_id, one.turn) for one in told)
     for message in told:
         place, log = (message.run_id, message.turn), history.logs.get(message.run_id or "")
@@ -63,14 +66,17 @@ def _turns(history: History, session_id: str, told: list[Message]) -> Iterator[V
             )
         if log is None:
             yield _broken(str(message.key), f"nobody knows {message.run_id}, which was to answer it")
-        elif log.final == "completed" and message.turn not in log.completed_turns:
-            yield _broken(str(message.key), f"turn {message.turn} of {message.run_id} was never completed")
-    wanted = {(one.run_id, one.turn): one.key for one in told}
-    for life in history.agents:
-        if life.run_id in {one.run_id for one in told} and life.job != wanted.get((life.run_id, life.turn)):
-            yield _broken(
-                session_id, f"agent {life.name} of {life.run_id} answered {life.job}, not its message"
-            )
+            continue
+        lives = history.lives.get(log.run_id, ())
+        answers = sum(life.job == message.key and life.place in log.ended_turns for life in lives)
+        if log.final == "completed" and answers != 1:
+            yield _broken(str(message.key), f"it was answered {answers} times in {log.run_id}")
+    for run_id in {one.run_id for one in told if one.run_id is not None}:
+        begun = sorted((one.turn, one.key) for one in told if one.run_id == run_id and one.turn is not None)
+        for life in history.lives.get(run_id, ()):
+            wanted = next((key for turn, key in reversed(begun) if turn <= life.turn), None)
+            if life.job != wanted:
+                yield _broken(session_id, f"agent {life.name} of {run_id} answered {life.job}, not {wanted}")
 
 
 def _servers_agree(history: History) -> Iterator[Violation]:
