@@ -48,7 +48,8 @@ MODULES = (
 WHOLE_TABLE_IS_RIGHT = {
     "tokens._ALL", "tokens._FIND",  # people make a handful of them
     "lanes._ALL",  # its own walk from lane to lane
-    "workers._ALL", "workers._FORGET", "workers._CHECKS", "workers._FORGET_ALL_OLD",  # those of the last weeks
+    "workers._ALL", "workers._CHECKS", "workers._FORGET",  # those of the last weeks
+    "workers._FORGET_WITH_THEM", "workers._FORGET_WITH_THEM1",
     "leases._ALL_HELD", "leases._STANDING",  # all that is held: as many as there are slots
     "room._BACKENDS", "room._LABELS",
     "installation._LISTED",  # single facts, and what hosts still have to remove

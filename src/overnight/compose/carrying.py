@@ -157,9 +157,8 @@ def _duties(settings: Settings, ground: Ground, shop: Workshop) -> Iterator[Duty
     explainer = Explainer(uow, clock, stale_s=STALE_BEATS * beat_s, limits=settings.queue.limits)
     yield Duty(name="explainer", every_s=EXPLAIN_EVERY_S, once=explainer.once)
     yield Duty(name="disk", every_s=10.0, once=DiskWatch(ground.free_bytes, settings.storage).once)
-    if settings.postgres:
-        silent = SilentWorkers(shop, stale_s=STALE_BEATS * beat_s)
-        yield Duty(name="silent workers", every_s=beat_s, once=silent.once)
+    silent = SilentWorkers(shop, stale_s=STALE_BEATS * beat_s)
+    yield Duty(name="silent workers", every_s=beat_s, once=silent.once)
 
 
 def _duties_of_server(settings: Settings, shop: Workshop) -> Iterator[Duty]:

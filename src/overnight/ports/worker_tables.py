@@ -45,7 +45,7 @@ class WorkerTable(Protocol):
 
     def forget(self, before: int, limit: int) -> int:
         """Remove at most `limit` that were gone already before that moment and hold nothing, with their seats, and
-        every failure that is older; how many workers.
+        all failures and preflights that are older; how many workers.
         """
         ...
 

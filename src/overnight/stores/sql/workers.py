@@ -97,7 +97,10 @@ _FORGET: Final = Statement(
     .returning(workers.c.pk)
 )
 _FORGET_SEAT: Final = Statement(delete(seats).where(seats.c.worker_pk == key("pk")))
-_FORGET_ALL_OLD: Final = Statement(delete(worker_faults).where(worker_faults.c.at < key("before")))
+_FORGET_WITH_THEM: Final = (
+    Statement(delete(worker_faults).where(worker_faults.c.at < key("before"))),
+    Statement(delete(checks).where(checks.c.checked_at < key("before"))),
+)
 _CHECK_COLUMNS: Final = ("name", "status", "version", "capabilities", "problems", "checked_at", "stamp")
 _FORGET_CHECK: Final = Statement(
     delete(checks).where(checks.c.host_id == key("host"), checks.c.name == key("name"))
@@ -203,7 +206,8 @@ class SqlWorkerTable:
 
     def forget(self, before: int, limit: int) -> int:
         """See the port."""
-        self._link.run(_FORGET_ALL_OLD, key_before=before)
+        for statement in _FORGET_WITH_THEM:
+            self._link.run(statement, key_before=before)
         gone = self._link.all(_FORGET, key_before=before, most=limit)
         for (pk,) in gone:
             self._link.run(_FORGET_SEAT, key_pk=pk)

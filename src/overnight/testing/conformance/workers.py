@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from overnight.domain.backend import BackendCheck, Capabilities
 from overnight.domain.states import Input
 from overnight.domain.worker import QUARANTINE_WITHIN_MS, Action, Worker
 from overnight.errors import Conflict, NotFound
@@ -168,6 +169,8 @@ class WorkerSuite:
             await tell(stage, worker, "gone")
         await fault(stage, here)
         last = stage.clock.wall_ms()
+        check = BackendCheck(name="echo", status="ok", capabilities=Capabilities(), checked_at=last)
+        await stage.uow.write(lambda tx: tx.workers.save_check(here.host_id, check))
         assert await stage.uow.write(lambda tx: tx.workers.forget(last, 9)) == 0, "not before their time"
         assert await stage.uow.write(lambda tx: tx.workers.forget(last + 1, 2)) == 2
         assert await stage.uow.write(lambda tx: tx.workers.forget(last + 1, 9)) == 1
@@ -177,6 +180,7 @@ class WorkerSuite:
         again = await stage.uow.write(lambda tx: tx.remote.sit(seat.worker, 7))
         assert again.worker.pk not in {worker.pk for worker in (*gone, here)}
         assert not await fault(stage, here, after=2), "old failures are forgotten too"
+        assert await stage.uow.read(lambda tx: tx.workers.checks(None)) == ()
 
     async def test_the_gone_and_the_unknown_cannot_be_asked(self, stage: Stage) -> None:
         worker = await stage.worker()
