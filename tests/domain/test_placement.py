@@ -1,6 +1,7 @@
 """Where runs may go, told from text alone."""
 
 import pytest
+from pydantic import ValidationError
 
 from overnight.domain.placement import (
     ANYWHERE,
@@ -117,3 +118,12 @@ def test_a_row_of_failures() -> None:
     assert keeps_failing([0, minute, 2 * minute], 3 * minute, 3)
     assert not keeps_failing([0, minute, 2 * minute], 10 * minute, 3), "the first is too long ago"
     assert not keeps_failing([0] * 9, minute, 0)
+
+
+def test_labels_that_name_a_worker_are_brief() -> None:
+    """They are kept in an index, which takes no long ones."""
+    many = {f"worker/{n}": "x" * 200 for n in range(9)}
+    assert RunSpec(goal="g", labels=many).labels == many
+    with pytest.raises(ValidationError, match="longer than 2,000 bytes"):
+        RunSpec(goal="g", labels={**many, "worker/9": "x" * 200})
+    assert len(RunSpec(goal="g", labels={str(n): "x" * 200 for n in range(50)}).labels) == 50

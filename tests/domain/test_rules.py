@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight.domain.action import Action, Edit, Place, Resolved
+from overnight.domain.redaction import Redactor
 from overnight.domain.rule import Rule, exact_rule, judge, rule_of
+from overnight.engine.tool_question import leave
 
 WORKSPACE = "/w"
 
@@ -267,3 +269,14 @@ BASE = resolved(
 def test_any_other_action_has_another_digest(other: Resolved) -> None:
     assert other.digest != BASE.digest
     assert replace(BASE, action=replace(BASE.action, title="another title")).digest == BASE.digest
+
+
+def test_a_rule_is_no_longer_than_an_index_takes() -> None:
+    """What asks for leave offers none that is longer; see `engine.tool_question`."""
+
+    def offered(command: str) -> list[str]:
+        action = Action(kind="execute", tool="shell", title="t", arguments={}, command=command, cwd="/w")
+        return [option.kind for option in leave(Resolved(action=action), Redactor())]
+
+    assert offered("x" * 1500) == ["allow_once", "allow_always", "reject_once", "reject_always"]
+    assert offered("x" * 2500) == ["allow_once", "reject_once"]

@@ -304,7 +304,7 @@ def test_a_server_that_starts_meanwhile_waits_and_finds_half_a_copy(
 ) -> None:
     """Between the look at who is there and the mark nobody can slip in: that is all done under the writers' lock."""
     path, looks = installation(tmp_path / "o.db"), list[bool]()
-    original = copy_ends.expect_alone
+    original = postgres_admin.expect_alone
 
     def look(link: PostgresLink, connections: PostgresConnections) -> None:
         original(link, connections)

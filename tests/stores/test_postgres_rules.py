@@ -2,14 +2,17 @@
 
 import asyncio
 from functools import partial
+from secrets import token_hex
 from typing import Any
 
 import pytest
 from tests.stores.acts import get, put, together
 
 from overnight.clock import SystemClock
-from overnight.domain.event import Draft
+from overnight.domain.event import Draft, canonical
+from overnight.domain.queue_limits import QueueLimits
 from overnight.domain.request import Principal
+from overnight.domain.rule import MOST_RULE, Rule
 from overnight.domain.session import SessionMessage
 from overnight.errors import Conflict, DiskFull, NotFound, Unavailable
 from overnight.ids import RunId
@@ -20,6 +23,7 @@ from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql import postgres_schema
 from overnight.stores.sql.postgres import PostgresStore
 from overnight.stores.sql.postgres_connections import PostgresConnections
+from overnight.testing.conformance.approvals import approval_of
 from overnight.testing.conformance.stage import Stage
 from overnight.testing.services.postgres import PostgresServer
 
@@ -130,6 +134,32 @@ async def test_what_postgres_cannot_keep(postgres_stage: Stage) -> None:
     with pytest.raises(UnicodeEncodeError):
         await uow.write(lambda tx: tx.installation.put("bad", "\ud800"))
     assert await uow.write(lambda tx: tx.installation.get("bad")) is None
+
+
+async def test_a_nul_in_what_is_asked_for_by_the_list(postgres_stage: Stage) -> None:
+    """Lists go as JSON, where it is written as an escape."""
+    run = await postgres_stage.run(spec={"labels": {"team\0": "a\0"}})
+    worker = await postgres_stage.worker(places=("root:/a\0b",), labels={"x\0": "y"})
+    limits = QueueLimits(labels={("team\0", "a\0"): 1})
+    (claimed,) = await postgres_stage.claim(worker, 5, limits=limits)
+    assert claimed.pk == run.pk
+
+
+async def test_the_longest_that_an_index_is_given(postgres_stage: Stage) -> None:
+    """None of it can be made shorter, as what stands for itself often can."""
+    run = await postgres_stage.run(
+        spec={"labels": {f"worker/{token_hex(90)}": token_hex(90) for _ in range(5)}}
+    )
+    rule = Rule(effect="allow", tool="execute", command=token_hex(MOST_RULE // 2 - 60), exact=True)
+    assert MOST_RULE - 100 < len(canonical(rule.to_json())) <= MOST_RULE
+    request = f'reply:"{token_hex(100)}"'
+
+    def keep(tx: Transaction) -> None:
+        tx.approvals.add(approval_of(run, request=request))
+        tx.approvals.add_rule(run.session_pk, rule, approval_pk=1, by="a", at=1)
+
+    await postgres_stage.uow.write(keep)
+    assert await postgres_stage.uow.read(lambda tx: tx.approvals.rules(run.session_pk)) == (rule,)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import Final, cast
 
 from overnight.config.backends import BackendSettings
 from overnight.config.sources import Sources
-from overnight.domain.placement import NEEDS, at_root
+from overnight.domain.placement import at_root
 from overnight.domain.queue_limits import NO_LIMITS, QueueLimits, Rate
+from overnight.domain.spec import NEEDS
 
 _MOST: Final = 1_000_000
 _LONGEST_LABEL: Final = 200

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from overnight.domain.spec import RunSpec
+from overnight.domain.spec import NEEDS, RunSpec
 from overnight.ids import HostId
 
 ANYWHERE: Final = "any"
 """Nothing of the run lies on a host yet, or nothing that could not be fetched anew."""
-NEEDS: Final = "worker/"
-"""A run's label that begins so names a label that its worker must bear."""
 _HOST: Final = "host:"
 _ROOT: Final = "root:"
 

@@ -16,6 +16,8 @@ from overnight.domain.spec import ApprovalPolicy
 Effect = Literal["allow", "ask", "reject"]
 REST: Final = "**"
 """As the last word of `argv`: any further words, or none."""
+MOST_RULE: Final = 2_000
+"""Bytes of a rule as JSON. Whoever grants it must be able to read it, and databases keep it in an index."""
 _MAGIC: Final = re.compile(r"[*?[]")
 _ABOUT_SOMETHING: Final = CHANGING | {"execute", "fetch"}
 """Kinds of which a rule must say what they are about, not only with which tool they are done."""

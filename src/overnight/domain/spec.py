@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 MAX_GOAL = 200_000
 """Characters of a goal."""
+NEEDS: Final = "worker/"
+"""A run's label that begins so names a label that its worker must bear."""
+MOST_NEED: Final = 2_000
+"""Bytes of these as JSON: they are looked up by an index, which takes no long ones."""
 
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")
@@ -130,6 +135,14 @@ class RunSpec(Document):
         if "\x00" in goal:
             raise ValueError("the goal contains a NUL character")
         return goal
+
+    @field_validator("labels")
+    @classmethod
+    def _workers_are_named_briefly(cls, labels: dict[str, str]) -> dict[str, str]:
+        need = {name: value for name, value in labels.items() if name.startswith(NEEDS)}
+        if len(json.dumps(need)) > MOST_NEED:
+            raise ValueError(f"the labels {NEEDS}… are longer than {MOST_NEED:,} bytes together")
+        return labels
 
     @property
     def keeps_logs(self) -> bool:

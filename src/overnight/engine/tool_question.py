@@ -10,7 +10,7 @@ from overnight.domain.action import Action, ActionKind, Resolved
 from overnight.domain.approval import Option
 from overnight.domain.event import canonical
 from overnight.domain.redaction import Redactor
-from overnight.domain.rule import Effect, Rule, exact_rule
+from overnight.domain.rule import MOST_RULE, Effect, Rule, exact_rule
 from overnight.domain.spec import ApprovalKind
 from overnight.domain.text import cut_utf8, plain
 from overnight.domain.update import Asked
@@ -135,4 +135,4 @@ def _rule(resolved: Resolved, effect: Effect, redactor: Redactor) -> Rule | None
     if rule is None:
         return None
     shown = rule.to_json()
-    return rule if redactor.json(shown) == shown and len(canonical(shown)) <= MAX_TEXT else None
+    return rule if redactor.json(shown) == shown and len(canonical(shown)) <= MOST_RULE else None

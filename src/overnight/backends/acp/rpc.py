@@ -19,6 +19,8 @@ REFUSED: Final = -32000
 NOT_FOUND: Final = -32002
 
 Id = int | str
+MOST_ID: Final = 200
+"""Characters of an id."""
 _HEAD: Final = 4096
 _ID: Final = re.compile(rb'"id"\s*:\s*(-?\d+|"(?:[^"\\]|\\.){1,200}")')
 _METHOD: Final = re.compile(rb'"method"\s*:\s*"([^"\\]{1,200})"')
@@ -120,9 +122,16 @@ def key_of(data: bytes) -> str | None:
     return key_of_reply(found["id"], copy)
 
 
+def _is_id(found: object) -> bool:
+    """Ids are kept, and looked up by an index, which takes no long ones."""
+    if isinstance(found, str):
+        return len(found) <= MOST_ID
+    return isinstance(found, int) and not isinstance(found, bool)
+
+
 def _message(found: Any) -> Incoming:
     id, method = found.get("id"), found.get("method")
-    known = id if isinstance(id, int | str) and not isinstance(id, bool) else None
+    known = id if _is_id(id) else None
     params = found.get("params", {})
     if isinstance(method, str):
         if not isinstance(params, dict):

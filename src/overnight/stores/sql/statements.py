@@ -121,7 +121,9 @@ class _Members(GenericFunction[Any]):
 
 @compiles(_Elements, "postgresql")
 def _elements(element: _Elements, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_array_elements_text{compiler.function_argspec(element, **options)}"
+    (given,) = element.clauses
+    told = compiler.process(given, **options)
+    return f"json_array_elements_text(replace(CAST({told} AS TEXT), '\\u0000', '\\ufffd')::json)"
 
 
 @compiles(_Members, "postgresql")
