@@ -240,6 +240,39 @@ def test_what_is_damaged_is_not_restored(tmp_path: Path) -> None:
     assert fact(path) == "kept"
 
 
+@pytest.mark.parametrize("content", [b"no database " * 1000, b""])
+def test_a_copy_takes_the_place_even_of_what_is_no_database_any_more(tmp_path: Path, content: bytes) -> None:
+    path, copy = made(tmp_path / "o.db"), tmp_path / "copy.db"
+    admin.backup(path, copy)
+    path.write_bytes(content)
+    kept = admin.restore(path, copy, CLOCK)
+    assert fact(path) == "kept"
+    assert kept is not None
+    assert kept.read_bytes().startswith(content)
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_no_database_is_told_with_its_mend(tmp_path: Path) -> None:
+    path = made(tmp_path / "o.db")
+    path.write_bytes(b"no database " * 1000)
+    for call in (
+        lambda: admin.backup(path, tmp_path / "copy.db"),
+        lambda: admin.upgrade(path, CLOCK),
+        lambda: admin.downgrade(path, CLOCK, "0001"),
+    ):
+        with pytest.raises(UnsafeDatabase, match="not a database") as refused:
+            call()
+        assert "overnight db restore" in refused.value.mend
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_a_schema_that_never_was_is_not_said_to_be_that_of_the_file(tmp_path: Path) -> None:
+    path = made(tmp_path / "o.db")
+    with pytest.raises(UnsafeDatabase, match="there is no schema 0815"):
+        admin.downgrade(path, CLOCK, "0815")
+    assert fact(path) == "kept"
+
+
 def test_there_must_be_a_database(tmp_path: Path) -> None:
     for call in (
         lambda: admin.check(tmp_path / "none.db"),

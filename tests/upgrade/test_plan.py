@@ -10,10 +10,11 @@ import pytest
 from tests.upgrade.conftest import NEXT
 
 from overnight.compose.upgrade import plan
+from overnight.compose.upgrade.database import SqliteFile
 from overnight.compose.upgrade.plan import Options
 from overnight.compose.upgrade.program import Program
 from overnight.compose.upgrade.servers import Server
-from overnight.errors import ConfigInvalid
+from overnight.errors import ConfigInvalid, StartRefused
 
 NOW = version("overnight")
 HERE = (sys.executable, "-P", "-m", "overnight")
@@ -78,3 +79,11 @@ def test_where_the_server_was_told_to_keep_its_data(
 ) -> None:
     program = Program(prefix=HERE, cwd=Path("/"), environment={})
     assert plan._given(Server(program=program, arguments=arguments, version=NOW)) == found
+
+
+def test_a_file_that_is_no_database_is_not_upgraded(tmp_path: Path) -> None:
+    file = tmp_path / "overnight.db"
+    file.write_bytes(b"no database " * 1000)
+    with pytest.raises(StartRefused, match="not a database") as refused:
+        SqliteFile(path=file).revision()
+    assert "overnight db restore" in refused.value.mend

@@ -66,9 +66,14 @@ class SqliteFile:
         """See `Database`."""
         if not self.path.is_file():
             return None
-        link = Connections(self.path, "FULL").open(writing=False)
+        connections = Connections(self.path, "FULL")
+        link = connections.open(writing=False)
         try:
             return migrate.revision(link)
+        except connections.errors as error:
+            raise StartRefused(
+                f"{self.path} cannot be read: {error}", mend="restore a copy with: overnight db restore FILE"
+            ) from None
         finally:
             link.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +60,10 @@ def _problems(link: SqliteLink) -> Iterator[str]:
 
 
 def backup(path: Path, target: Path) -> None:
-    """A consistent copy, also of a live database. Raises NotFound, Conflict when `target` exists."""
-    backups.copy(_existing(path), target)
+    """A consistent copy, also of a live database. Raises NotFound, UnsafeDatabase, Conflict when `target` exists."""
+    connections = _existing(path)
+    with _explained(path, connections):
+        backups.copy(connections, target)
 
 
 def restore(path: Path, source: Path, clock: Clock) -> Path | None:
@@ -98,9 +102,22 @@ def _move(path: Path, clock: Clock, to: str, further: tuple[Path, ...]) -> Path 
     lock = DataLock(path.parent, clock)
     lock.acquire()
     try:
-        return migrate.move(path, connections, clock, to=to, further=further)
+        with _explained(path, connections):
+            return migrate.move(path, connections, clock, to=to, further=further)
     finally:
         lock.release()
+
+
+@contextmanager
+def _explained(path: Path, connections: Connections) -> Iterator[None]:
+    """What the library says of the file, as words for people."""
+    try:
+        yield
+    except connections.errors as error:
+        raise UnsafeDatabase(
+            f"{path} cannot be used: {error}",
+            mend="see `overnight db check`; a copy is put in its place by: overnight db restore FILE",
+        ) from error
 
 
 def _replace(path: Path, source: Path, clock: Clock) -> Path | None:
@@ -110,12 +127,23 @@ def _replace(path: Path, source: Path, clock: Clock) -> Path | None:
     kept = None
     if path.exists():
         kept = path.with_name(f"{path.name}.replaced.{clock.wall_ms()}.backup")
-        backups.copy(Connections(path, "FULL"), kept)
+        _keep(path, kept)
     for ending in ("-wal", "-shm"):  # they belong to the old file and would be applied to the new one
         path.with_name(path.name + ending).unlink(missing_ok=True)
     fresh.replace(path)
     backups.sync(path.parent)
     return kept
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """The old database, as whole as it is to be had: one that is damaged is why it is replaced."""
+    connections = Connections(path, "FULL")
+    try:
+        backups.copy(connections, kept)
+    except connections.errors:
+        for ending in ("", "-wal"):
+            if (file := path.with_name(path.name + ending)).exists():
+                shutil.copy2(file, kept.with_name(kept.name + ending))
 
 
 def _existing(path: Path) -> Connections:
