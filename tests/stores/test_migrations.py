@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -255,11 +256,12 @@ def test_a_copy_takes_the_place_even_of_what_is_no_database_any_more(tmp_path: P
 def test_what_is_no_database_is_told_with_its_mend(tmp_path: Path) -> None:
     path = made(tmp_path / "o.db")
     path.write_bytes(b"no database " * 1000)
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: admin.backup(path, tmp_path / "copy.db"),
         lambda: admin.upgrade(path, CLOCK),
         lambda: admin.downgrade(path, CLOCK, "0001"),
-    ):
+    )
+    for call in calls:
         with pytest.raises(UnsafeDatabase, match="not a database") as refused:
             call()
         assert "overnight db restore" in refused.value.mend
