@@ -57,6 +57,8 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
         ("[queue]\nbackend_limits = { codex = 0 }", "queue.backend_limits.codex"),
         ("[queue]\nbackend_limits = { codex = true }", "queue.backend_limits.codex"),
         ('[queue]\nlabel_limits = { "team" = 2 }', "queue.label_limits.team"),
+        ("[queue]\nbackend_limits = { codx = 4 }", "queue.backend_limits.codx"),
+        ('[queue]\nrates = { codx = "30/hour" }', "queue.rates.codx"),
         ('[queue]\nrates = { codex = "30/fortnight" }', "queue.rates.codex"),
         ('[queue]\nrates = { codex = "0/hour" }', "queue.rates.codex"),
         ("[queue]\nrates = { codex = 30 }", "queue.rates.codex"),

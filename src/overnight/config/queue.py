@@ -44,6 +44,8 @@ class QueueSettings:
 def queue(sources: Sources, known: tuple[BackendSettings, ...]) -> QueueSettings:
     """Raises ConfigInvalid that names the entry."""
     names = frozenset(backend.name for backend in known)
+    for key in ("queue.backend_limits", "queue.rates"):
+        _check_named(sources, key, names)
     return QueueSettings(
         limits=QueueLimits(
             backends=_counts(sources, "queue.backend_limits"),
@@ -55,6 +57,13 @@ def queue(sources: Sources, known: tuple[BackendSettings, ...]) -> QueueSettings
         backends=_backends(sources, names),
         shared_roots=_shared_roots(sources),
     )
+
+
+def _check_named(sources: Sources, key: str, known: frozenset[str]) -> None:
+    """A limit for what is no backend would hold nobody back, and nobody would notice."""
+    for name in cast("dict[str, object]", sources[key]):
+        if name not in known:
+            raise sources.in_table(key, (name,), f"is no backend; known: {', '.join(sorted(known))}")
 
 
 def _counts(sources: Sources, key: str) -> dict[str, int]:
