@@ -28,24 +28,24 @@ from overnight.ids import new_worker_id
 from overnight.server.leases import LeaseCalls
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.wire import problem
-from overnight.wire.v1 import leases as wire
+from overnight.wire.v1 import lease_bodies as bodies
 
-BODIES: Mapping[str, tuple[str, type[wire.Loose]]] = {
-    "": ("grant", wire.OfferBody),
-    "begin": ("succeed", wire.SeatBody),
-    "end": ("leave", wire.Call),
-    "renew": ("renew", wire.TokensBody),
-    "watch": ("watch", wire.WatchBody),
-    "hand-over": ("hand_over", wire.TokensBody),
+BODIES: Mapping[str, tuple[str, type[bodies.Loose]]] = {
+    "": ("grant", bodies.OfferBody),
+    "begin": ("succeed", bodies.SeatBody),
+    "end": ("leave", bodies.Call),
+    "renew": ("renew", bodies.RenewBody),
+    "watch": ("watch", bodies.WatchBody),
+    "hand-over": ("hand_over", bodies.TokensBody),
 }
-OF_RUN: Mapping[str, tuple[str, type[wire.Loose]]] = {
-    "take": ("take", wire.TokenBody),
-    "look": ("look", wire.Call),
-    "renew": ("renew_one", wire.TokenBody),
-    "facts": ("facts", wire.FactsBody),
-    "events": ("events", wire.EventsBody),
-    "ack": ("ack", wire.AckBody),
-    "give-up": ("give_up", wire.GiveUpBody),
+OF_RUN: Mapping[str, tuple[str, type[bodies.Loose]]] = {
+    "take": ("take", bodies.RenewOneBody),
+    "look": ("look", bodies.Call),
+    "renew": ("renew_one", bodies.RenewOneBody),
+    "facts": ("facts", bodies.FactsBody),
+    "events": ("events", bodies.EventsBody),
+    "ack": ("ack", bodies.AckBody),
+    "give-up": ("give_up", bodies.GiveUpBody),
 }
 
 

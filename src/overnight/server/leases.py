@@ -23,6 +23,7 @@ from overnight.errors import InvalidInput, StaleFacts
 from overnight.ids import HostId, RunId, WorkerId, check_id
 from overnight.ports.remote import Batch, Facts, News, Op, Renewal, Report, Seat, is_progress
 from overnight.ports.unit_of_work import Transaction
+from overnight.wire.v1 import lease_bodies as bodies
 from overnight.wire.v1 import leases as wire
 
 Document = dict[str, Any]
@@ -42,7 +43,7 @@ class LeaseCalls:
         """Answer all who wait."""
         self._service.close()
 
-    async def grant(self, token_pk: int, body: wire.OfferBody) -> Document:
+    async def grant(self, token_pk: int, body: bodies.OfferBody) -> Document:
         """Lease runs."""
         worker = self._worker(body.protocol, body.worker)
         caller = Caller(worker_id=worker.id, token_pk=token_pk)
@@ -53,30 +54,30 @@ class LeaseCalls:
         )
         return wire.grant_document(grant)
 
-    async def succeed(self, token_pk: int, body: wire.SeatBody) -> Document:
+    async def succeed(self, token_pk: int, body: bodies.SeatBody) -> Document:
         """A worker begins on its host; what earlier ones hold there."""
         worker = self._worker(body.protocol, body.worker)
         runs = await self._service.succeed(Caller(worker_id=worker.id, token_pk=token_pk), worker)
         return {"runs": [wire.run_document(run, spec=True) for run in runs]}
 
-    async def leave(self, token_pk: int, body: wire.Call) -> Document:
+    async def leave(self, token_pk: int, body: bodies.Call) -> Document:
         """A worker ends."""
         await self._service.leave(_caller(token_pk, body))
         return {}
 
-    async def renew(self, token_pk: int, body: wire.TokensBody) -> Document:
+    async def renew(self, token_pk: int, body: bodies.RenewBody) -> Document:
         """Renew many."""
         renewal = await self._service.renew(_caller(token_pk, body), _tokens(body.tokens), body.lease_s)
         return cast("Document", wire.dump(Renewal, renewal))
 
-    async def renew_one(self, token_pk: int, run_id: str, body: wire.TokenBody) -> Document:
+    async def renew_one(self, token_pk: int, run_id: str, body: bodies.RenewOneBody) -> Document:
         """Renew one."""
         renewal = await self._service.renew(
             _caller(token_pk, body), {RunId(run_id): body.token}, body.lease_s
         )
         return cast("Document", wire.dump(Renewal, renewal))
 
-    async def watch(self, token_pk: int, body: wire.WatchBody) -> Document:
+    async def watch(self, token_pk: int, body: bodies.WatchBody) -> Document:
         """Wait for news."""
         news = await self._service.watch(
             _caller(token_pk, body),
@@ -87,7 +88,7 @@ class LeaseCalls:
         )
         return cast("Document", wire.dump(News, news))
 
-    async def requests(self, token_pk: int, run_id: str, body: wire.WatchBody) -> Document:
+    async def requests(self, token_pk: int, run_id: str, body: bodies.WatchBody) -> Document:
         """Pending requests to one run, newer ones than were seen."""
         caller = _caller(token_pk, body)
         news = await self._service.watch(
@@ -100,22 +101,22 @@ class LeaseCalls:
         newer = [one for one in found["requests"] if one["id"] > body.seen[run_id]]
         return {"held": True, "state": found["state"], "requests": newer}
 
-    async def hand_over(self, token_pk: int, body: wire.TokensBody) -> Document:
+    async def hand_over(self, token_pk: int, body: bodies.TokensBody) -> Document:
         """The agents are left to the next worker of the host."""
         await self._service.hand_over(_caller(token_pk, body), _tokens(body.tokens))
         return {}
 
-    async def take(self, token_pk: int, run_id: str, body: wire.TokenBody) -> Document:
+    async def take(self, token_pk: int, run_id: str, body: bodies.RenewOneBody) -> Document:
         """Take over."""
         granted = await self._service.take(_caller(token_pk, body), RunId(run_id), body.token, body.lease_s)
         return wire.granted_document(granted)
 
-    async def look(self, token_pk: int, run_id: str, body: wire.Call) -> Document:
+    async def look(self, token_pk: int, run_id: str, body: bodies.Call) -> Document:
         """A run of the caller's host."""
         run = await self._service.look(_caller(token_pk, body), RunId(run_id))
         return {"run": wire.run_document(run, spec=True)}
 
-    async def facts(self, token_pk: int, run_id: str, body: wire.FactsBody) -> Document:
+    async def facts(self, token_pk: int, run_id: str, body: bodies.FactsBody) -> Document:
         """Facts, and answers."""
         asks = _valid(lambda: wire.asks_of(body.asks))
         facts, answers = await self._service.facts(_caller(token_pk, body), RunId(run_id), body.token, asks)
@@ -124,7 +125,7 @@ class LeaseCalls:
             "answers": wire.answers_document({ask: answers[ask] for ask in asks}),
         }
 
-    async def events(self, token_pk: int, run_id: str, body: wire.EventsBody) -> Document:
+    async def events(self, token_pk: int, run_id: str, body: bodies.EventsBody) -> Document:
         """Progress."""
         caller = _caller(token_pk, body)
         if body.of_engine:
@@ -146,7 +147,7 @@ class LeaseCalls:
         facts = await self._service.send(caller, RunId(run_id), _empty(body), apply)
         return _plain_answer(facts)
 
-    async def ack(self, token_pk: int, run_id: str, body: wire.AckBody) -> Document:
+    async def ack(self, token_pk: int, run_id: str, body: bodies.AckBody) -> Document:
         """A transition."""
         caller = _caller(token_pk, body)
         if (body.outcome is None) != body.of_engine:
@@ -164,14 +165,14 @@ class LeaseCalls:
 
         return _plain_answer(await self._service.send(caller, RunId(run_id), _empty(body), apply))
 
-    async def give_up(self, token_pk: int, run_id: str, body: wire.GiveUpBody) -> Document:
+    async def give_up(self, token_pk: int, run_id: str, body: bodies.GiveUpBody) -> Document:
         """End a run that cannot be carried out there."""
         await self._service.give_up(
             _caller(token_pk, body), RunId(run_id), body.token, body.code, body.message
         )
         return {}
 
-    async def _batch(self, caller: Caller, run_id: str, body: wire.BatchBody) -> Batch:
+    async def _batch(self, caller: Caller, run_id: str, body: bodies.BatchBody) -> Batch:
         spec = await self._service.spec(caller, RunId(run_id))
         ops: Sequence[Op] = _valid(lambda: wire.ops_of(body.ops, spec))
         return replace(_empty(body), ops=tuple(ops), base=body.base, wake=body.wake)
@@ -186,7 +187,7 @@ class LeaseCalls:
         told = None if facts is None else wire.facts_document(facts, spec=False)
         return {**_plain_answer(facts), "facts": told}
 
-    def _worker(self, protocol: int, body: wire.WorkerBody) -> Worker:
+    def _worker(self, protocol: int, body: bodies.WorkerBody) -> Worker:
         _check_protocol(protocol)
         now = self._clock.wall_ms()
         return Worker(
@@ -197,7 +198,7 @@ class LeaseCalls:
         )  # fmt: skip
 
 
-def _caller(token_pk: int, body: wire.Call) -> Caller:
+def _caller(token_pk: int, body: bodies.Call) -> Caller:
     _check_protocol(body.protocol)
     return Caller(worker_id=WorkerId(body.worker), token_pk=token_pk)
 
@@ -214,7 +215,7 @@ def _tokens(given: dict[str, int]) -> dict[RunId, int]:
     return {RunId(run_id): token for run_id, token in given.items()}
 
 
-def _empty(body: wire.BatchBody) -> Batch:
+def _empty(body: bodies.BatchBody) -> Batch:
     return Batch(token=body.token, n=body.batch, base="", ops=(), digest=body.digest)
 
 

@@ -14,8 +14,8 @@ from overnight.errors import Forbidden
 from overnight.ids import check_id
 from overnight.server.context import Context, Here, reply
 from overnight.server.routing import API, Operation, RunPath
+from overnight.wire.v1 import lease_bodies as bodies
 from overnight.wire.v1 import lease_schema
-from overnight.wire.v1 import leases as wire
 
 
 class RequestQuery(Document):
@@ -27,7 +27,7 @@ class RequestQuery(Document):
     wait_s: Annotated[float, Field(ge=0, le=30)] = 0
 
 
-async def lease_runs(here: Here, body: wire.OfferBody) -> Response:
+async def lease_runs(here: Here, body: bodies.OfferBody) -> Response:
     """Lease up to `free` due runs that the worker can take, waiting for the first one at most `wait_s`.
 
     The same `request_id` again gives the same leases, as long as they are held. A lease that is not renewed within
@@ -37,47 +37,47 @@ async def lease_runs(here: Here, body: wire.OfferBody) -> Response:
     return reply(await here.leases.grant(_token(here), body))
 
 
-async def begin_worker(here: Here, body: wire.SeatBody) -> Response:
+async def begin_worker(here: Here, body: bodies.SeatBody) -> Response:
     """A worker begins: earlier ones of its host are gone, and what they hold still is the answer."""
     return reply(await here.leases.succeed(_token(here), body))
 
 
-async def end_worker(here: Here, body: wire.Call) -> Response:
+async def end_worker(here: Here, body: bodies.Call) -> Response:
     """A worker ends for good."""
     return reply(await here.leases.leave(_token(here), body))
 
 
-async def renew_leases(here: Here, body: wire.TokensBody) -> Response:
+async def renew_leases(here: Here, body: bodies.RenewBody) -> Response:
     """Renew all of these at once. `lost` are no longer the worker's; `requests` has the newest number of each other."""
     return reply(await here.leases.renew(_token(here), body))
 
 
-async def watch_leases(here: Here, body: wire.WatchBody) -> Response:
+async def watch_leases(here: Here, body: bodies.WatchBody) -> Response:
     """Wait until one of the runs is asked something newer than `seen`, or is lost, or (`work`) the queue has moved."""
     return reply(await here.leases.watch(_token(here), body))
 
 
-async def hand_over_leases(here: Here, body: wire.TokensBody) -> Response:
+async def hand_over_leases(here: Here, body: bodies.TokensBody) -> Response:
     """The agents of these runs are left to the next worker of the host; their logs say so."""
     return reply(await here.leases.hand_over(_token(here), body))
 
 
-async def renew_lease(here: Here, run_id: RunPath, body: wire.TokenBody) -> Response:
+async def renew_lease(here: Here, run_id: RunPath, body: bodies.RenewOneBody) -> Response:
     """Renew one lease."""
     return reply(await here.leases.renew_one(_token(here), run_id, body))
 
 
-async def take_lease(here: Here, run_id: RunPath, body: wire.TokenBody) -> Response:
+async def take_lease(here: Here, run_id: RunPath, body: bodies.RenewOneBody) -> Response:
     """Take over, under a new token, what a worker of the same host has held under `token`."""
     return reply(await here.leases.take(_token(here), run_id, body))
 
 
-async def look_at_lease(here: Here, run_id: RunPath, body: wire.Call) -> Response:
+async def look_at_lease(here: Here, run_id: RunPath, body: bodies.Call) -> Response:
     """A run that a worker of the caller's host holds, even by a lease that has run out."""
     return reply(await here.leases.look(_token(here), run_id, body))
 
 
-async def get_lease_facts(here: Here, run_id: RunPath, body: wire.FactsBody) -> Response:
+async def get_lease_facts(here: Here, run_id: RunPath, body: bodies.FactsBody) -> Response:
     """What is true of a run that the worker holds, for workers that have the engine."""
     return reply(await here.leases.facts(_token(here), run_id, body))
 
@@ -87,13 +87,13 @@ async def list_lease_requests(
 ) -> Response:
     """What people ask of a run: pending requests with an id above `after`, waiting for one at most `wait_s`."""
     check_id("run", run_id)
-    body = wire.WatchBody(
+    body = bodies.WatchBody(
         worker=query.worker, tokens={run_id: query.token}, seen={run_id: query.after}, wait_s=query.wait_s
     )
     return reply(await here.leases.requests(_token(here), run_id, body))
 
 
-async def report_events(here: Here, run_id: RunPath, body: wire.EventsBody) -> Response:
+async def report_events(here: Here, run_id: RunPath, body: bodies.EventsBody) -> Response:
     """Record what the agent did. The server numbers and stamps the events; only those that move nothing are taken.
 
     `batch` counts 1, 2, 3 … for each lease: the same batch again is answered again and changes nothing, another
@@ -103,7 +103,7 @@ async def report_events(here: Here, run_id: RunPath, body: wire.EventsBody) -> R
     return reply(await here.leases.events(_token(here), run_id, body))
 
 
-async def acknowledge_lease(here: Here, run_id: RunPath, body: wire.AckBody) -> Response:
+async def acknowledge_lease(here: Here, run_id: RunPath, body: bodies.AckBody) -> Response:
     """End the turn and the lease: `outcome` is `completed`, `failed` or `released`. Batches count as for events.
 
     What follows is the server's to decide, by the run's mode, limits and completion: it ends, or is queued for its
@@ -112,7 +112,7 @@ async def acknowledge_lease(here: Here, run_id: RunPath, body: wire.AckBody) -> 
     return reply(await here.leases.ack(_token(here), run_id, body))
 
 
-async def give_up_lease(here: Here, run_id: RunPath, body: wire.GiveUpBody) -> Response:
+async def give_up_lease(here: Here, run_id: RunPath, body: bodies.GiveUpBody) -> Response:
     """End a run that its worker cannot carry out at all: it is failed."""
     return reply(await here.leases.give_up(_token(here), run_id, body))
 
