@@ -9,9 +9,12 @@ import pytest
 from tests.notifiers.follow import CLOCK, History, Server, append
 
 from overnight.domain.run import Run
-from overnight.ports.notifier import Notice, stream_topic
+from overnight.ports.notifier import QUEUE, Notice, stream_topic
 from overnight.stores.inproc.notifier import InprocNotifier
+from overnight.stores.redis.link import Address, Link
 from overnight.stores.redis.notifier import RedisNotifier
+from overnight.stores.relay import line
+from overnight.stores.relay.outbox import MOST_OWED
 from overnight.stores.sql.sqlite import SqliteStore
 from overnight.testing.clocks import ManualClock
 from overnight.testing.conformance.stage import Stage
@@ -20,6 +23,8 @@ from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
 Pair = tuple[RedisNotifier, RedisNotifier]
+A_MINUTE = 2 * 3 * 40
+"""Attempts of two notifiers, by three lines each, at pauses of one and a half seconds."""
 
 
 @pytest.fixture
@@ -97,13 +102,60 @@ async def test_the_same_history_whatever_becomes_of_valkey(
 async def test_with_valkey_away_everything_arrives_within_the_poll(
     store: SqliteStore, run: Run, pair: Pair, valkey: Valkey
 ) -> None:
-    reader = Server(store, pair[1], poll_s=0.1).read(run)
+    server = Server(store, pair[1], poll_s=0.1)
+    reader = server.read(run)
+    await at(1, reader)
     valkey.kill()
+    await eventually(lambda: not pair[0].figures.connected and not pair[1].figures.connected)
     for _ in range(5):
-        await at(await append(store, run), reader)
+        last = await append(store, run)
+        reads = server.uow.reads
+        await at(last, reader)
+        assert server.uow.reads - reads <= 3, "the first look behind it, and what came before this was seen"
     valkey.start()
     await eventually(lambda: pair[0].trouble is None and pair[1].trouble is None, what="both to be back")
     reader.reader.close()
+
+
+async def test_a_minute_without_valkey_costs_nobody_an_event(
+    store: SqliteStore, run: Run, pair: Pair, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many attempts as a minute has, at pauses of a hundredth, and more to tell than is remembered meanwhile."""
+    attempts, opened = 0, Link.open
+
+    async def counted(address: Address) -> Link:
+        nonlocal attempts
+        attempts += 1
+        return await opened(address)
+
+    monkeypatch.setattr(Link, "open", counted)
+    monkeypatch.setattr(line, "FIRST_PAUSE_S", line.FIRST_PAUSE_S / 100)
+    monkeypatch.setattr(line, "MOST_PAUSE_S", line.MOST_PAUSE_S / 100)
+    polls, waits = Server(store, pair[1], poll_s=0.1), Server(store, pair[1], poll_s=3600)
+    polling, waiting = polls.read(run), waits.read(run)
+    await at(1, polling, waiting)
+    queue = pair[1].subscribe(QUEUE)
+    valkey.kill()
+    await eventually(lambda: not pair[0].figures.connected and not pair[1].figures.connected)
+    outbox, last, topics = pair[0]._outbox, 1, 0
+    while attempts < A_MINUTE or topics <= MOST_OWED:
+        last = await append(store, run, 20)
+        pair[0].publish([Notice(topic=f"requests:{topics + more}") for more in range(500)])
+        topics += 500
+        await at(last, polling)
+        assert not outbox._waiting, "what cannot be sent does not pile up"
+        assert len(outbox._owed) <= MOST_OWED, "nor do the topics"
+    assert pair[0].figures.counts["dropped"] >= topics
+    valkey.start()
+    await at(last, waiting)
+    assert waiting.seqs == polling.seqs == list(range(1, last + 1))
+    await asyncio.wait_for(queue.next(3600), 60)
+    await eventually(lambda: pair[0].trouble is None and pair[1].trouble is None, what="both to be back")
+    last = await append(store, run)
+    await at(last, waiting)
+    for history in (polling, waiting):
+        history.reader.close()
+    queue.close()
 
 
 async def test_what_was_missed_meanwhile_arrives_as_soon_as_valkey_is_back(

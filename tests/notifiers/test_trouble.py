@@ -10,10 +10,12 @@ import redis
 from structlog.testing import capture_logs
 
 from overnight.domain.event import Recorded
-from overnight.ports.notifier import QUEUE, Notice, stream_topic
+from overnight.ports.notifier import PRESENCE, QUEUE, Notice, stream_topic
 from overnight.server.metrics import Meters
 from overnight.stores.redis import resp, watching
+from overnight.stores.redis.link import Link, Reply
 from overnight.stores.redis.notifier import RedisNotifier
+from overnight.stores.relay import line
 from overnight.testing.conformance.notices import heard
 from overnight.testing.conformance.relays import Log, Reader
 from overnight.testing.services import valkey as services
@@ -56,6 +58,20 @@ async def test_with_no_memory_left_wake_ups_still_go(pair: Pair, valkey: Valkey)
     await reader.reaches(len(log.events))
     assert reader.looks == looks, "carried again"
     await reader.close()
+
+
+async def test_that_writes_are_taken_again_is_found_out_by_who_has_nothing_to_say(
+    pair: Pair, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overnight.stores.redis.sending.IDLE_S", 0.05)
+    follows = pair[1]
+    valkey.ask("CONFIG", "SET", "maxmemory", "1")
+    listener = follows.subscribe(stream_topic("run_1"))
+    await eventually(lambda: "maxmemory" in str(follows.trouble))
+    valkey.ask("CONFIG", "SET", "maxmemory", "0")
+    await eventually(lambda: follows.trouble is None and follows.figures.connected)
+    assert follows.figures.counts["reconnected"] == 0, "no connection was lost"
+    listener.close()
 
 
 async def test_a_server_that_takes_no_writes(pair: Pair, valkey: Valkey) -> None:
@@ -195,11 +211,14 @@ async def test_a_key_of_another_kind_costs_its_own_stream_alone(pair: Pair, valk
     log, spoilt = Log(), Log(stream_topic("run_spoilt"))
     valkey.ask("SET", resp.Keys("overnight").events(spoilt.topic).decode(), "mine")
     readers = [Reader(pair[1], spoilt), Reader(pair[1], log)]
-    for _ in range(5):
-        spoilt.append(pair[0])
-        log.append(pair[0])
-    await readers[0].reaches(5)
-    await readers[1].reaches(5)
+    with capture_logs() as logs:
+        for number in range(1, 6):
+            spoilt.append(pair[0])
+            log.append(pair[0])
+            await readers[0].reaches(number)
+            await readers[1].reaches(number)
+    assert logs == [], "the server is well"
+    assert pair[0].figures.counts["failed"] == 5
     for reader in readers:
         await reader.close()
 
@@ -285,6 +304,44 @@ async def test_a_user_with_few_rights_is_enough(valkey: Valkey) -> None:
         await reader.close()
     valkey.ask("ACL", "DELUSER", "night")
     assert not [key for key in valkey.ask("KEYS", "*") if ":bell:" in key]
+
+
+@pytest.mark.parametrize("without", ["-xread", "-xrevrange", "-xadd", "resetkeys", "resetchannels"])
+async def test_rights_that_are_missing_are_said_once(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, without: str
+) -> None:
+    monkeypatch.setattr(line, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(line, "MOST_PAUSE_S", 0.002)
+    monkeypatch.setattr("overnight.stores.redis.sending.IDLE_S", 0.001)
+    asked, ask = 0, Link.ask
+
+    async def counted(link: Link, packed: bytes, replies: int, *, patience_s: float = 0.0) -> list[Reply]:
+        nonlocal asked
+        asked += 1
+        return await ask(link, packed, replies, patience_s=patience_s)
+
+    monkeypatch.setattr(Link, "ask", counted)
+    valkey.ask("ACL", "SETUSER", "less", "on", ">0", "allkeys", "allchannels", "+@all", without)
+    with capture_logs() as logs:
+        async with started(valkey.url.replace("redis://", "redis://less:0@")) as here:
+            await eventually(lambda: here.trouble is not None)
+            enough = asked + 50
+            await eventually(lambda: asked > enough, what="more attempts")
+            assert "NOPERM" in str(here.trouble)
+            assert not here.figures.connected
+    valkey.ask("ACL", "DELUSER", "less")
+    assert [entry["event"] for entry in logs if entry["log_level"] != "info"] == ["notifier.disconnected"]
+
+
+async def test_what_cannot_even_be_said_takes_nothing_else_along(pair: Pair) -> None:
+    """An error of ours in the middle of a batch: all of the batch is owed."""
+    listener = pair[1].subscribe(QUEUE)
+    with capture_logs() as logs:
+        pair[0].publish([Notice(topic=PRESENCE, delta=b"\xff"), Notice(topic=QUEUE)])
+        assert (await heard(listener, 1))[0].topic == QUEUE
+    assert [entry["event"] for entry in logs].count("notifier.line_failed") == 1
+    assert pair[0].figures.counts["failed"] == 2
+    listener.close()
 
 
 async def test_a_user_who_may_not_publish_is_said_and_does_not_spin(valkey: Valkey) -> None:

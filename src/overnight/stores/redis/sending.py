@@ -17,7 +17,7 @@ from overnight.stores.relay.line import Health, LineLost
 from overnight.stores.relay.outbox import Batch, Outbox
 
 IDLE_S: Final = 5.0
-"""After so long without anything to send the connection is tried."""
+"""After so long without anything to send the bell is rung, which shows whether the server answers and takes writes."""
 MOST_NOTICES: Final = 500
 MOST_BYTES: Final = 1024 * 1024
 WAKES: Final = "the wake-up channel"
@@ -58,10 +58,11 @@ class Sending:
         try:
             self._outbox.open()
             health.up("sending")
+            self.ring()
             while True:
                 batch = await self._outbox.take(IDLE_S, most=MOST_NOTICES, most_bytes=MOST_BYTES)
                 if batch is None:
-                    await link.ask(pack(b"PING"), 1)
+                    self.ring()
                 else:
                     await self._send(link, batch, health)
         finally:
@@ -78,8 +79,8 @@ class Sending:
 
     async def _send(self, link: Link, batch: Batch, health: Health) -> None:
         trip = _RoundTrip()
-        self._pack(trip, batch)
         try:
+            self._pack(trip, batch)
             replies = await link.ask(b"".join(trip.packed), len(trip.topics))
         except BaseException:
             self._outbox.failed(batch)
@@ -94,7 +95,7 @@ class Sending:
 
     def _pack(self, trip: _RoundTrip, batch: Batch) -> None:
         if self._ring:
-            self._ring = False
+            self._ring, trip.adds = False, True
             trip.add(BELL, pack(b"XADD", self._bell, b"MAXLEN", b"1", b"*", b"b", b"1"))
             trip.add(BELL, expire(self._bell, _BELL_TTL_S))
         streams: dict[str, list[Recorded]] = {}
@@ -124,14 +125,22 @@ class Sending:
         trip.add(topic, expire(key, FINAL_TTL_S if is_over else self._ttl_s))
 
     async def _refused(self, batch: Batch, refused: dict[str, ResponseError], health: Health) -> None:
-        """Wake-ups say what streams could not; where not even those are taken, there is time until the next attempt."""
-        refusal = next(iter(refused.values()))
-        health.down("accepting", self._address.said(refusal))
+        """Wake-ups say what streams could not; where not even those are taken, there is time until the next attempt.
+
+        A key that somebody else has spoilt concerns its own stream: nothing is wrong with the server.
+        """
         self._outbox.refused(batch, refused.keys(), wakes=WAKES in refused)
+        refusal = next((one for one in refused.values() if not self._is_of_a_key(one)), None)
+        if refusal is None:
+            return
+        health.down("accepting", self._address.said(refusal))
         if isinstance(refusal, _AWAY):
             raise LineLost(self._address.said(refusal))
         if WAKES in refused:
             await asyncio.sleep(_REFUSED_PAUSE_S)
+
+    def _is_of_a_key(self, refusal: ResponseError) -> bool:
+        return self._address.said(refusal).startswith("WRONGTYPE")
 
 
 class _RoundTrip:

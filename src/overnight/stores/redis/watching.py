@@ -88,10 +88,11 @@ class Watching:
             for watch in self._fresh.values():
                 watch.position = None
             await self._settle(link)
+            await self._read(link, 0)
             health.up("reading")
             while True:
                 await self._settle(link)
-                await self._read(link)
+                await self._read(link, BLOCK_MS)
         finally:
             self.is_blocked = False
             await link.close()
@@ -103,15 +104,17 @@ class Watching:
             asked = b"".join(pack(b"XREVRANGE", watch.key, b"+", b"-", b"COUNT", b"1") for watch in fresh)
             for watch, found in zip(fresh, await link.ask(asked, len(fresh)), strict=True):
                 if isinstance(found, ResponseError):
+                    if watch is self._bell:  # which is ours alone: no stream could be read
+                        raise LineLost(self._address.said(found))
                     self._figures.add("missed")
                 else:
                     watch.position = bytes(found[0][0]) if found else _BEGINNING
             self._hub.look_again(watch.topic for watch in fresh)
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, link: Link, block_ms: int) -> None:
         readable = [watch for watch in self._watches.values() if watch.position is not None]
         self.is_blocked = True
-        (reply,) = await link.ask(self._request(readable), 1, patience_s=BLOCK_MS / 1000)
+        (reply,) = await link.ask(self._request(readable, block_ms), 1, patience_s=block_ms / 1000)
         self.is_blocked = False
         if isinstance(reply, ResponseError):
             raise LineLost(self._address.said(reply))
@@ -126,13 +129,15 @@ class Watching:
         if pause > 0:
             await asyncio.sleep(pause)
 
-    def _request(self, readable: Sequence[Watch]) -> bytes:
+    def _request(self, readable: Sequence[Watch], block_ms: int) -> bytes:
+        """Everything that is new; where there is nothing, what comes within `block_ms`."""
         watches = [self._bell, *readable]
         each = max(10, MOST_ENTRIES // len(watches))
-        return b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b$5\r\nBLOCK\r\n%b$7\r\nSTREAMS\r\n%b%b" % (
-            6 + 2 * len(watches),
+        block = bulk(b"BLOCK") + bulk(b"%d" % block_ms) if block_ms else b""
+        return b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b%b$7\r\nSTREAMS\r\n%b%b" % (
+            4 + 2 * len(watches) + (2 if block_ms else 0),
             bulk(b"%d" % each),
-            bulk(b"%d" % BLOCK_MS),
+            block,
             b"".join([watch.packed_key for watch in watches]),
             b"".join([bulk(watch.position or _BEGINNING) for watch in watches]),
         )

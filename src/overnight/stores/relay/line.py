@@ -30,6 +30,7 @@ class Health:
         self._log = log.bind(carrier=carrier, where=where)
         self._figures = figures
         self._troubles: dict[str, str | None] = dict.fromkeys(lines, "not connected yet")
+        self._lines = frozenset(lines)
         self._untried = set(lines)
         self._said: set[str] = set()
         self._tried = asyncio.Event()
@@ -50,7 +51,7 @@ class Health:
     def up(self, line: str) -> None:
         """It works."""
         if self._troubles.get(line) is not None:
-            if line not in self._untried:
+            if line in self._lines - self._untried:
                 self._figures.add("reconnected")
             self._change(line, None)
 
