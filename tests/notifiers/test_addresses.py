@@ -16,6 +16,7 @@ from overnight.stores.redis.link import Address
     [
         "http://valkey.example", "redis://valkey.example/main", "redis://valkey.example/0/1", "unix://relative",
         "unix://", "redis://:hush-hush@valkey.example?colour=red", "redis://:hush-hush@valkey.example?socket_timeout=soon",
+        "rediss://valkey.example?ssl_cert_reqs=perhaps",
     ],
 )  # fmt: skip
 def test_what_could_never_work_is_refused(url: str) -> None:

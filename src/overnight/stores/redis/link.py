@@ -49,8 +49,10 @@ class Address:
         """Where, without who and with what password."""
         try:
             self.connection()
-        except TypeError:
-            raise ValueError("an option behind the question mark of the address is not known") from None
+        except (TypeError, RedisError):
+            raise ValueError(
+                "an option behind the question mark of the address, or its value, is not known"
+            ) from None
 
     def connection(self) -> AbstractConnection:
         """One that is not connected yet."""
