@@ -31,7 +31,7 @@ from overnight.workspaces.sandbox_network import Network
 from overnight.workspaces.sandbox_places import Surroundings
 
 SECRET = "s3cret"
-LIMITS = TurnLimits(timeout_s=60, output_bytes=1 << 30, children=100, grace_s=0.5)
+LIMITS = TurnLimits(timeout_s=60, output_bytes=1 << 30, children=100, grace_s=20)
 SPACES = ("mnt", "pid", "user", "ipc", "uts", "cgroup")
 
 

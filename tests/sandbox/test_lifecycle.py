@@ -96,6 +96,7 @@ async def test_the_agent_has_its_grace(place: Estate) -> None:
 
 async def test_nothing_is_left_of_an_agent_that_resists(place: Estate) -> None:
     start = place.start_of("run_resists")
+    start = replace(start, limits=replace(start.limits, grace_s=0.5))
     line = (
         "trap '' TERM INT HUP; "
         "for i in 1 2 3; do (setsid sh -c 'trap \"\" TERM; exec >&- 2>&- <&-; sleep 300' &) ; done; "
@@ -111,7 +112,10 @@ async def test_nothing_is_left_of_an_agent_that_resists(place: Estate) -> None:
 
 async def test_what_an_agent_leaves_running_goes_with_it(place: Estate) -> None:
     start = place.start_of("run_leaves")
-    line = "(trap 'echo polite > a.txt; exit' TERM; while :; do sleep 0.02; done) & echo ready; sleep 0.1"
+    line = (
+        "(trap 'echo polite > a.txt; exit' TERM; touch set; sleep 300 & wait) & "
+        "until [ -e set ]; do sleep 0.02; done; echo ready"
+    )
     turn = await place.begin(sh(line), start)
     await ready(turn, start.folder)
     told = await finish(turn)

@@ -49,7 +49,7 @@ def _take(port: int) -> bool:
     """Names of abstract sockets are unique on the machine, and leave nothing behind."""
     with socket.socket(socket.AF_UNIX) as name:
         try:
-            name.bind(f"\0overnight-test-port-{port}")
+            name.bind(f"\0taken-by-a-test:{port}")
         except OSError:
             return False
         _held.append(os.dup(name.fileno()))
