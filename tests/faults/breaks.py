@@ -38,6 +38,7 @@ from overnight.testing.history.entries import (
     Snapshot,
     StreamEnded,
     Submitted,
+    Summed,
     TakenBack,
 )
 
@@ -165,7 +166,7 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
     "a reader gets an event twice": (2, "got 5 where 6 should be", received("r1", DONE, 5, twice=True)),
     "a reader gets other bytes": (2, "other bytes", received("r2", DONE, 7, digest="00")),
     "a reader gets what is not in the log": (2, "the log does not have", add(LATE)),
-    "a reader comes again with another cursor": (2, "came again with 1", alter(Connected, 5, after=1)),
+    "a reader comes again with another cursor": (2, "came again with 1", alter(Connected, 7, after=1)),
     "a reader is never told the end": (2, "never told its end", drop(StreamEnded)),
     "a reader is told the end of a run that goes on": (
         2, "has none", add(StreamEnded(at=5, reader="r1", run_id=ASKED, last=13)),
@@ -189,6 +190,10 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
         2, "other bytes for 2 than others", received("r2", SESSION, 2, digest="00"),
     ),
     "a late reader does not get all of a session": (2, "late has 2, others 3", received("late", SESSION, 3, gone=True)),
+    "a watcher of all misses an end": (2, "o1 knows it as running", drop(Summed, 1)),
+    "a watcher of all never hears of a run": (2, "o2 knows it not at all", drop(Summed, 6)),
+    "a watcher of all gets changes out of order": (2, "got change 9 after 30", alter(Summed, 0, change=30)),
+    "a watcher of all is shown what was before": (2, "saw it at 12, then at 11", alter(Summed, 0, last_seq=12)),
     # 3: one executor
     "an agent finds another alive": (3, "found another one alive", life(1, clashed=True)),
     "two agents' lives overlap": (3, "lived at once", life(0, seen=4.2)),
@@ -212,6 +217,10 @@ BREAKS: dict[str, tuple[int, str, Break]] = {
     "deciders are told what the log does not say": (
         4, "raise was accepted, and the log says finish",
         event(ASKED, 7, data={"approval_id": "apr_1", "option": "finish"}),
+    ),
+    "another action is decided than was shown": (
+        4, "of another action than was shown",
+        event(LEAVE, 8, data={"approval_id": "apr_3", "option": "allow_once", "digest": "d9"}),
     ),
     "nobody has decided": (4, "nobody's word", alter(Decided, 3, outcome="refused")),
     "a question outlives its run": (4, "still open", event(LEAVE, 15, type="file.read")),

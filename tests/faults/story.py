@@ -29,6 +29,7 @@ from overnight.testing.history.entries import (
     Snapshot,
     StreamEnded,
     Submitted,
+    Summed,
     TakenBack,
 )
 
@@ -70,7 +71,7 @@ def plan(key: str) -> str:
 
 def about(approval_id: str, item: str) -> dict[str, object]:
     """The data of an `approval.requested` for a tool call."""
-    return {"approval_id": approval_id, "context": {"item_id": item}}
+    return {"approval_id": approval_id, "digest": "d1", "context": {"item_id": item}}
 
 
 LOGS = {
@@ -122,14 +123,14 @@ LOGS = {
         ("run.blocked", {}, (1, 1)),
         ("turn.abandoned", {}, (1, 1)),
         ("run.waiting", {}, (1, 1)),
-        ("approval.resolved", {"approval_id": "apr_3", "option": "allow_once"}, (1, 1)),
+        ("approval.resolved", {"approval_id": "apr_3", "option": "allow_once", "digest": "d1"}, (1, 1)),
         ("run.resumed", {}, (1, 1)),
         ("run.resumed", {}, (1, 1)),
         ("turn.started", {}, (1, 2)),
         ("message.completed", {"text": "witness 1.2.21 1"}, (1, 2)),
         ("approval.requested", about("apr_4", "1.2.21-2"), (1, 2)),
         ("run.blocked", {}, (1, 2)),
-        ("approval.resolved", {"approval_id": "apr_4", "option": "reject_once"}, (1, 2)),
+        ("approval.resolved", {"approval_id": "apr_4", "option": "reject_once", "digest": "d1"}, (1, 2)),
         ("run.resumed", {}, (1, 2)),
         ("turn.completed", {}, (1, 2)),
         ("run.completed", {"by": "one_turn"}, (1, 2)),
@@ -232,6 +233,19 @@ def conversation() -> list[Entry]:
     return found
 
 
+def summaries() -> list[Entry]:
+    """What two readers got who watch all runs; one of them came in between."""
+    shown = ((4, DONE, "running", 4), (9, DONE, "completed", 11), (12, STOPPED, "cancelled", 6),
+             (15, LEAVE, "completed", 18), (20, TALK, "completed", 7), (21, ASKED, "waiting", 13))  # fmt: skip
+    found: list[Entry] = [Connected(at=at, reader="o1", run_id="all runs", after=0) for at in (1, 2)]
+    found += [
+        Summed(at=6, reader=reader, change=change, run_id=run_id, state=state, last_seq=last_seq)
+        for reader, first in (("o1", 0), ("o2", 1))
+        for change, run_id, state, last_seq in shown[first:]
+    ]
+    return found
+
+
 def story() -> Story:
     """Everything in order."""
     entries: list[Entry] = [
@@ -243,6 +257,7 @@ def story() -> Story:
         Submitted(at=2, key="key-4", outcome="refused", code="disk_full"),
         Submitted(at=2, key="key-5", outcome="accepted", run_id=LEAVE),
         *conversation(),
+        *summaries(),
         Fault(at=3, name="kill", phase="began", target="worker-1"),
         Fault(at=4, name="kill", phase="ended", target="worker-1"),
         Controlled(at=5, run_id=STOPPED, action="cancel", outcome="accepted"),

@@ -24,7 +24,7 @@ async def test_one_of_each_kind_is_killed(attempt: Try) -> None:
         one_of_each,
         seed=30,
         runs=40,
-        over_s=35,
+        over_s=26,
         bound_s=180,
         pace_s=0.25,
         servers=2,

@@ -31,10 +31,7 @@ async def test_workers_of_two_versions_share_the_work_while_the_schema_moves_on(
             member.program.extra["PYTHONPATH"] = str(newer)
         async with stage.fault("schema moves on", "postgres"):
             await upgrade(server)
-        for member in (server, new):
-            async with stage.fault("newer version", member.name):
-                await member.program.stop()
-                await member.start()
+        await asyncio.gather(*(renew(stage, member) for member in (server, new)))
         for member in (old, new):
             await stage.let_pass(1)
             async with stage.fault("kill -9", member.name, lost=member):
@@ -50,6 +47,13 @@ async def test_workers_of_two_versions_share_the_work_while_the_schema_moves_on(
     assert VERSION in seen
     started = [log.events[1]["data"] for log in history.logs.values()]
     assert len({data["host_id"] for data in started if isinstance(data, dict) and "host_id" in data}) >= 2
+
+
+async def renew(stage: Stage, member: Member) -> None:
+    """End a member in order, and start what is its program now."""
+    async with stage.fault("newer version", member.name):
+        await member.program.stop()
+        await member.start()
 
 
 async def upgrade(member: Member) -> None:

@@ -112,15 +112,15 @@ async def one_of_each(stage: Stage) -> None:
     cluster = stage.cluster
     assert cluster.postgres is not None
     server = cluster.servers[0]
-    await asyncio.sleep(5)
+    await asyncio.sleep(3)
     await lose_valkey(stage, 6)
-    await asyncio.sleep(2)
+    await asyncio.sleep(1)
     async with stage.fault("kill -9", server.name, "for 2 s", lost=server):
         await server.program.kill()
         await asyncio.sleep(2)
         await server.start()
-    await asyncio.sleep(3)
-    worker, away = await richest(stage), cluster.layout.lease_s + 4
+    await asyncio.sleep(1)
+    worker, away = await richest(stage), cluster.layout.lease_s + 3
     async with stage.fault("kill -9", worker.name, f"for {away:.0f} s: others take its runs", lost=worker):
         await worker.program.kill()
         await asyncio.sleep(away)

@@ -18,7 +18,8 @@ from overnight.testing.cluster.workload import Workload
 from overnight.testing.history import History, Recorder, Verdict, boot, check
 from overnight.testing.history.clients import RecordedClient
 from overnight.testing.history.entries import Closed, Opened
-from overnight.testing.history.readers import Reader
+from overnight.testing.history.model import FINAL
+from overnight.testing.history.readers import Overview, Reader
 from overnight.testing.signals import eventually
 
 T = TypeVar("T")
@@ -30,6 +31,8 @@ LONGEST_S = 900.0
 
 LATE_S = 300.0
 """How long all that is asked in the end may take, and then all late readers together."""
+SHOWN_S = 30.0
+"""How long the readers of summaries may take after that."""
 REST_S = 0.2
 
 
@@ -67,11 +70,20 @@ async def carry_out(trial: Trial, say: Callable[[str], None] = lambda _: None) -
                 chance=random.Random(trial.seed + 1),  # noqa: S311 -- the same
                 say=say,
             )
+            overviews = [
+                Overview(recorder, workload.http, cluster.urls, name=f"overview-{n}", first=n)
+                for n in range(2)
+            ]
+            watching = [asyncio.create_task(overview.read()) for overview in overviews]
             try:
                 settled = await _work(trial, stage, chance)
                 await _look_at_the_end(trial, stage)
+                await _all_shown(workload, overviews)
                 recorder.add(Closed(at=boot(), settled=settled))
             finally:
+                for task in watching:
+                    task.cancel()
+                await asyncio.gather(*watching, return_exceptions=True)
                 await workload.close()
                 await client.close()
     return check(History.load(trial.layout.history, trial.layout.agents))
@@ -136,6 +148,17 @@ async def _look_at_the_end(trial: Trial, stage: Stage) -> None:
 async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
     """Ask again until it was told."""
     await eventually(ask, within=2 * LATE_S, every=REST_S)  # whoever waits for it bounds it
+
+
+async def _all_shown(workload: Workload, overviews: Sequence[Overview]) -> None:
+    """Whoever watches all runs learns that they have ended."""
+    wanted = set(workload.runs.values())
+
+    def shown() -> bool:
+        return all(overview.states.get(run_id) in FINAL for run_id in wanted for overview in overviews)
+
+    with suppress(AssertionError):  # the checker names which are missing
+        await eventually(shown, within=SHOWN_S, every=REST_S)
 
 
 def _portions(items: Sequence[T], size: int = 20) -> Iterator[Sequence[T]]:

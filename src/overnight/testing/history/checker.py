@@ -17,6 +17,7 @@ from overnight.testing.history.checks import (
     recording,
     sequences,
     storage,
+    summaries,
 )
 from overnight.testing.history.entries import Connected, Decided, Fault, Posted, Received, Submitted
 from overnight.testing.history.model import History, Violation
@@ -26,6 +27,7 @@ CHECKS: Final[tuple[Callable[[History], Iterator[Violation]], ...]] = (
     accepted.check,
     messages.check,
     sequences.check,
+    summaries.check,
     executors.check,
     decisions.check,
     leftovers.check,

@@ -151,6 +151,18 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Summed:
+    """A reader of the summaries of all runs got one; `change` is its position among all changes."""
+
+    at: float
+    reader: str
+    change: int
+    run_id: str
+    state: str
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """A reader's connection ended before the stream did."""
 
@@ -225,7 +237,7 @@ class Closed:
 
 Entry = (
     Opened | Submitted | Controlled | Decided | Posted | TakenBack | Conversation | Snapshot | Listed | Connected
-    | Received | Cut | StreamEnded | Logged | Leftover | Fault | Probe | Closed
+    | Received | Summed | Cut | StreamEnded | Logged | Leftover | Fault | Probe | Closed
 )  # fmt: skip
 
 KINDS: Final[dict[str, type[Entry]]] = {kind.__name__.lower(): kind for kind in get_args(Entry)}

@@ -29,6 +29,8 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 FINAL_TYPES = {f"run.{state}": state for state in FINAL}
 SESSION = "ses_"
 """What the ids of sessions begin with, whose streams readers follow too."""
+ALL = "all runs"
+"""What stands in the place of a run's id where all are followed."""
 JOB = re.compile(r'"job": ?"([^"]+)"')
 """Where the text of a message, or a goal, names the job."""
 

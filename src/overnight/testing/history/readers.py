@@ -12,7 +12,8 @@ import orjson
 
 from overnight.client.connecting import connecting
 from overnight.client.sse import Frame, SseParser
-from overnight.testing.history.entries import Connected, Cut, Received, StreamEnded
+from overnight.testing.history.entries import Connected, Cut, Received, StreamEnded, Summed
+from overnight.testing.history.model import ALL
 from overnight.testing.history.recorder import Recorder, boot, digest
 
 PAUSE_S = 0.1
@@ -40,7 +41,7 @@ class Reader:
         self._slow_s = slow_s
         self._watch = watch
         self._until = until
-        self._what = "sessions" if run_id.startswith("ses_") else "runs"
+        self._path = f"/{'sessions' if run_id.startswith('ses_') else 'runs'}/{run_id}/stream"
         self.cursor = after
         self.ended = until is not None and after >= until
 
@@ -61,7 +62,7 @@ class Reader:
         }
         if self.cursor:
             headers["Last-Event-ID"] = str(self.cursor)
-        path = f"{url}/api/v1/{self._what}/{self._run_id}/stream"
+        path = f"{url}/api/v1{self._path}"
         try:
             with connecting():
                 async with self._http.stream("GET", path, headers=headers, timeout=QUIET_S) as response:
@@ -109,3 +110,26 @@ class Reader:
     def _end(self, last: int) -> None:
         self.ended = True
         self._recorder.add(StreamEnded(at=boot(), reader=self._name, run_id=self._run_id, last=last))
+
+
+class Overview(Reader):
+    """Follows the summaries of all runs, from the first change on; it has no end."""
+
+    def __init__(
+        self, recorder: Recorder, http: httpx2.AsyncClient, urls: Sequence[str], *, name: str, first: int
+    ) -> None:
+        super().__init__(recorder, http, urls, ALL, name=name, first=first)
+        self._path = "/stream?after=0"
+        self.states: dict[str, str] = {}
+        """Of each run as it was shown last."""
+
+    def _take(self, frame: Frame) -> None:
+        if frame.event == "message":
+            self.cursor, run = int(frame.id), orjson.loads(frame.data)
+            self.states[run["id"]] = run["state"]
+            self._recorder.add(
+                Summed(
+                    at=boot(), reader=self._name, change=self.cursor, run_id=run["id"], state=run["state"],
+                    last_seq=run["last_seq"],
+                )
+            )  # fmt: skip

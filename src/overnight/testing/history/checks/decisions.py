@@ -27,6 +27,8 @@ class _Asked:
     ended: str | None = None
     """How; None while it is open."""
     option: str | None = None
+    digest: object = None
+    """Of the action as it was shown last."""
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ def _log(log: RunLog, asked: dict[str, _Asked]) -> Iterator[Violation]:
             if one.item is not None and place in items and not data.get("changed"):
                 yield _broken(approval_id, f"event {event['seq']} asks about {one.item} once more")
             items.add(place)
+            one.digest = data.get("digest")
         elif event["type"] in OVER:
             yield from _ends(approval_id, mine.get(approval_id), event, data)
     for approval_id, one in mine.items():
@@ -82,6 +85,8 @@ def _ends(
         return
     if one.ended is not None:
         yield _broken(approval_id, f"event {event['seq']} decides it once more")
+    if event["type"] == "approval.resolved" and data.get("digest") != one.digest:
+        yield _broken(approval_id, f"event {event['seq']} is of another action than was shown")
     one.ended = OVER[str(event["type"])]
     one.option = option_of(data) if one.ended != "cancelled" else None
 

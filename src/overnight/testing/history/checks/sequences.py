@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from overnight.testing.history.entries import Connected, Cut, Logged, Received, StreamEnded
-from overnight.testing.history.model import SESSION, History, RunLog, Violation
+from overnight.testing.history.model import ALL, SESSION, History, RunLog, Violation
 from overnight.testing.history.recorder import digest
 
 LATE = "late"
@@ -63,6 +63,8 @@ class _Readers:
         """Every frame that was received, and whether every reader was told the end."""
         for entry in self._history.entries:
             match entry:
+                case Connected(run_id=run_id) | Cut(run_id=run_id) if run_id == ALL:
+                    pass  # see `summaries`
                 case Connected():
                     yield from self._connected(entry)
                 case Received():
