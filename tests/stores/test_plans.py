@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.stores.filling import fill_sqlite
 
 from overnight.clock import SystemClock
 from overnight.domain.states import State
@@ -66,12 +67,17 @@ def statements() -> Iterator[tuple[str, Statement]]:
                     yield f"{module.__name__.rpartition('.')[2]}.{name}{n or ''}", statement
 
 
-@pytest.fixture(scope="module")
-def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteLink]:
+@pytest.fixture(scope="module", params=["empty", "filled", "analyzed"])
+def link(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteLink]:
+    """As a database is at first, as it is after weeks, and as it is where somebody has counted its rows."""
     path: Path = tmp_path_factory.mktemp("plans") / "o.db"
     connections = Connections(path, "NORMAL")
     migrate.prepare(path, connections, SystemClock())
     found = connections.open(writing=True)
+    if request.param != "empty":
+        fill_sqlite(found)
+    if request.param == "analyzed":
+        found.script("ANALYZE")
     yield found
     found.close()
 
