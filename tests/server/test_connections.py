@@ -165,6 +165,10 @@ async def test_a_hundred_who_come_at_once_are_one_write_or_two(tmp_path: Path) -
         assert 1 <= writes.count("_store") <= 2
 
 
+async def _so_many(stage: Stage, count: int) -> bool:
+    return len(await rows(stage)) == count
+
+
 async def test_all_live_by_one_heartbeat_and_rows_that_were_lost_come_back(tmp_path: Path) -> None:
     clock = ManualClock()
     async with (
