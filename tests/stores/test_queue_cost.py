@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from overnight.ids import new_host_id, new_worker_id
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql import migrate
 from overnight.stores.sql.connections import Connections
+from overnight.stores.sql.lanes import MOST_NAMED
 from overnight.stores.sql.sqlite_link import SqliteLink
 from overnight.stores.sql.transaction import SqlTransaction
 from overnight.testing.clocks import ManualClock
@@ -153,6 +154,13 @@ def for_labels_of_their_own(bench: Bench, many: int) -> None:
         bench.run(spec={"priority": 9, "labels": {"worker/name": str(n)}})
 
 
+def for_nobody_any_more(bench: Bench, many: int) -> None:
+    """Lanes stay when their runs are gone. Whoever labels each run for a worker of its own makes one with every run."""
+    for n in range(many):
+        run = bench.run(spec={"labels": {"worker/name": str(n)}})
+        bench.tx.runs.save(run.moved(Input.CANCEL, bench.clock.wall_ms()))
+
+
 def for_a_free_worker(bench: Bench, many: int) -> None:
     for _ in range(many):
         bench.run()
@@ -160,7 +168,7 @@ def for_a_free_worker(bench: Bench, many: int) -> None:
 
 WAYS = (
     for_their_session, for_a_workspace, for_a_label, for_a_backend, for_a_rate, for_labels_of_their_own,
-    for_their_time, for_another_host,
+    for_their_time, for_another_host, for_nobody_any_more,
     for_a_free_worker,
 )  # fmt: skip
 
@@ -191,20 +199,26 @@ def test_claiming_and_ending_cost_the_same_however_many_wait(
 
 
 def test_lanes_that_nobody_waits_in_any_more_cost_nothing(make: Callable[[], Bench]) -> None:
-    """Lanes stay. Whoever labels each run for a worker of its own makes one with every run."""
+    """Neither whoever looks at all of them, nor a worker with more labels than can be named in all combinations."""
 
-    def looked(many: int) -> int:
+    def looked(many: int) -> list[int]:
         bench = make()
-        for n in range(many):
-            run = bench.run(spec={"labels": {"worker/name": str(n)}})
-            bench.tx.runs.save(run.moved(Input.CANCEL, bench.clock.wall_ms()))
+        for_nobody_any_more(bench, many)
+        bench.worker = bench.tx.workers.add(
+            replace(
+                bench.worker, id=new_worker_id(1), labels={f"label{n}": "x" for n in range(MOST_NAMED + 1)}
+            )
+        )
         bench.run()
-        with bench.counted() as cost:
+        with bench.counted() as looking:
             (lane,) = bench.tx.leases.lanes()
         assert (dict(lane.need), lane.runs) == ({}, 1)
-        return cost.instructions
+        with bench.counted() as claiming:
+            assert len(bench.claim(1)) == 1
+        return [looking.instructions, claiming.instructions]
 
-    assert looked(MANY) <= 1.5 * looked(FEW) + 5
+    for small, large in zip(looked(FEW), looked(MANY), strict=True):
+        assert large <= 1.5 * small + 5
 
 
 def test_many_runs_are_claimed_with_few_statements(make: Callable[[], Bench]) -> None:

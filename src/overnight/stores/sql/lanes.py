@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Final
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, insert, literal_column, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    FromClause,
+    bindparam,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    union_all,
+)
 
 from overnight.domain.placement import need_of, satisfied
 from overnight.domain.run import Run
@@ -48,15 +59,33 @@ _SOME_LIMITED: Final = has_any(
 _ONE: Final[ColumnElement[int]] = literal_column("1")
 
 
-def _served(*which: ColumnElement[bool]) -> Statement:
+def _walk(name: str, *which: ColumnElement[bool]) -> CTE:
+    """From one lane with such a run to the next, whatever lanes were left over by others."""
+    first = select(runs.c.lane).where(*which).order_by(runs.c.lane).limit(_ONE)
+    walk = select(first.scalar_subquery().label("lane")).cte(name, recursive=True)
+    behind = first.where(runs.c.lane > walk.c.lane).correlate(walk).scalar_subquery()
+    return walk.union_all(select(behind.label("lane")).where(walk.c.lane.is_not(None)))
+
+
+_WITH_OPEN: Final = _walk("open_lanes", *_OPEN)
+_WITH_LIMITED: Final = _walk("limited_lanes", runs.c.limited.is_not(None))
+_WITH_WORK: Final = union_all(select(_WITH_OPEN.c.lane), select(_WITH_LIMITED.c.lane)).subquery()
+"""Twice those with both."""
+
+
+def _served(
+    source: FromClause,
+    *which: ColumnElement[bool],
+    place: ColumnElement[str] = lanes.c.place,
+    backend: ColumnElement[str] = lanes.c.backend,
+) -> Statement:
     return Statement(
-        select(
-            lanes.c.pk, lanes.c.place, lanes.c.backend, lanes.c.need, _SOME_LIMITED.label("limited")
-        ).where(
-            lanes.c.place.in_(select(elements("key_places").c.value)),
-            lanes.c.backend.in_(select(elements("key_backends").c.value)),
+        select(lanes.c.pk, lanes.c.place, lanes.c.backend, lanes.c.need, _SOME_LIMITED.label("limited"))
+        .select_from(source)
+        .where(
+            place.in_(select(elements("key_places").c.value)),
+            backend.in_(select(elements("key_backends").c.value)),
             *which,
-            _SOME_OPEN | _SOME_LIMITED,
             exists(
                 select(_ONE)
                 .select_from(workers)
@@ -66,8 +95,14 @@ def _served(*which: ColumnElement[bool]) -> Statement:
     )
 
 
-_SERVED: Final = _served(lanes.c.need.in_(select(elements("key_needs").c.value)))
-_SERVED_BY_LABELS: Final = _served()
+_SERVED: Final = _served(
+    lanes, lanes.c.need.in_(select(elements("key_needs").c.value)), _SOME_OPEN | _SOME_LIMITED
+)
+_PLACE, _BACKEND = (column.concat(literal_column("''")) for column in (lanes.c.place, lanes.c.backend))
+"""Nothing that an index could be asked for: so the few lanes with work are looked up one by one."""
+_SERVED_BY_LABELS: Final = _served(
+    _WITH_WORK.join(lanes, lanes.c.pk == _WITH_WORK.c.lane), place=_PLACE, backend=_BACKEND
+)
 _COUNTED: Final = (
     select(runs.c.created_at)
     .where(*_IS_OPEN)
@@ -75,11 +110,6 @@ _COUNTED: Final = (
     .limit(bindparam("most"))
     .correlate(lanes)
 )
-_FIRST_OPEN: Final = select(runs.c.lane).where(*_OPEN).order_by(runs.c.lane).limit(_ONE)
-_WALK: Final = select(_FIRST_OPEN.scalar_subquery().label("lane")).cte("walk", recursive=True)
-_BEHIND: Final = _FIRST_OPEN.where(runs.c.lane > _WALK.c.lane).correlate(_WALK).scalar_subquery()
-_WITH_OPEN: Final = _WALK.union_all(select(_BEHIND.label("lane")).where(_WALK.c.lane.is_not(None)))
-"""From one lane in which a run could be claimed to the next, whatever lanes were left over by others."""
 _ALL: Final = Statement(
     select(
         lanes.c.pk,
@@ -113,7 +143,7 @@ def served(context: Context, offer: Offer) -> list[tuple[Lane, bool]]:
     }
     needs = _needs(offer.labels)
     if needs is None:
-        rows = context.link.all(_SERVED_BY_LABELS, **asked)
+        rows = list(dict.fromkeys(context.link.all(_SERVED_BY_LABELS, **asked)))
     else:
         rows = context.link.all(_SERVED, **asked, key_needs=dump(needs))
     found = [

@@ -89,6 +89,17 @@ class RoomSuite:
         await stage.finish(low)
         assert pks(await stage.claim(worker, 9, limits=ONE_TEAM)) == [last.pk]
 
+    async def test_a_worker_with_many_labels_is_given_everything_once(self, stage: Stage) -> None:
+        """Its labels are too many to be named in all combinations, and a lane has runs of both kinds."""
+        worker = await stage.worker(labels={f"label{n}": "x" for n in range(9)})
+        runs = [await stage.run(spec=TEAM) for _ in range(3)]
+        assert pks(await stage.claim(worker, 9, limits=ONE_TEAM)) == pks(runs[:2])
+        free, choosy = await stage.run(), await stage.run(spec={"labels": {"worker/label7": "x"}})
+        await stage.run(spec={"labels": {"worker/label7": "y"}})
+        await stage.finish(runs[0])
+        found = pks(await stage.claim(worker, 9, limits=ONE_TEAM))
+        assert found == [runs[2].pk, free.pk, choosy.pk]
+
     async def test_one_who_waits_for_a_limit_elsewhere_keeps_nobody_from_it(self, stage: Stage) -> None:
         """A run on a host without a worker may not stand in front of one that could go."""
         far = await stage.worker(host_id=new_host_id(1))
