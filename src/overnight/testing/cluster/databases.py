@@ -104,10 +104,8 @@ class Postgres:
     async def stop(self, mode: str = "fast") -> None:
         """`fast`: connections are ended in order; `immediate`: as in a crash; `kill`: every process by SIGKILL."""
         if mode == "kill":
-            children = self._children()
-            await self.program.kill()
-            for pid in children:
-                _kill(pid)
+            await self.program.kill()  # first, so that it starts no others
+            await eventually(self._kill_others, within=60, every=0.02, what="all of Postgres is gone")
         else:
             number = signal.SIGINT if mode == "fast" else signal.SIGQUIT
             await self.program.stop(number)
@@ -120,10 +118,15 @@ class Postgres:
         done.check_returncode()
         return done.stdout.decode().strip()
 
-    def _children(self) -> list[int]:
-        pid = self.program.pid
-        listed = Path(f"/proc/{pid}/task/{pid}/children")
-        return [int(child) for child in listed.read_text(encoding="ascii").split()] if listed.exists() else []
+    def _kill_others(self) -> bool:
+        """Kill what lives in the data directory; whether there was nothing. A new Postgres refuses to start before."""
+        data = self.data.resolve()
+        found = [
+            entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _folder(entry) == data
+        ]
+        for entry in found:
+            _kill(int(entry.name))
+        return not found
 
     def _run(self, tool: str, *arguments: str) -> None:
         done = self._call(tool, *arguments)
@@ -181,6 +184,14 @@ class Valkey:
                 return connection.recv(4096).splitlines()[0]
         except (OSError, IndexError):
             return b""
+
+
+def _folder(process: Path) -> Path | None:
+    """Where a process works; None where nobody can say, as of one that has just ended."""
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
 
 
 def _kill(pid: int) -> None:
