@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -16,12 +15,15 @@ from tests.engine.rig import HOST, Rig
 from overnight.client.problems import error_of
 from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import RestLeaseDesk
+from overnight.client.worker.fragments import Fragments
 from overnight.client.worker.length import LeaseLength
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import RemoteUnitOfWork
 from overnight.client.worker.watch import Watch
+from overnight.domain.event import canonical
 from overnight.engine.remote.service import Kept, LeaseService
 from overnight.engine.supervisor import Supervisor
+from overnight.engine.waiting import end
 from overnight.engine.worker import Worker
 from overnight.errors import OvernightError, Unreachable
 from overnight.ids import new_worker_id
@@ -36,6 +38,7 @@ BODIES: Mapping[str, tuple[str, type[bodies.Loose]]] = {
     "end": ("leave", bodies.Call),
     "renew": ("renew", bodies.RenewBody),
     "watch": ("watch", bodies.WatchBody),
+    "show": ("show", bodies.ShowBody),
     "hand-over": ("hand_over", bodies.TokensBody),
 }
 OF_RUN: Mapping[str, tuple[str, type[bodies.Loose]]] = {
@@ -59,7 +62,7 @@ class Line:
     cut: bool = False
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        document = orjson.loads(orjson.dumps(dict(body)))
+        document = orjson.loads(canonical(dict(body)))
         self.sent.append((path, document))
         return await self.deliver(path, document)
 
@@ -110,20 +113,22 @@ class RemoteRig(Rig):
         self.length = LeaseLength(lambda lease_s: replace(self.timing, lease_s=lease_s))
         self.length.begin(self.timing.lease_s)
         source = RemoteRunSource(desk, self.uow, self.clock, self.near, me, self.length, conduct)
-        self.shop = replace(self.shop, uow=self.uow, notifier=self.near, worker=me, conduct=conduct)
+        self.fragments = Fragments(
+            self.near, desk, self.clock, me, lambda run_id: self.uow.tokens().get(run_id)
+        )
+        self.shop = replace(self.shop, uow=self.uow, notifier=self.fragments, worker=me, conduct=conduct)
         self.source = source  # type: ignore[assignment]
         self.worker = Worker(self.shop, source, timing=lambda: self.length.timing)
         self.supervisor = Supervisor(self.shop, self.worker, source)
         watch = Watch(desk, self.uow, self.clock, self.near, me, hungry=lambda: True)
         self.watching = asyncio.create_task(watch.follow(), name="watch")
+        self.showing = asyncio.create_task(self.fragments.forward(), name="fragments")
         if supervise:
             await self.supervisor.start()
         return self
 
     async def close(self) -> None:
-        self.watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.watching
+        await end(self.watching, self.showing)
         await self.uow.close()
         await super().close()
 

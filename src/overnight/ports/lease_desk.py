@@ -15,6 +15,7 @@ from overnight.ports.remote import (
     Ask,
     Batch,
     Facts,
+    Fragment,
     Grant,
     Granted,
     News,
@@ -74,6 +75,10 @@ class LeaseDesk(Protocol):
 
         Raises StaleFacts, LeaseLost, or what a rule says against it.
         """
+        ...
+
+    async def show(self, worker: Worker, fragments: Sequence[Fragment]) -> None:
+        """Let whoever looks see these, of runs that it holds. What fails is not sent again: it is only for now."""
         ...
 
     async def give_up(self, worker: Worker, run: Run, code: str, message: str) -> None:

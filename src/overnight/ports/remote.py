@@ -298,6 +298,24 @@ class News:
     state: str = "active"
 
 
+FragmentType = Literal["message.delta", "reasoning.delta", "output.delta"]
+MOST_FRAGMENTS: Final = 500
+"""In one call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """A piece of an item for live display: shown to whoever looks at this moment, and never stored."""
+
+    run_id: RunId
+    token: int
+    type: FragmentType
+    turn: int
+    item_id: str
+    offset: int
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
     """A worker elsewhere as the server knows it: its row, whose token it came with, and its last grant."""

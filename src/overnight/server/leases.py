@@ -21,7 +21,7 @@ from overnight.engine.remote.service import LeaseService
 from overnight.engine.settlement import Rules
 from overnight.errors import InvalidInput, StaleFacts
 from overnight.ids import HostId, RunId, WorkerId, check_id
-from overnight.ports.remote import Batch, Facts, News, Op, Renewal, Report, Seat, is_progress
+from overnight.ports.remote import Batch, Facts, Fragment, News, Op, Renewal, Report, Seat, is_progress
 from overnight.ports.unit_of_work import Transaction
 from overnight.wire.v1 import lease_bodies as bodies
 from overnight.wire.v1 import leases as wire
@@ -164,6 +164,11 @@ class LeaseCalls:
             plain.acknowledge(tx, run, outcome, self._rules, redactor, self._clock.wall_ms())
 
         return _plain_answer(await self._service.send(caller, RunId(run_id), _empty(body), apply))
+
+    async def show(self, token_pk: int, body: bodies.ShowBody) -> Document:
+        """Text for live display."""
+        fragments = [Fragment(**{**one.model_dump(), "run_id": RunId(one.run_id)}) for one in body.fragments]
+        return {"shown": await self._service.show(_caller(token_pk, body), fragments)}
 
     async def give_up(self, token_pk: int, run_id: str, body: bodies.GiveUpBody) -> Document:
         """End a run that cannot be carried out there."""

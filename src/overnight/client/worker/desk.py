@@ -17,6 +17,7 @@ from overnight.ports.remote import (
     Ask,
     Batch,
     Facts,
+    Fragment,
     Grant,
     Granted,
     News,
@@ -98,6 +99,10 @@ class RestLeaseDesk:
             stale.facts = wire.facts_of(document, run.spec)
             raise
         return None if found["facts"] is None else wire.facts_of(found["facts"], run.spec)
+
+    async def show(self, worker: Worker, fragments: Sequence[Fragment]) -> None:
+        """See the port."""
+        await self._post("/show", _of(worker, fragments=wire.dump(list[Fragment], list(fragments))))
 
     async def give_up(self, worker: Worker, run: Run, code: str, message: str) -> None:
         """See the port."""

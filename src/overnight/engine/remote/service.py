@@ -24,6 +24,7 @@ from overnight.engine import moves
 from overnight.engine.conduct import RELEASE
 from overnight.engine.local_source import OfferOf, broken, claimed
 from overnight.engine.policy import RunPolicy, Timing
+from overnight.engine.remote import live
 from overnight.engine.remote.apply import Application, PlaceDiffers
 from overnight.engine.remote.facts import answers_of, facts_of
 from overnight.engine.remote.seats import (
@@ -48,6 +49,7 @@ from overnight.ports.remote import (
     Ask,
     Batch,
     Facts,
+    Fragment,
     Grant,
     Granted,
     News,
@@ -351,6 +353,12 @@ class LeaseService:
         except LeaseLost:
             return None
         return facts_of(tx, run, self._clock.wall_ms())
+
+    async def show(self, caller: Caller, fragments: Sequence[Fragment]) -> int:
+        """Pass on fragments of runs that are held; how many. Whoever looks sees them, and nobody else ever."""
+        notices = await self._uow.read(lambda tx: live.notices(tx, caller, fragments, self.redactor))
+        self._kept.notifier.publish(notices)
+        return len(notices)
 
     async def give_up(self, caller: Caller, run_id: RunId, token: int, code: str, message: str) -> None:
         """End a held run that its worker cannot carry out."""

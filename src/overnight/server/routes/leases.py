@@ -62,6 +62,15 @@ async def hand_over_leases(here: Here, body: bodies.TokensBody) -> Response:
     return reply(await here.leases.hand_over(_token(here), body))
 
 
+async def show_fragments(here: Here, body: bodies.ShowBody) -> Response:
+    """Show text that an agent is still at, as `message.delta` and its like, to whoever follows with `deltas=1`.
+
+    Only for runs that are held; what belongs to others is left out. Nothing of it is stored: report the whole item as
+    an event once it is there. Send a few times a second at most, and nothing twice.
+    """
+    return reply(await here.leases.show(_token(here), body))
+
+
 async def renew_lease(here: Here, run_id: RunPath, body: bodies.RenewOneBody) -> Response:
     """Renew one lease."""
     return reply(await here.leases.renew_one(_token(here), run_id, body))
@@ -137,6 +146,7 @@ OPERATIONS: Final = (
         path=f"{API}/leases/watch", endpoint=watch_leases, summary="Wait for news", model=lease_schema.NewsModel
     ),
     _lease(path=f"{API}/leases/hand-over", endpoint=hand_over_leases, summary="Leave agents to the next worker"),
+    _lease(path=f"{API}/leases/show", endpoint=show_fragments, summary="Show live text", model=lease_schema.ShownModel),
     _lease(path=f"{_ONE}/renew", endpoint=renew_lease, summary="Renew a lease", model=lease_schema.RenewalModel),
     _lease(
         path=f"{_ONE}/take", endpoint=take_lease, summary="Take over on the same host",

@@ -11,11 +11,13 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from overnight.domain.event import canonical
+from overnight.ports.remote import MOST_FRAGMENTS, FragmentType
 from overnight.wire.v1.leases import PROTOCOL
 from overnight.wire.v1.untrusted import Code, Untrusted
 
 MOST_RUNS: Final = 1000
 MOST_FAULTS: Final = 100
+MOST_TEXT: Final = 64 * 1024
 Id = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _Number = Annotated[int, Field(ge=0, le=1 << 53)]
@@ -159,6 +161,24 @@ class EventsBody(BatchBody):
     after_seq: _Number | None = None
     cursor: Cursor | None = None
     events: Annotated[list[PlainEvent], Field(max_length=5000)] = Field(default_factory=list)
+
+
+class FragmentBody(Loose):
+    """A piece of an item: `offset` counts the characters of the item before it."""
+
+    run_id: Id
+    token: _Number
+    type: FragmentType = "message.delta"
+    turn: _Number
+    item_id: _Word
+    offset: _Number = 0
+    text: Annotated[str, StringConstraints(max_length=MOST_TEXT)]
+
+
+class ShowBody(Call):
+    """Text for live display. It is shown to whoever looks at this moment, and kept nowhere."""
+
+    fragments: Annotated[list[FragmentBody], Field(max_length=MOST_FRAGMENTS)]
 
 
 class UsageBody(Loose):

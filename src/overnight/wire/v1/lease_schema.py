@@ -75,6 +75,12 @@ class RequestsModel(Answer):
     requests: list[RequestModel] = []
 
 
+class ShownModel(Answer):
+    """How many fragments were passed on."""
+
+    shown: int
+
+
 class ProgressModel(RequestsModel):
     """Where the run stands after a batch; `held` false: the lease has ended."""
 
