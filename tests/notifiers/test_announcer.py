@@ -1,14 +1,16 @@
 """Notices by Postgres: lost connections, restarts, long lists, and nothing that could hurt the database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from structlog.testing import capture_logs
+from tests.stores.wire import Wire, wire
 
 from overnight.domain.event import Recorded
 from overnight.ids import new_run_id
 from overnight.ports.notifier import PRESENCE, QUEUE, Notice, stream_topic
 from overnight.stores.relay.outbox import Batch
+from overnight.stores.sql import announcer
 from overnight.stores.sql.announcer import PostgresNotifier, payloads
 from overnight.testing.conformance.notices import heard
 from overnight.testing.conformance.relays import Log, Reader
@@ -126,3 +128,48 @@ async def test_no_password_is_logged(announcing: PostgresServer) -> None:
         assert notifier.trouble is not None
         await notifier.close()
     assert "pw-90210" not in str(logs) + notifier.trouble
+
+
+@pytest.fixture
+def way(announcing: PostgresServer) -> Iterator[Wire]:
+    with wire(announcing.port) as found:
+        yield found
+
+
+async def test_a_database_that_falls_silent_is_given_up_and_come_back_to(
+    announcing: PostgresServer, way: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No word and no end of the connection: as behind a router that has forgotten it."""
+    monkeypatch.setattr(announcer, "QUIET_S", 0.2)
+    monkeypatch.setattr(announcer, "ANSWER_S", 0.3)
+    here = PostgresNotifier(f"postgresql://overnight@127.0.0.1:{way.port}/postgres")
+    there = PostgresNotifier(announcing.url())
+    await here.start()
+    await there.start()
+    await eventually(lambda: here.trouble is None and there.trouble is None)
+    subscription = here.subscribe(QUEUE)
+    way.stall()
+    await eventually(lambda: here.trouble)
+    assert here.trouble is not None
+    assert "not answer" in here.trouble
+    way.mend()
+    await eventually(lambda: here.trouble is None)
+    there.publish([Notice(topic=QUEUE)])
+    assert [notice.topic for notice in await heard(subscription, 1)] == [QUEUE]
+    await here.close()
+    await there.close()
+
+
+async def test_closing_asks_nothing_more_of_a_silent_database(
+    way: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcer, "QUIET_S", 0.2)
+    monkeypatch.setattr(announcer, "ANSWER_S", 600.0)
+    here = PostgresNotifier(f"postgresql://overnight@127.0.0.1:{way.port}/postgres")
+    await here.start()
+    await eventually(lambda: here.trouble is None)
+    way.stall()
+    await eventually(lambda: len(here._asking) == 2)
+    before = way.taken
+    await here.close()
+    assert way.taken == before

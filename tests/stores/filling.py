@@ -47,7 +47,8 @@ INSERT INTO turns (run_pk, number, attempt, state, backend, token, folder, start
   items, resume_before) SELECT n + {MANY}, 1, 1, 'completed', 'echo', 1, 'f', n, n, 1, 0, 0, 0, '{{}}'
   FROM generate_series(1, {MANY}) n;
 INSERT INTO inputs SELECT n + {MANY}, 1, 1, 1, 'x'::bytea FROM generate_series(1, {MANY}) n;
-INSERT INTO messages (session_pk, n, role, text, at) SELECT n, m, 'user', 't', 1 FROM generate_series(1, {MANY}) n, generate_series(1, 2) m;
+INSERT INTO messages (session_pk, n, role, text, at)
+  SELECT n, m, 'user', 't', 1 FROM generate_series(1, {MANY}) n, generate_series(1, 2) m;
 INSERT INTO approvals (id, owner, run_pk, run_id, session_pk, session_id, turn, attempt, request, kind, title,
     context,
   digest, options, state, decision, default_option, expires_at, created_at, resolved_at)

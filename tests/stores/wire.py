@@ -25,6 +25,7 @@ class Wire:
         self._flowing = threading.Event()
         self._flowing.set()
         self.cuts = 0
+        self.taken = 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -77,6 +78,7 @@ class Wire:
                 for end in (near, far):  # small packets are not held back, as they are not without us
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {near, far}
+                self.taken += 1
                 threading.Thread(target=self._carry, args=(near, far, True), daemon=True).start()
                 threading.Thread(target=self._carry, args=(far, near, False), daemon=True).start()
 

@@ -22,6 +22,7 @@ from overnight.stores.inproc.notifier import InprocNotifier, InprocSubscription
 from overnight.stores.relay.figures import Figures
 from overnight.stores.relay.line import Health, LineLost, tend
 from overnight.stores.relay.outbox import Batch, Outbox
+from overnight.stores.sql.postgres_watch import cut
 
 CHANNEL: Final = "overnight"
 MOST_PAYLOAD: Final = 7900
@@ -33,6 +34,7 @@ ANSWER_S: Final = 3.0
 QUIET_S: Final = 5.0
 """After so long without a word a connection is tried."""
 START_S: Final = 3.0
+_LOOKS_S: Final = 0.01
 CLOSE_S: Final = 1.0
 _OPTIONS: Final[Mapping[str, Any]] = {
     "connect_timeout": 5,
@@ -62,6 +64,8 @@ class PostgresNotifier:
         self._outbox = Outbox(self._figures)
         self._health = Health("postgres", _shown(url), self._figures, ("sending", "listening"))
         self._tasks: list[asyncio.Task[None]] = []
+        self._asking: set[AsyncConnection[Any]] = set()
+        """Connections on which an answer is waited for."""
 
     @property
     def figures(self) -> Figures:
@@ -88,10 +92,20 @@ class PostgresNotifier:
             async with asyncio.timeout(CLOSE_S):
                 await self._outbox.drained()
         tasks, self._tasks = self._tasks, []
+        await self._ask_no_more()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._figures.stands(connected=False)
+
+    async def _ask_no_more(self) -> None:
+        """The library answers a cancelled question by asking the server to leave it, for ten seconds if need be."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while self._asking:
+                    for connection in self._asking:
+                        cut(connection)
+                    await asyncio.sleep(_LOOKS_S)
 
     def publish(self, notices: Sequence[Notice]) -> None:
         """See the port: delivered here at once, said to the others soon."""
@@ -108,13 +122,13 @@ class PostgresNotifier:
         """Say what there is to say until the connection is lost: LineLost."""
         connection = await self._connect()
         try:
-            await _ask(connection, "SET synchronous_commit = off")
+            await self._ask(connection, "SET synchronous_commit = off")
             self._outbox.open()
             self._health.up("sending")
             while True:
                 batch = await self._outbox.take(QUIET_S, most=MOST_NOTICES, most_bytes=MOST_BYTES)
                 if batch is None:
-                    await _ask(connection, "SELECT 1")
+                    await self._ask(connection, "SELECT 1")
                 else:
                     await self._say(connection, batch)
         finally:
@@ -124,7 +138,7 @@ class PostgresNotifier:
     async def _say(self, connection: AsyncConnection[Any], batch: Batch) -> None:
         try:
             said = list(payloads(self._by, batch))
-            await _ask(connection, _NOTIFY, (self._channel, said))
+            await self._ask(connection, _NOTIFY, (self._channel, said))
         except BaseException:
             self._outbox.failed(batch)
             raise
@@ -134,13 +148,15 @@ class PostgresNotifier:
         """Hear what others say until the connection is lost: LineLost."""
         connection = await self._connect()
         try:
-            await _ask(connection, psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(self._channel)))
+            await self._ask(
+                connection, psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(self._channel))
+            )
             self._health.up("listening")
             self._hub.look_again()
             while True:
                 async for heard in connection.notifies(timeout=QUIET_S):
                     self._take(heard.payload)
-                await _ask(connection, "SELECT 1")
+                await self._ask(connection, "SELECT 1")
         except psycopg.Error as error:
             raise LineLost(_said(error)) from None
         finally:
@@ -159,6 +175,23 @@ class PostgresNotifier:
             return
         self._figures.add("heard", len(topics))
         self._hub.publish([Notice(topic=topic) for topic in topics])
+
+    async def _ask(
+        self,
+        connection: AsyncConnection[Any],
+        statement: LiteralString | psycopg.sql.Composed,
+        values: Iterable[Any] | None = None,
+    ) -> None:
+        silent = asyncio.get_running_loop().call_later(ANSWER_S, cut, connection)
+        self._asking.add(connection)
+        try:
+            await connection.execute(statement, None if values is None else tuple(values))
+        except psycopg.Error as error:
+            is_late = silent.when() <= asyncio.get_running_loop().time()
+            raise LineLost("the database does not answer" if is_late else _said(error)) from None
+        finally:
+            silent.cancel()
+            self._asking.discard(connection)
 
     async def _connect(self) -> AsyncConnection[Any]:
         try:
@@ -199,20 +232,6 @@ def _parts(topics: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 def _is_fragment(notice: Notice) -> bool:
     return notice.delta is not None and notice.topic.startswith(STREAM)
-
-
-async def _ask(
-    connection: AsyncConnection[Any],
-    statement: LiteralString | psycopg.sql.Composed,
-    values: Iterable[Any] | None = None,
-) -> None:
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            await connection.execute(statement, None if values is None else tuple(values))
-    except psycopg.Error as error:
-        raise LineLost(_said(error)) from None
-    except TimeoutError:
-        raise LineLost("the database does not answer") from None
 
 
 def _said(error: psycopg.Error) -> str:

@@ -37,8 +37,13 @@ class Watched(psycopg.Connection[Any]):
 
     def cut(self) -> None:
         """From another thread: whoever waits gets the library's error of a lost connection."""
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.fileno())) as end:
-            end.shutdown(socket.SHUT_RDWR)
+        cut(self)
+
+
+def cut(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Whoever waits for an answer gets the library's error of a lost connection."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 class Watch:
