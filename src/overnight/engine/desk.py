@@ -37,6 +37,8 @@ LOOK_S: Final = 5.0
 """How often a waiting agent is weighed against the machine's memory."""
 PARK_MARGIN_S: Final = 60.0
 """What a keeper adds to the longest wait before it ends its agent by itself."""
+MOST_AT_ONCE: Final = 16
+"""Questions that are judged in one unit: a worker elsewhere asks its server for two facts about each."""
 ASKING: Final = frozenset({State.RUNNING, State.PAUSING, State.BLOCKED})
 """States in which an agent is answered; one that is being cancelled is not."""
 CHANGED: Final = (
@@ -90,6 +92,10 @@ class Desk:
 
     async def asked(self, asks: Sequence[Asked]) -> None:
         """Judge what the agent asks: answer it, or open an approval, in one transaction with the run's move."""
+        for first in range(0, len(asks), MOST_AT_ONCE):
+            await self._asked(asks[first : first + MOST_AT_ONCE])
+
+    async def _asked(self, asks: Sequence[Asked]) -> None:
         found = await asyncio.to_thread(lambda: [self._resolved(ask) for ask in asks])
 
         def unit(tx: Transaction, run: Run, now_ms: int) -> tuple[Run, list[tuple[str, Verdict]]]:

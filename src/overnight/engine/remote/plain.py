@@ -46,6 +46,11 @@ def report(
     for draft in drafts:
         if not rules.is_telemetry(draft.type):
             raise Forbidden(f"{draft.type[:80]!r} is not a worker's to report")
+    if run.last_seq >= run.limits.events:
+        raise Conflict(
+            f"the run has recorded {run.limits.events} events",
+            mend="acknowledge the turn: outcome `failed`, code `event_limit`",
+        )
     turn = _turn(tx, run, now_ms)
     hidden = [
         replace(draft, data=redactor.json(dict(draft.data)), turn=turn.number, attempt=turn.attempt)

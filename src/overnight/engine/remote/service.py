@@ -132,7 +132,7 @@ class LeaseService:
     ) -> Grant:  # fmt: skip
         now = self._clock.wall_ms()
         seat = self._sit(tx, caller, worker, now)
-        for check in checks:
+        for check in (one for one in checks if one.name in seat.worker.backends):
             tx.workers.save_check(seat.worker.host_id, check)
         if seat.request_id == request_id and seat.granted:
             again = [self._still(tx, seat, pk, token) for pk, token in seat.granted.items()]
