@@ -146,3 +146,17 @@ async def test_a_commit_that_still_lies_on_the_way_is_waited_for(
             os.kill(pid, signal.SIGCONT)
     assert await writing == 1
     assert (ran[0], await get(store, "a")) == (1, "1")
+
+
+async def test_marks_of_writers_that_are_no_more_are_taken_away(
+    url: str, reused: str, postgres_server: PostgresServer
+) -> None:
+    marks = f"VALUES ('writer.gone', '{CLOCK.wall_ms() - 90_000_000}'), ('writer.there', '{CLOCK.wall_ms()}')"
+    postgres_server.execute(f"INSERT INTO installation {marks}", reused)
+    store = PostgresStore(url, CLOCK, Told())
+    await store.start()
+    await store.write(partial(put, "a"))
+    kept = await store.read(lambda tx: tx.installation.listed("writer.", 9))
+    assert len(kept) == 2
+    assert "writer.there" in kept
+    await store.close()
