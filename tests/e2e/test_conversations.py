@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Server
 
@@ -68,6 +69,7 @@ def test_fifty_conversations_show_no_foreign_word(serve: Start) -> None:
         assert everything.count(words[n][0]) > 1
 
 
+@pytest.mark.timeout(600)
 def test_a_hundred_sessions_come_and_go_without_a_trace(serve: Start) -> None:
     server = serve({"quick": [["read_prompt"], ["print", "done"]]})
 

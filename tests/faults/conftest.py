@@ -22,7 +22,7 @@ Try = Callable[..., Awaitable[History]]
 @pytest.fixture
 def root() -> Iterator[Path]:
     """Where a cluster lies; kept when a promise was broken, so that its history and logs can be read."""
-    found = Path(tempfile.mkdtemp(prefix="ovn-"))
+    found = Path(tempfile.mkdtemp(prefix="ovn-", dir="/tmp"))
     yield found
     if not (found / "keep").exists():
         shutil.rmtree(found, ignore_errors=True)

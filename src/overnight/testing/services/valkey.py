@@ -160,7 +160,7 @@ def valkey(*, password: str | None = None, options: tuple[str, ...] = ()) -> Ite
 
     Raises ValkeyUnavailable.
     """
-    folder = Path(tempfile.mkdtemp(prefix="vk-"))
+    folder = Path(tempfile.mkdtemp(prefix="vk-", dir="/tmp"))  # its socket's name must be short
     server = Valkey(folder, password=password, options=options)
     try:
         server.start()
