@@ -20,7 +20,7 @@ STORES = "overnight.engine.maintenance overnight.stores.sql.schema psycopg pysql
             "compose.worker stores.sql.postgres stores.sql.announcer",
             f"{NEVER} {SERVES} {CALLS} pysqlite3 redis sqlite3",
         ),
-        ("compose.remote", f"{NEVER} {SERVES} {STORES}"),
+        ("compose.remote", f"{NEVER} {SERVES} {STORES} anyio httpcore2 httpx2 overnight.client.client"),
         ("compose.foreground stores.sql.sqlite", f"{NEVER} {CALLS} psycopg redis"),
     ],
     ids=["worker", "worker --server", "up"],

@@ -6,8 +6,20 @@ async for event in client.follow(run["id"]):
 ...
 """
 
-from overnight.client.client import Client
-from overnight.client.endpoint import Endpoint
-from overnight.client.shapes import Approval, Backend, Event, Page, Run, Turn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from overnight.client.client import Client
+    from overnight.client.endpoint import Endpoint
+    from overnight.client.shapes import Approval, Backend, Event, Page, Run, Turn
 
 __all__ = ["Approval", "Backend", "Client", "Endpoint", "Event", "Page", "Run", "Turn"]
+_HOMES: Final = {"Client": "client", "Endpoint": "endpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """Each is loaded when it is named: a worker elsewhere, which lives in this package too, uses hardly any of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'shapes')}"), name)

@@ -9,12 +9,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
-import orjson
 
 from overnight.client.connecting import connecting
+from overnight.client.document import encoded
 from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.problems import error_of
-from overnight.domain.event import canonical
 from overnight.errors import ConfigInvalid, Unreachable
 
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
@@ -100,7 +99,7 @@ class Transport:
     async def _send(
         self, method: str, path: str, json: object, query: Query | None, headers: Headers | None
     ) -> httpx2.Response:
-        body = None if json is None else _encoded(json)
+        body = None if json is None else encoded(json)
         sent = dict(headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})
         with connecting():
             return await self._pools[-1].request(
@@ -140,24 +139,21 @@ def _pool(endpoint: Endpoint) -> httpx2.AsyncClient:
     )
 
 
-def _trust(endpoint: Endpoint, scheme: str) -> ssl.SSLContext | bool:
-    if scheme == "http":
-        # There is nothing to verify, and loading the certificates costs more than a request.
-        return False
+def trust(endpoint: Endpoint) -> ssl.SSLContext:
+    """Whose word counts for it that a server is the one that it says it is."""
     if endpoint.certificate is None:
-        return True
+        return httpx2.create_ssl_context()
     context = ssl.create_default_context(cafile=endpoint.certificate)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 
-def _encoded(document: object) -> bytes:
-    """As JSON; what JSON cannot hold is mended as it is for events."""
-    try:
-        return orjson.dumps(document)
-    except TypeError:
-        return canonical(document)
+def _trust(endpoint: Endpoint, scheme: str) -> ssl.SSLContext | bool:
+    if scheme == "http":
+        # There is nothing to verify, and loading the certificates costs more than a request.
+        return False
+    return True if endpoint.certificate is None else trust(endpoint)
 
 
 def _text(values: Query | None) -> dict[str, str | list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -19,7 +19,7 @@ import structlog
 import uvloop
 
 from overnight.client.endpoint import Endpoint
-from overnight.client.transport import Transport
+from overnight.client.worker.calls import Calls
 from overnight.client.worker.clock import ServedClock
 from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import ROOT, RestLeaseDesk
@@ -48,6 +48,9 @@ from overnight.ports.remote import Grant
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.lock import DataLock
 from overnight.workspaces.directories import DirectoryWorkspaces
+
+if TYPE_CHECKING:
+    from overnight.client.transport import Transport
 
 POLL_S: Final = 2.0
 """The slow poll behind the long poll."""
@@ -120,24 +123,37 @@ async def elsewhere(settings: Settings, endpoint: Endpoint) -> AsyncIterator[Els
     system = SystemClock()
     locks = [DataLock(settings.data_dir, system), hosts.worker_lock(settings, system)]
     taken: list[DataLock] = []
-    transport = Transport(endpoint)
+    calls = _calls(settings, endpoint)
     try:
         for lock in locks:
             lock.acquire()
             taken.append(lock)
-        async with _made(settings, transport, ServedClock(system)) as crew:
+        async with _made(settings, calls, ServedClock(system)) as crew:
             yield crew
     finally:
-        await transport.close()
+        await calls.close()
         for lock in taken:
             lock.release()
 
 
+def _calls(settings: Settings, endpoint: Endpoint) -> Calls | Transport:
+    """Straight to the server, unless the environment names a proxy for what is not on this machine."""
+    parts, environment = urlsplit(endpoint.url), settings.sources.environment
+    names = {f"{parts.scheme}_proxy", "all_proxy"}
+    if parts.hostname in _LOOPBACK or not any(
+        value and key.lower() in names for key, value in environment.items()
+    ):
+        return Calls(endpoint)
+    from overnight.client.transport import Transport  # noqa: PLC0415 -- it knows proxies, and weighs 5 MiB
+
+    return Transport(endpoint)
+
+
 @asynccontextmanager
-async def _made(settings: Settings, transport: Transport, clock: ServedClock) -> AsyncIterator[Elsewhere]:
+async def _made(settings: Settings, calls: Calls | Transport, clock: ServedClock) -> AsyncIterator[Elsewhere]:
     async def post(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            response = await transport.request("POST", ROOT + path, json=body)
+            response = await calls.request("POST", ROOT + path, json=body)
         except OvernightError as error:
             # No words of ours: a server that was just going down, or a proxy without one behind it.
             if isinstance(status := error.extra.get("status"), int) and status >= 500:
