@@ -93,4 +93,4 @@ async def _quickest(call: Callable[[], Awaitable[object]]) -> float:
         begun = time.perf_counter()
         await call()
         times.append(1000 * (time.perf_counter() - begun))
-    return statistics.quantiles(times, n=10)[0]
+    return statistics.quantiles(times, n=10, method="inclusive")[0]
