@@ -46,7 +46,8 @@ def begun(server: Server, run_id: str) -> None:
 
 
 def test_either_is_killed_and_no_line_is_lost_or_doubled(pair: Pair, tmp_path: Path) -> None:
-    server, worker = pair()
+    # Longer than any server takes to start again: agents of leases that were not renewed are ended by their keepers.
+    server, worker = pair(OVERNIGHT_LEASE_S="120")
     run = server.submit("lines", mode="oneshot")
     begun(server, run["id"])
     worker.kill()

@@ -37,6 +37,8 @@ from overnight.errors import (
 )
 from overnight.ports.unit_of_work import Transaction
 
+FRESH: Final = 1.25
+"""Renewals that a lease may be old when a turn begins. While they fail none does: its agent would be ended at once."""
 SHORT_REST_S: Final = 5.0
 """Shorter rests keep the hold; longer ones give the slot to somebody else."""
 
@@ -176,6 +178,7 @@ class _Pipeline:
 
     async def _spawn(self, run: Run, prepared: Prepared) -> Living | None:
         """The agent at work; None when it could not be started and the next step is another try."""
+        await self._hold.fresh(self._shop.clock, FRESH * self._shop.timing.renew_s)
         opening, prompt = await self._assembly.assemble(run, prepared)
         run, turn = self._kit.held(
             await self._kit.recorder.write(

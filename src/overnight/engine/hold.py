@@ -8,6 +8,7 @@ from typing import Final, Literal, Never, Protocol
 
 import structlog
 
+from overnight.clock import Clock
 from overnight.domain.lease import Lease
 from overnight.domain.request import Request
 from overnight.domain.run import Run
@@ -36,11 +37,13 @@ class Decisions(Protocol):
 class Hold:
     """Exclusive right of this process to advance one run, for as long as its token is the current one."""
 
-    def __init__(self, run: Run, lease: Lease) -> None:
+    def __init__(self, run: Run, lease: Lease, sent_at: float) -> None:
         self.run_pk = run.pk
         self.run_id: RunId = run.id
         self.lease = lease
         """Replaced by every committed renewal."""
+        self.sent_at = sent_at
+        """Boot time at which the lease, or its last renewal, was asked for: what keepers reckon from."""
         self.living: BackendTurn | None = None
         """The turn under way, where there is one."""
         self.desk: Decisions | None = None
@@ -55,6 +58,7 @@ class Hold:
         self.over = False
         """The run was let go in order: that its token is no longer good is no loss."""
         self._steers: set[int] = set()
+        self._renewed = asyncio.Event()
         self._stirred = asyncio.Event()
         self._gone = asyncio.Event()
         self._why = ""
@@ -62,6 +66,14 @@ class Hold:
     def renewed(self, sent_at: float, lease_s: float) -> None:
         """A renewal that was sent at `sent_at` has been committed."""
         self.lease = self.lease.renewed(sent_at, lease_s)
+        self.sent_at = max(self.sent_at, sent_at)
+        self._renewed.set()
+
+    async def fresh(self, clock: Clock, age_s: float) -> None:
+        """Wait until the lease is not older than that: a keeper with an old one would end its agent at once."""
+        while clock.boot() - self.sent_at > age_s:
+            self._renewed.clear()
+            await self._renewed.wait()
 
     async def tell_keeper(self, sent_at: float, lease_s: float) -> None:
         """Pass the renewal on; a keeper that is gone or has a newer holder shows at the next write."""

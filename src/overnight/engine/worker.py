@@ -89,12 +89,12 @@ class Worker:
 
     async def adopt(self, run: Run, reason: str) -> bool:
         """Take over a held run that its holder has lost, under a new token; False when somebody else was faster."""
-        until = self._until()
+        asked = self._asked()
         try:
             taken = await self._source.take(run)
         except LeaseLost:
             return False
-        self._begin(taken, until, adopting=reason)
+        self._begin(taken, asked, adopting=reason)
         return True
 
     async def shutdown(self, seconds: float) -> None:
@@ -143,9 +143,9 @@ class Worker:
         free = self._shop.worker.slots - sum(not hold.blocked for hold in self._tasks)
         if free <= 0 or self._draining:
             return
-        until = self._until()
+        asked = self._asked()
         for run in await self._source.claim(free):
-            self._begin(run, until, adopting=None)
+            self._begin(run, asked, adopting=None)
 
     def _patience(self) -> float:
         """How long to wait without being woken: the slow poll, or until a run that we gave back is due."""
@@ -158,15 +158,16 @@ class Worker:
 
     # carrying out
 
-    def _until(self) -> float:
-        """Until when a lease is trusted that is asked for now: by the length that counts before the answer is known."""
-        return self._shop.clock.boot() + self._timing().lease_s
+    def _asked(self) -> tuple[float, float]:
+        """When a lease is asked for now, and until when it is trusted: by the length that counts before the answer."""
+        boot = self._shop.clock.boot()
+        return boot, boot + self._timing().lease_s
 
-    def _begin(self, run: Run, until: float, *, adopting: str | None) -> None:
+    def _begin(self, run: Run, asked: tuple[float, float], *, adopting: str | None) -> None:
         if self._timing().renew_s < self._pace_s:
             self._hurry.set()
-        lease = Lease(run_pk=run.pk, token=run.token, trusted_until=until)
-        hold = Hold(run, lease)
+        sent_at, until = asked
+        hold = Hold(run, Lease(run_pk=run.pk, token=run.token, trusted_until=until), sent_at)
         executor = Executor(self._shop, hold, adopting=adopting)
         if self._draining:
             hold.ask("shutdown")  # it was claimed while everybody else was being asked
