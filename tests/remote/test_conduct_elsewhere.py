@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from tests.engine.conftest import fake, quiet
 from tests.engine.fake_backend import FakeBackend
+from tests.engine.rig import FAST
 from tests.engine.test_conduct import BROKEN
 from tests.remote.conftest import Make
 from tests.remote.rig import Line, RemoteRig
@@ -25,6 +26,8 @@ from overnight.ports.remote import NOTHING_NEW, Report
 from overnight.testing.signals import eventually
 
 pytestmark = pytest.mark.anyio
+CALM = replace(FAST, lease_s=600.0)
+"""No lease runs out on a slow machine, which would be one failure more."""
 
 
 async def row(server: RemoteRig) -> WorkerRow:
@@ -40,7 +43,7 @@ async def ask(server: RemoteRig, action: Action) -> None:
 async def fails(server: RemoteRig, backend: FakeBackend, times: int) -> None:
     backend.refuses = BROKEN
     for _ in range(times):
-        await server.until(await server.submit(mode="oneshot"), State.FAILED, within=30)
+        await server.until(await server.submit(mode="oneshot"), State.FAILED, within=60)
     backend.refuses = None
 
 
@@ -50,27 +53,27 @@ async def is_quarantined(server: RemoteRig) -> bool:
 
 async def test_after_so_many_failures_the_rest_stays_in_the_queue(rig: Make) -> None:
     backend = fake(quiet)
-    server = await rig(backend, quarantine_after=2)
+    server = await rig(backend, quarantine_after=2, timing=CALM)
     await fails(server, backend, 2)
-    await eventually(lambda: is_quarantined(server), within=30)
+    await eventually(lambda: is_quarantined(server), within=60)
     assert (await row(server)).reason == "2 failures in a row, the last: spawn_failed"
     waiting = await server.submit(mode="oneshot")
     assert await server.source.claim(9) == ()
     assert (await server.run(waiting)).state is State.QUEUED
-    again = replace_id(server)
+    again = started_anew(server)
     desk = RestLeaseDesk(server.line.post)
     assert (await desk.grant(again, 9, "r1", ())).state == "quarantined", "a restart forgets nothing"
     await ask(server, "release")
-    await server.until(waiting, State.COMPLETED, within=30)
+    await server.until(waiting, State.COMPLETED, within=60)
 
 
 async def test_what_works_in_between_ends_the_row(rig: Make) -> None:
     backend = fake(quiet)
-    server = await rig(backend, quarantine_after=2)
+    server = await rig(backend, quarantine_after=2, timing=CALM)
     for _ in range(2):
         await fails(server, backend, 1)
-        await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=30)
-    await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=30)
+        await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=60)
+    await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=60)
     assert (await row(server)).state == "active"
 
 
@@ -90,9 +93,9 @@ class Forgetful(Line):
 
 async def test_a_failure_that_is_told_twice_counts_once(rig: Make) -> None:
     backend = fake(quiet)
-    server = await rig(backend, quarantine_after=2, line_of=Forgetful)
+    server = await rig(backend, quarantine_after=2, timing=CALM, line_of=Forgetful)
     await fails(server, backend, 1)
-    await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=30)
+    await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=60)
     assert (await row(server)).state == "active"
     told = [body["faults"] for path, body in server.line.sent if path == "" and body["faults"]]
     assert told == [["spawn_failed"]] * 2
@@ -110,7 +113,7 @@ async def test_a_drained_worker_waits_for_news_like_any_other(rig: Make) -> None
     watching = asyncio.create_task(desk.watch(me, {}, {}, 30, work=True))
     body = {"request_id": "r2", "worker": worker, "free": 1, "wait_s": 30}
     offering = asyncio.create_task(server.line.ask("", body))
-    await eventually(lambda: len(server.leases._waiting) == 2, within=30)
+    await eventually(lambda: len(server.leases._waiting) == 2, within=60)
     await ask(server, "resume")
     assert (await watching).work
     assert [one["run_id"] for one in (await offering)["runs"]] == [run.id]
@@ -142,10 +145,6 @@ async def test_what_is_told_is_bounded_and_told_once() -> None:
     assert conduct.take() == Report(well=True, faults=("two",))
 
 
-def replace_id(server: RemoteRig) -> WorkerRow:
-    """The same worker, started anew."""
-    me = server.shop.worker
-    return WorkerRow(
-        pk=0, id=new_worker_id(server.clock.wall_ms() + 1), host_id=me.host_id, host_name=me.host_name, pid=2,
-        version=me.version, slots=me.slots, backends=me.backends, started_at=me.started_at, seen_at=me.seen_at,
-    )  # fmt: skip
+def started_anew(server: RemoteRig) -> WorkerRow:
+    """The same worker in another process."""
+    return replace(server.shop.worker, id=new_worker_id(server.clock.wall_ms() + 1), pid=2)
