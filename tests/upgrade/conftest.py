@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.e2e.harness import Server, gap_free
 
 from overnight.config import server_file
 from overnight.config.server_file import ServerFile
-from overnight.stores.sql import admin
+from overnight.stores.sql import admin, migrate
 
 NEXT = Path(__file__).with_name("next_version.py")
 LINES = 300
@@ -61,10 +62,26 @@ class Site(Server):
     def serving(self) -> ServerFile | None:
         return server_file.read(self.data, self.env())
 
+    def server(self) -> psutil.Process:
+        """The process that serves now, whoever has started it."""
+        assert self.serving is not None
+        return psutil.Process(self.serving.pid)
+
     def command_line(self) -> list[str]:
         """Of the server that serves now."""
-        assert self.serving is not None
-        return psutil.Process(self.serving.pid).cmdline()
+        return self.server().cmdline()
+
+    @property
+    def sound(self) -> bool:
+        """Whether this version serves, on its schema, and nothing is left of an upgrade."""
+        serving = self.serving
+        return (
+            serving is not None
+            and serving.version == version("overnight")
+            and self.schema == migrate.HEAD
+            and not (self.data / "upgrade.json").exists()
+            and self.http.get("/readyz").status_code == 200
+        )
 
     @property
     def schema(self) -> str | None:
@@ -85,9 +102,34 @@ class Site(Server):
         assert "turn.abandoned" not in [event["type"] for event in events]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(root=tmp_path, scripts={"steady": SCRIPT})
-    made.start()
+class Standing:
+    """The site of a module, the same one for as long as upgrades leave it as they found it: starts are what costs."""
+
+    def __init__(self, roots: Callable[[], Path]) -> None:
+        self._roots = roots
+        self._site: Site | None = None
+
+    def sound(self) -> Site:
+        """A site on which this version serves and nothing is left of an upgrade."""
+        if self._site is None or not self._site.sound:
+            self.end()
+            self._site = Site(root=self._roots(), scripts={"steady": SCRIPT})
+            self._site.start()
+        return self._site
+
+    def end(self) -> None:
+        """Stop it."""
+        if self._site is not None:
+            self._site.stop()
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    made = Standing(lambda: tmp_path_factory.mktemp("site"))
     yield made
-    made.stop()
+    made.end()
+
+
+@pytest.fixture
+def site(standing: Standing) -> Site:
+    return standing.sound()

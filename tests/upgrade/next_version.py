@@ -22,16 +22,18 @@ importlib.metadata.version = lambda distribution_name: (
     VERSION if distribution_name == "overnight" else real_version(distribution_name)
 )
 
-from overnight.compose.upgrade import guard  # noqa: E402 -- only now, so that they see the other version
-from overnight.compose.upgrade.telling import Tell, Told  # noqa: E402
-from overnight.engine.service import RunService  # noqa: E402
-from overnight.stores.sql import migrate, migrations  # noqa: E402
-
-BEFORE = migrate.HEAD
 FRONT = os.getpid()
+BEFORE = ""
+"""The newest schema without that migration."""
+
+# What is ours is imported only where it is needed: most of what these tests cost is that.
 
 
 def with_one_more_migration() -> None:
+    from overnight.stores.sql import migrate, migrations
+
+    global BEFORE  # noqa: PLW0603 -- read by the migration
+    BEFORE = migrate.HEAD
     known = migrations.alembic_config
 
     def config(further: tuple[Path, ...]) -> Any:
@@ -42,6 +44,9 @@ def with_one_more_migration() -> None:
 
 
 def killing(step: str, state: str, who: str) -> None:
+    from overnight.compose.upgrade import guard
+    from overnight.compose.upgrade.telling import Tell, Told
+
     logged = guard._logged
 
     def deadly(plan: Any, tell: Tell) -> Tell:
@@ -60,17 +65,23 @@ def killing(step: str, state: str, who: str) -> None:
     guard._logged = deadly
 
 
+def never_ready() -> None:
+    from overnight.engine.service import RunService
+
+    RunService.draining = property(lambda self: True)  # type: ignore[assignment, method-assign]
+
+
 def main() -> None:
-    if not FAULT.startswith("same"):
-        with_one_more_migration()
-    if "kill:" in FAULT:
-        killing(*FAULT.split("kill:")[1].split(":"))
-    if FAULT in {"unready", "stuck"}:
-        RunService.draining = property(lambda self: True)  # type: ignore[assignment, method-assign]
     if "up" in sys.argv and FAULT == "exit":
         sys.exit("this version does not start")
     if "up" in sys.argv and FAULT == "hang":
         threading.Event().wait()
+    if "--version" not in sys.argv and not FAULT.startswith("same"):
+        with_one_more_migration()
+    if "kill:" in FAULT:
+        killing(*FAULT.split("kill:")[1].split(":"))
+    if "up" in sys.argv and FAULT in {"unready", "stuck"}:
+        never_ready()
     from overnight.cli import main as command
 
     command()

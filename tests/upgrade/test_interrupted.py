@@ -27,13 +27,14 @@ def test_the_one_that_works_is_killed(site: Site, at: str) -> None:
     site.unharmed(run)
 
 
-def test_the_one_that_shows_is_killed(site: Site) -> None:
-    """The one that works goes on: the new version serves."""
+def test_both_are_killed_on_the_way_back(site: Site) -> None:
+    """What was on its way back goes on back."""
     run = site.working()
-    assert site.upgrade("same+kill:handover:begun:front").status == -9
-    wait_until(lambda: (found := site.serving) and found.version == "9.0.0", within=60, every=0.02)
+    assert site.upgrade("late+kill:rollback stop:done:both").status == -9
+    upgraded = site.upgrade("none")
+    assert (upgraded.status, upgraded.end) == (1, "rolled_back"), upgraded
+    assert str(NEXT) not in site.command_line()
     site.unharmed(run)
-    wait_until(lambda: not (site.data / "upgrade.json").exists())
 
 
 def test_both_are_killed(site: Site) -> None:
@@ -44,6 +45,15 @@ def test_both_are_killed(site: Site) -> None:
     upgraded = site.upgrade("none")
     assert (upgraded.status, upgraded.end) == (0, "upgraded"), upgraded
     site.unharmed(run)
+
+
+def test_the_one_that_shows_is_killed(site: Site) -> None:
+    """The one that works goes on: the new version serves."""
+    run = site.working()
+    assert site.upgrade("same+kill:handover:begun:front").status == -9
+    wait_until(lambda: (found := site.serving) and found.version == "9.0.0", within=60, every=0.02)
+    site.unharmed(run)
+    wait_until(lambda: not (site.data / "upgrade.json").exists())
 
 
 def test_both_are_killed_and_the_new_version_is_started_by_hand(site: Site) -> None:
@@ -58,13 +68,3 @@ def test_both_are_killed_and_the_new_version_is_started_by_hand(site: Site) -> N
     finally:
         started.terminate()
         started.wait()
-
-
-def test_both_are_killed_on_the_way_back(site: Site) -> None:
-    """What was on its way back goes on back."""
-    run = site.working()
-    assert site.upgrade("late+kill:rollback stop:done:both").status == -9
-    upgraded = site.upgrade("none")
-    assert (upgraded.status, upgraded.end) == (1, "rolled_back"), upgraded
-    assert str(NEXT) not in site.command_line()
-    site.unharmed(run)

@@ -56,7 +56,7 @@ def test_one_server_after_the_other(start: Start, postgres_url: str) -> None:
         site.unharmed(run)
 
 
-def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
+def test_a_migration_that_fails_disturbs_nobody_and_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
     start: Start, postgres_url: str
 ) -> None:
     site = start("only", "--no-worker")
@@ -66,7 +66,11 @@ def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
         within=60,
         every=0.05,
     )
-    run = site.working()
+    run, serving = site.working(), site.serving
+    upgraded = site.upgrade("late")
+    assert (upgraded.status, upgraded.failed) == (1, ["migrate"]), upgraded
+    assert site.serving == serving
+    assert postgres_admin.check(postgres_url).revision == migrate.HEAD
     upgraded = site.upgrade("unready", "--within", "4s", "--no-backup")
     assert worker.poll() is None, (
         "a worker beside the server, on the same data directory, is none of its business"
@@ -82,19 +86,10 @@ def test_a_server_that_does_not_come_up_leaves_the_schema_to_the_others(
     assert worker.wait(60) == 0
 
 
-def test_a_migration_that_fails_disturbs_nobody(start: Start, postgres_url: str) -> None:
-    site = start("only")
-    serving = site.serving
-    upgraded = site.upgrade("late")
-    assert (upgraded.status, upgraded.failed) == (1, ["migrate"]), upgraded
-    assert site.serving == serving
-    assert postgres_admin.check(postgres_url).revision == migrate.HEAD
-
-
 def test_a_schema_that_old_programs_cannot_use_is_refused(
-    start: Start, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start("only")
+    postgres_admin.make_or_upgrade(postgres_url)
     monkeypatch.setattr(migrate, "HEAD", AFTER)
     monkeypatch.setattr(migrate, "OLDEST_PROGRAM", AFTER)
     with pytest.raises(StartRefused, match="cannot go on meanwhile"):

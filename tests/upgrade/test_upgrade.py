@@ -16,21 +16,18 @@ BEFORE = migrate.HEAD
 AFTER = "9001"
 
 
-def test_the_next_version_takes_over_and_no_agent_notices(site: Site) -> None:
-    run = site.working()
-    upgraded = site.upgrade("none")
-    assert (upgraded.status, upgraded.end) == (0, "upgraded"), upgraded
-    assert upgraded.done == ["plan", "rehearse", "handover", "backup", "migrate", "start", "ready"]
-    assert site.serving is not None
-    assert (site.serving.version, site.schema) == ("9.0.0", AFTER)
-    assert str(NEXT) in site.command_line()
-    assert Path(upgraded.words("backup")).exists()
-    site.unharmed(run)
-    again = site.upgrade("none")
-    assert (again.status, again.end) == (0, "nothing_to_do"), again
-    log = (site.data / "upgrade.log").read_text().splitlines()
-    assert json.loads(log[-1])["state"] == "upgraded"
-    assert not (site.data / "upgrade.json").exists()
+def test_what_is_only_tried_changes_nothing(site: Site) -> None:
+    serving = site.serving
+    upgraded = site.upgrade("migration")
+    assert (upgraded.status, upgraded.end, upgraded.failed) == (1, "refused", ["rehearse"]), upgraded
+    assert "this migration does not work" in upgraded.words("rehearse")
+    upgraded = site.upgrade("none", "--dry-run")
+    assert (upgraded.status, upgraded.end, upgraded.done) == (0, "planned", ["plan", "rehearse"]), upgraded
+    assert upgraded.words("plan").endswith(
+        f"to version 9.0.0; schema {BEFORE} to 9001, started anew in the background"
+    )
+    assert (site.serving, site.schema) == (serving, BEFORE)
+    assert not list(site.data.glob("*rehearsal*"))
 
 
 @pytest.mark.parametrize(
@@ -53,25 +50,6 @@ def test_what_does_not_come_up_goes_back(site: Site, fault: str, failed: str) ->
     else:
         site.unharmed(run)
     assert not (site.data / "upgrade.json").exists()
-
-
-def test_what_is_only_tried_changes_nothing(site: Site) -> None:
-    serving = site.serving
-    upgraded = site.upgrade("migration")
-    assert (upgraded.status, upgraded.end, upgraded.failed) == (1, "refused", ["rehearse"]), upgraded
-    assert "this migration does not work" in upgraded.words("rehearse")
-    upgraded = site.upgrade("none", "--dry-run")
-    assert (upgraded.status, upgraded.end, upgraded.done) == (0, "planned", ["plan", "rehearse"]), upgraded
-    assert upgraded.words("plan").endswith(
-        f"to version 9.0.0; schema {BEFORE} to 9001, started anew in the background"
-    )
-    assert (site.serving, site.schema) == (serving, BEFORE)
-    assert not list(site.data.glob("*rehearsal*"))
-    # And without a server there is the data alone to upgrade.
-    site.kill()
-    upgraded = site.upgrade("none")
-    assert (upgraded.status, upgraded.done) == (0, ["plan", "rehearse", "backup", "migrate"]), upgraded
-    assert (site.serving, site.schema) == (None, AFTER)
 
 
 def test_the_operators_own_commands_start_and_stop(site: Site, tmp_path: Path) -> None:
@@ -103,17 +81,37 @@ else:
     site.unharmed(run)
 
 
-def test_a_stopped_server_makes_way_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hears nothing, so it is killed; what it had not recorded is still with the keeper."""
-    import signal
+def test_the_next_version_takes_over_and_no_agent_notices(site: Site) -> None:
+    run = site.working()
+    upgraded = site.upgrade("none")
+    assert (upgraded.status, upgraded.end) == (0, "upgraded"), upgraded
+    assert upgraded.done == ["plan", "rehearse", "handover", "backup", "migrate", "start", "ready"]
+    assert site.serving is not None
+    assert (site.serving.version, site.schema) == ("9.0.0", AFTER)
+    assert str(NEXT) in site.command_line()
+    assert Path(upgraded.words("backup")).exists()
+    site.unharmed(run)
+    again = site.upgrade("none")
+    assert (again.status, again.end) == (0, "nothing_to_do"), again
+    log = (site.data / "upgrade.log").read_text().splitlines()
+    assert json.loads(log[-1])["state"] == "upgraded"
+    assert not (site.data / "upgrade.json").exists()
 
+
+def test_a_stopped_server_makes_way_too_and_then_the_data_alone_is_upgraded(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears nothing, so it is killed; what it had not recorded is still with the keeper."""
     from overnight.compose.upgrade import servers
     from overnight.compose.upgrade.servers import Place
 
     monkeypatch.setattr(servers, "MAKE_WAY_WITHIN_S", 0.2)
     found = servers.find(Place(data_dir=site.data, environment=site.env()))
     assert found is not None
-    site.send(signal.SIGSTOP)
+    site.server().suspend()
     servers.make_way(found)
     assert not found.alive
     wait_until(lambda: site.serving is None)
+    upgraded = site.upgrade("none")
+    assert (upgraded.status, upgraded.done) == (0, ["plan", "rehearse", "backup", "migrate"]), upgraded
+    assert (site.serving, site.schema) == (None, AFTER)
