@@ -111,7 +111,11 @@ async def test_a_turn_that_may_only_read(place: Place, real: MakeProgram, start_
 
 async def test_a_turn_is_cancelled(place: Place, real: MakeProgram, start_model: StartModel) -> None:
     server = start_model([{"text": "words that stop", "fault": "hang"}])
-    turn = await confined(place, real, server.url).start(begin(place), no_input)
+    start = begin(place)
+    patient = replace(
+        start, limits=replace(start.limits, timeout_s=300, grace_s=60)
+    )  # a busy machine is slow to end
+    turn = await confined(place, real, server.url).start(patient, no_input)
     reading = asyncio.ensure_future(read(turn))
     await eventually(lambda: server.requests, within=90)
     await turn.stop(reason="manual", interrupt=True)
