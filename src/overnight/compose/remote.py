@@ -23,6 +23,7 @@ from overnight.client.worker.calls import Calls
 from overnight.client.worker.clock import ServedClock
 from overnight.client.worker.conduct import Reported
 from overnight.client.worker.desk import ROOT, RestLeaseDesk
+from overnight.client.worker.fragments import Fragments
 from overnight.client.worker.length import LeaseLength
 from overnight.client.worker.source import RemoteRunSource
 from overnight.client.worker.unit_of_work import PASSING, RemoteUnitOfWork
@@ -68,6 +69,7 @@ class Elsewhere:
     shop: Workshop
     supervisor: Supervisor
     watch: Watch
+    fragments: Fragments
 
 
 def work(settings: Settings, server: str, *, insecure: bool, exit_when_idle: float | None) -> int:
@@ -105,6 +107,7 @@ async def _run(settings: Settings, endpoint: Endpoint, exit_when_idle: float | N
         if crew is None:
             return
         watching = asyncio.create_task(crew.watch.follow(), name="watch")
+        showing = asyncio.create_task(crew.fragments.forward(), name="fragments")
         try:
             await crew.supervisor.start()
             gc.collect()
@@ -113,7 +116,7 @@ async def _run(settings: Settings, endpoint: Endpoint, exit_when_idle: float | N
             _announce(crew.shop.worker, endpoint)
             await work_until_the_end(crew.supervisor, ending, crew.shop.clock, exit_when_idle)
         finally:
-            await end(watching)
+            await end(watching, showing)
 
 
 @asynccontextmanager
@@ -188,8 +191,9 @@ def _crew(
 ) -> Elsewhere:  # fmt: skip
     folders = Folders(settings.data_dir)
     conduct = Reported()
+    fragments = Fragments(notifier, desk, clock, me, lambda run_id: uow.tokens().get(run_id))
     shop = Workshop(
-        uow=uow, notifier=notifier, clock=clock, backends=backends,
+        uow=uow, notifier=fragments, clock=clock, backends=backends,
         workspaces=DirectoryWorkspaces(
             roots=settings.workspace_roots, data_dir=settings.data_dir, run_folder=folders.run,
             home=agents.home(settings),
@@ -201,7 +205,8 @@ def _crew(
     worker = Worker(shop, source, timing=lambda: length.timing)
     watch = Watch(desk, uow, clock, notifier, me, hungry=lambda: worker.busy < me.slots)
     preflights = Duty(name="preflights", every_s=600.0, once=backends.look)
-    return Elsewhere(shop=shop, supervisor=Supervisor(shop, worker, source, (preflights,)), watch=watch)
+    supervisor = Supervisor(shop, worker, source, (preflights,))
+    return Elsewhere(shop=shop, supervisor=supervisor, watch=watch, fragments=fragments)
 
 
 def timing_of(own: Timing, lease_s: float) -> Timing:
