@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -115,13 +114,6 @@ class Layout:
         if redis is not None:
             found["OVERNIGHT_REDIS_URL"] = redis
         return {**found, **self.settings}
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_repository(folder: Path) -> None:
