@@ -18,9 +18,10 @@ from overnight.domain.states import State
 from overnight.engine import channel
 from overnight.engine.channel import Batch
 from overnight.engine.follow import Follower, Reader
+from overnight.engine.sources import PAGE_BYTES
 from overnight.errors import NotFound
 from overnight.ids import new_run_id, new_session_id
-from overnight.ports.notifier import Notice
+from overnight.ports.notifier import Notice, stream_topic
 from overnight.ports.unit_of_work import Transaction
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.sqlite import SqliteStore
@@ -124,6 +125,28 @@ async def test_every_reader_gets_every_event_once_whatever_the_notifier_does(sto
         assert await asyncio.wait_for(task, 60) == list(range(after + 1, last + 1))
     assert readers
     assert not follower._streams
+
+
+async def test_long_events_are_read_a_few_at_a_time(store: SqliteStore) -> None:
+    run, hub = await store.write(made), InprocNotifier()
+    long = [Draft(type="message.completed", data={"text": "x" * 400_000})] * 12
+    await store.write(lambda tx: tx.events.append(run.pk, long, NOW))
+    reader = Follower(store, hub, poll_s=3600).events(run, 0)
+    seqs: list[int] = []
+
+    async def read_to(last: int) -> None:
+        while not seqs or seqs[-1] < last:
+            for entry in await asyncio.wait_for(reader.read(), 60) or ():
+                assert isinstance(entry, Batch)
+                assert sum(len(event.body) for event in entry.items) < 2 * PAGE_BYTES
+                seqs.extend(event.seq for event in entry.items)
+
+    await read_to(12)
+    await store.write(lambda tx: tx.events.append(run.pk, long, NOW))
+    hub.publish([Notice(topic=stream_topic(run.id))])
+    await read_to(24)
+    assert seqs == list(range(1, 25)), "one word is enough for all of them"
+    reader.close()
 
 
 async def test_a_reader_closed_before_its_channel_has_taken_a_step_is_let_go(store: SqliteStore) -> None:

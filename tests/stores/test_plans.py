@@ -53,6 +53,7 @@ WHOLE_TABLE_IS_RIGHT = {
     "workers._FORGET_WITH_THEM", "workers._FORGET_WITH_THEM1",
     "leases._ALL_HELD", "leases._STANDING",  # all that is held: as many as there are slots
     "room._BACKENDS", "room._LABELS",
+    "events._PAGE",  # what it has found of one page
     "installation._LISTED",  # single facts, and what hosts still have to remove
 }  # fmt: skip
 GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"

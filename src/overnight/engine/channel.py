@@ -11,14 +11,13 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from overnight.engine.sources import Source
+from overnight.engine.sources import PAGE, PAGE_BYTES, Source
 from overnight.ports.notifier import Notice, Notifier
 
 Item = TypeVar("Item")
 RING_BYTES: Final = 4 * 1024 * 1024
 """How much a channel keeps for its slowest reader; who needs more reads the log."""
 BATCH_BYTES: Final = 256 * 1024
-PAGE: Final = 500
 CROWD: Final = 20
 PACE_PER_LISTENER_S: Final = 0.00005
 LOOK_PACE_S: Final = 0.005
@@ -221,9 +220,9 @@ class Channel(Generic[Item]):
 
     async def _catch_up(self) -> None:
         self._heard_at = self._looked_at = time.monotonic()
-        while items := await self.source.after(self.last, PAGE):
+        while items := await self.source.after(self.last):
             self._add(items)
-            if len(items) < PAGE:
+            if len(items) < PAGE and sum(map(self.source.size, items)) < PAGE_BYTES:
                 return
 
     def _add(self, items: Sequence[Item]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from overnight.domain.event import Recorded
 from overnight.domain.run import Run
@@ -19,8 +19,6 @@ from overnight.errors import StreamTrimmed
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
 
-PAGE: Final = 500
-"""Items that one read of the log fetches."""
 Key = TypeVar("Key", int, str)
 
 __all__ = ["Batch", "Follower", "Fragment", "Reader"]
@@ -107,7 +105,7 @@ class Reader(Generic[Item]):
         if self._at is not None:
             return None
         upto = self._channel.last
-        items = await self._channel.source.after(self.cursor, PAGE)
+        items = await self._channel.source.after(self.cursor)
         if items:
             return self._given(Batch(tuple(items), self._channel.source.position(items[-1])))
         self.cursor = self._channel.source.nothing_after(self.cursor, upto)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from overnight.domain.event import FINAL_TYPES, Recorded
 from overnight.domain.run import Run
@@ -12,6 +12,9 @@ from overnight.ports.notifier import CHANGES, Notice, stream_topic
 from overnight.ports.unit_of_work import UnitOfWork
 
 Item = TypeVar("Item")
+PAGE: Final = 500
+PAGE_BYTES: Final = 1024 * 1024
+"""One read of a log brings so many items, or about so many bytes: events may be long, and readers many."""
 
 
 class Source(Protocol[Item]):
@@ -31,8 +34,8 @@ class Source(Protocol[Item]):
         """Position of the newest item now. Raises NotFound for an unknown stream."""
         ...
 
-    async def after(self, position: int, limit: int) -> Sequence[Item]:
-        """The items after `position` in order."""
+    async def after(self, position: int) -> Sequence[Item]:
+        """The items after `position` in order: all of them, or about as many as PAGE and PAGE_BYTES allow."""
         ...
 
     def carried(self, notice: Notice, last: int) -> Sequence[Item] | None:
@@ -91,9 +94,9 @@ class Events:
         """See `Source.newest`."""
         return (await self._uow.read(lambda tx: tx.events.mark(self._stream_pk))).last
 
-    async def after(self, position: int, limit: int) -> Sequence[Recorded]:
+    async def after(self, position: int) -> Sequence[Recorded]:
         """See `Source.after`."""
-        return await self._uow.read(lambda tx: tx.events.after(self._stream_pk, position, limit))
+        return await self._uow.read(lambda tx: tx.events.after(self._stream_pk, position, PAGE, PAGE_BYTES))
 
     def carried(self, notice: Notice, last: int) -> Sequence[Recorded] | None:
         """See `Source.carried`."""
@@ -139,9 +142,9 @@ class Changes:
         """See `Source.newest`."""
         return await self._uow.read(lambda tx: tx.runs.last_change())
 
-    async def after(self, position: int, limit: int) -> Sequence[Run]:
+    async def after(self, position: int) -> Sequence[Run]:
         """See `Source.after`."""
-        return await self._uow.read(lambda tx: tx.runs.changed_after(position, self._owner, limit))
+        return await self._uow.read(lambda tx: tx.runs.changed_after(position, self._owner, PAGE))
 
     def carried(self, notice: Notice, last: int) -> Sequence[Run] | None:  # noqa: ARG002 - one shape for all sources
         """See `Source.carried`: such notices bring nothing."""

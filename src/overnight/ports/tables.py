@@ -258,8 +258,13 @@ class EventLog(Protocol):
         """Both ends now. Raises NotFound for an unknown stream."""
         ...
 
-    def after(self, stream_pk: int, seq: int, limit: int) -> tuple[Recorded, ...]:
-        """The events after `seq` in order, upcast, at most `limit`."""
+    def after(
+        self, stream_pk: int, seq: int, limit: int, most_bytes: int | None = None
+    ) -> tuple[Recorded, ...]:
+        """The events after `seq` in order, upcast, at most `limit`.
+
+        With `most_bytes` the one by which their bodies reach so many is the last.
+        """
         ...
 
     def select(

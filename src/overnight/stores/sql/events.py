@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import bindparam, case, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
 
 from overnight.domain.event import SCHEMA_VERSION, Draft, Recorded, encode, upcast
 from overnight.errors import NotFound
@@ -38,6 +38,27 @@ _AFTER: Final = Statement(
     .order_by(events.c.seq)
     .limit(bindparam("most"))
 )
+_SIZES: Final = (
+    select(events.c.seq, func.length(events.c.body).label("size"))
+    .where(events.c.stream_pk == key("stream"), events.c.seq > key("seq"))
+    .order_by(events.c.seq)
+    .limit(bindparam("most"))
+    .subquery()
+)
+_BEFORE: Final = select(
+    _SIZES.c.seq, (func.sum(_SIZES.c.size).over(order_by=_SIZES.c.seq) - _SIZES.c.size).label("bytes")
+).subquery()
+_PAGE: Final = Statement(
+    select(*_READ)
+    .where(
+        events.c.stream_pk == key("stream"),
+        events.c.seq > key("seq"),
+        events.c.seq
+        <= select(func.max(_BEFORE.c.seq)).where(_BEFORE.c.bytes < key("bytes")).scalar_subquery(),
+    )
+    .order_by(events.c.seq)
+)
+"""Sizes are read without the bodies, by both databases: what is too much is never fetched."""
 _TRIM: Final = Statement(
     delete(events).where(events.c.stream_pk == key("stream"), events.c.seq < key("before"))
 )
@@ -93,9 +114,14 @@ class SqlEventLog:
             raise NotFound(f"no stream {stream_pk}")
         return StreamMark(first=row[0], last=row[1])
 
-    def after(self, stream_pk: int, seq: int, limit: int) -> tuple[Recorded, ...]:
+    def after(
+        self, stream_pk: int, seq: int, limit: int, most_bytes: int | None = None
+    ) -> tuple[Recorded, ...]:
         """See the port."""
-        return tuple(map(_recorded, self._link.all(_AFTER, key_stream=stream_pk, key_seq=seq, most=limit)))
+        wanted = {"key_stream": stream_pk, "key_seq": seq, "most": limit}
+        if most_bytes is None:
+            return tuple(map(_recorded, self._link.all(_AFTER, **wanted)))
+        return tuple(map(_recorded, self._link.all(_PAGE, **wanted, key_bytes=most_bytes)))
 
     def select(
         self,

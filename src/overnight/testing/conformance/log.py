@@ -91,6 +91,23 @@ class LogSuite:
             cursor = seen[-1]
         assert seen == list(range(1, 11))
 
+    async def test_a_page_of_long_events_ends_with_the_one_that_fills_it(self, stage: Stage) -> None:
+        run = await stage.run()
+        texts = [Draft(type="message.completed", data={"text": "x" * 10_000}) for _ in range(9)]
+        written = await stage.uow.write(lambda tx: tx.events.append(run.pk, texts, 0))
+        size = len(written[0].body)
+
+        async def page(after: int, most: int, most_bytes: int) -> list[int]:
+            found = await stage.uow.read(lambda tx: tx.events.after(run.pk, after, most, most_bytes))
+            return [event.seq for event in found]
+
+        assert await page(1, 99, 1) == [2], "one at least"
+        assert await page(1, 99, 3 * size) == [2, 3, 4]
+        assert await page(1, 99, 3 * size + 1) == [2, 3, 4, 5]
+        assert await page(1, 2, 3 * size) == [2, 3]
+        assert await page(8, 99, 3 * size) == [9, 10]
+        assert await page(10, 99, 3 * size) == []
+
     async def test_select_filters_and_orders(self, stage: Stage) -> None:
         run = await stage.run()
         await stage.uow.write(lambda tx: tx.events.append(run.pk, _texts(9), 0))
