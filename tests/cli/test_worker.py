@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from tests.cli.test_commands import here, overnight
 
+from overnight.compose.hosts import offered
+from overnight.domain.worker import Worker
+from overnight.ids import new_host_id, new_worker_id
+
 __all__ = ["here"]
 
 NOWHERE = "postgresql://night:hush-hush@127.0.0.1:1/overnight"
@@ -78,3 +82,12 @@ def test_a_worker_whose_server_is_away_can_be_ended(here: dict[str, str], number
             assert worker.wait(60) == 0
         finally:
             worker.kill()
+
+
+def test_what_a_worker_offers_is_said_whole() -> None:
+    now = 1_700_000_000_000
+    worker = Worker(
+        pk=0, id=new_worker_id(now), host_id=new_host_id(now), host_name="here", pid=1, version="0", slots=2,
+        backends=("codex", "echo"), labels={"gpu": "a100"}, places=("root:/srv/work",), started_at=now, seen_at=now,
+    )  # fmt: skip
+    assert offered(worker) == "2 slots; backends codex, echo; label gpu=a100; shared /srv/work"

@@ -14,7 +14,7 @@ from overnight.client.connecting import connecting
 from overnight.client.document import encoded
 from overnight.client.endpoint import Endpoint, Locate
 from overnight.client.problems import error_of
-from overnight.errors import ConfigInvalid, Unreachable
+from overnight.errors import Unreachable
 
 Query = Mapping[str, str | int | float | bool | Sequence[str] | None]
 Headers = Mapping[str, str]
@@ -124,10 +124,6 @@ class Transport:
 
 def _pool(endpoint: Endpoint) -> httpx2.AsyncClient:
     parts = urlsplit(endpoint.url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigInvalid(
-            f"{endpoint.url!r} is not the URL of a server", mend="it looks like http://127.0.0.1:4010"
-        )
     return httpx2.AsyncClient(
         base_url=endpoint.url.rstrip("/"),
         headers={"Authorization": f"Bearer {endpoint.token}"},

@@ -66,6 +66,17 @@ def worker_lock(settings: Settings, clock: Clock) -> DataLock:
     return DataLock(settings.data_dir, clock, file=WORKER_LOCK)
 
 
+def offered(worker: Worker) -> str:
+    """What a worker offers, in words for the person who has started it."""
+    offers = [
+        f"{worker.slots} slots",
+        f"backends {', '.join(worker.backends) or 'none'}",
+        *(f"label {name}={value}" for name, value in sorted(worker.labels.items())),
+        *(f"shared {place.partition(':')[2]}" for place in worker.places),
+    ]
+    return "; ".join(offers)
+
+
 async def announce(settings: Settings, uow: UnitOfWork, host: HostId, clock: Clock, stale_s: float) -> None:
     """Tell the others who we are. Raises StartRefused when a living worker of another machine says it is this host."""
     own = Host(id=host, name=platform.node(), data_dir=os.path.realpath(settings.data_dir), boot_id=boot_id())

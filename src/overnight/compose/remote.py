@@ -260,6 +260,6 @@ async def _greeted(desk: RestLeaseDesk, me: WorkerRow, clock: ServedClock) -> Gr
 
 def _announce(worker: WorkerRow, endpoint: Endpoint) -> None:
     sys.stderr.write(f"Overnight {hosts.VERSION}: worker {worker.id} of {endpoint.url}\n")
-    sys.stderr.write(f"offers {worker.slots} slots; backends {', '.join(worker.backends) or 'none'}\n")
+    sys.stderr.write(f"offers {hosts.offered(worker)}\n")
     sys.stderr.flush()
     log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))

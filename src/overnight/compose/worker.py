@@ -13,7 +13,7 @@ from overnight.clock import SystemClock
 from overnight.compose.carrying import carrying
 from overnight.compose.ending import Ending, work_until_the_end
 from overnight.compose.ground import ground
-from overnight.compose.hosts import VERSION
+from overnight.compose.hosts import VERSION, offered
 from overnight.config import logging
 from overnight.config.settings import Settings
 from overnight.domain.redaction import Redactor
@@ -54,13 +54,7 @@ async def _run(settings: Settings, exit_when_idle: float | None) -> None:
 
 def _announce(worker: WorkerRow) -> None:
     """The words that a person at the terminal needs: what is on offer."""
-    offers = [
-        f"{worker.slots} slots",
-        f"backends {', '.join(worker.backends) or 'none'}",
-        *(f"label {name}={value}" for name, value in sorted(worker.labels.items())),
-        *(f"shared {place.partition(':')[2]}" for place in worker.places),
-    ]
     sys.stderr.write(f"Overnight {VERSION}: worker {worker.id} on {worker.host_name} ({worker.host_id})\n")
-    sys.stderr.write(f"offers {'; '.join(offers)}\n")
+    sys.stderr.write(f"offers {offered(worker)}\n")
     sys.stderr.flush()
     log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))

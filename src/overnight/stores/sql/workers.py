@@ -181,7 +181,7 @@ class SqlWorkerTable:
         """One of them, gone or not. Raises NotFound."""
         row = self._link.one(_GET, key_id=worker_id)
         if row is None:
-            raise NotFound(f"no worker {worker_id}")
+            raise NotFound(f"no worker {worker_id}", mend="overnight workers list --all shows them")
         return _worker(row)
 
     def knows(self, worker_id: WorkerId) -> bool:
