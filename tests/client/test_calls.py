@@ -317,6 +317,25 @@ async def test_at_the_end_all_connections_are_closed() -> None:
         await eventually(lambda: peer.closed == 3, what="the connections are closed")
 
 
+@pytest.mark.parametrize(
+    "url, host",
+    [
+        ("http://[::1]:4010", "[::1]:4010"),
+        ("http://nights.example:443", "nights.example:443"),
+        ("https://nights.example", "nights.example"),
+        ("http://nächte.example/", "xn--nchte-gra.example"),
+    ],
+)
+def test_the_server_is_called_by_its_name(url: str, host: str) -> None:
+    assert f"Host: {host}\r\n" in Calls(Endpoint(url, "ovn_token"))._head
+
+
+@pytest.mark.parametrize("url", ["http://a..b", f"http://{'x' * 70}"])
+def test_what_can_be_no_host_is_refused(url: str) -> None:
+    with pytest.raises(ConfigInvalid, match="no name of a host"):
+        Calls(Endpoint(url, "ovn_token"))
+
+
 @given(st.text(max_size=20))
 def test_a_token_never_becomes_more_than_a_header(token: str) -> None:
     try:

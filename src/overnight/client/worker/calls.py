@@ -44,12 +44,14 @@ class Calls:
         if not (endpoint.token.isascii() and endpoint.token.isprintable()):
             raise ConfigInvalid("the token has characters that no token has", mend="set it again")
         self._url = endpoint.url
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._host = _plain(parts.hostname or "")
+        usual = 443 if parts.scheme == "https" else 80
+        self._port = parts.port or usual
         self._trust = _trust(endpoint) if parts.scheme == "https" else None
         self._path = parts.path.rstrip("/")
+        name = f"[{self._host}]" if ":" in self._host else self._host
         self._head = (
-            f"Host: {parts.netloc.encode('idna').decode()}\r\n"
+            f"Host: {name}{'' if self._port == usual else f':{self._port}'}\r\n"
             f"Authorization: Bearer {endpoint.token}\r\n"
             "Content-Type: application/json\r\n"
         )
@@ -203,6 +205,14 @@ class _Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+def _plain(host: str) -> str:
+    """The name of a host as it is looked up."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        raise ConfigInvalid(f"{host!r} is no name of a host", mend="look for a dot too many") from None
 
 
 def _trust(endpoint: Endpoint) -> ssl.SSLContext:
