@@ -95,10 +95,15 @@ async def test_a_failure_that_is_told_twice_counts_once(rig: Make) -> None:
     backend = fake(quiet)
     server = await rig(backend, quarantine_after=2, timing=CALM, line_of=Forgetful)
     await fails(server, backend, 1)
+    await eventually(lambda: len(told(server)) == 2, within=60)  # a turn that begins before would end the row
     await server.until(await server.submit(mode="oneshot"), State.COMPLETED, within=60)
     assert (await row(server)).state == "active"
-    told = [body["faults"] for path, body in server.line.sent if path == "" and body["faults"]]
-    assert told == [["spawn_failed"]] * 2
+    assert told(server) == [["spawn_failed"]] * 2
+
+
+def told(server: RemoteRig) -> list[list[str]]:
+    """The failures in offers that had any."""
+    return [body["faults"] for path, body in server.line.sent if path == "" and body["faults"]]
 
 
 async def test_a_drained_worker_waits_for_news_like_any_other(rig: Make) -> None:
