@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from tests.e2e.harness import Server, gap_free
@@ -80,8 +81,14 @@ class Site(Server):
             and serving.version == version("overnight")
             and self.schema == migrate.HEAD
             and not (self.data / "upgrade.json").exists()
-            and self.http.get("/readyz").status_code == 200
+            and self._takes_work()
         )
+
+    def _takes_work(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx2.TransportError:
+            return False
 
     @property
     def schema(self) -> str | None:
