@@ -13,10 +13,10 @@ from tests.cluster.harness import LEASE_S, Cluster, Life, Node, Start
 from tests.e2e.harness import gap_free
 
 from overnight.keeper_protocol import read_identity
-from overnight.testing.signals import wait_until
+from overnight.testing.signals import for_this_machine, wait_until
 
-SLOW_MACHINE_S = 20.0
-"""What other processes on the machine may cost a take-over in these tests; bench measures it."""
+SLACK_S = 3.0
+"""What the start of an agent, and a machine with a core for everybody, may add to a bound."""
 
 
 def boot() -> float:
@@ -83,7 +83,7 @@ def test_another_host_goes_on_within_a_lease_of_the_end_of_a_worker(cluster: Sta
     made.enough(run)
     server.until(run, "completed")
     print(f"taken over after {second.began - killed:.2f} s, of a lease of {LEASE_S:g} s")
-    assert second.began - killed <= LEASE_S + 1 + SLOW_MACHINE_S
+    assert second.began - killed <= LEASE_S + 1 + for_this_machine(SLACK_S)
     check_apart(first, second)
     taken_over(server, run)
     print(

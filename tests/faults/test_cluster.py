@@ -8,11 +8,12 @@ from tests.faults.conftest import Try
 from overnight.testing.cluster.plots import one_of_each
 from overnight.testing.history.delivery import deliveries
 from overnight.testing.history.takeovers import takeovers
+from overnight.testing.signals import for_this_machine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 LEASE_S, POLL_S = 6.0, 1.0
-SLACK_S = 20.0
-"""What a busy machine may add to a bound; what it takes on a quiet one is printed, and measured by the benchmarks."""
+SLACK_S = 2.0
+"""What a machine with a core for everybody may add to a bound."""
 
 
 async def test_one_of_each_kind_is_killed(attempt: Try) -> None:
@@ -36,6 +37,7 @@ async def test_one_of_each_kind_is_killed(attempt: Try) -> None:
     without = deliveries(history, "valkey")
     print([(one.place, round(one.seconds, 2), one.margin_s) for one in took], without)
     assert took, "the killed worker held nothing: nothing was tried"
-    assert max(one.seconds for one in took) <= LEASE_S + 1 + SLACK_S
+    slack_s = for_this_machine(SLACK_S)
+    assert max(one.seconds for one in took) <= LEASE_S + 1 + slack_s
     assert all(one.margin_s is None or one.margin_s > 0 for one in took), "an agent lived still"
-    assert [one.slowest_s <= POLL_S + SLACK_S for one in without] == [True]
+    assert [one.slowest_s <= POLL_S + slack_s for one in without] == [True]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tests.engine.asking import ASKING, command
 from tests.engine.conftest import fake
-from tests.engine.fake_backend import FakeAgent
+from tests.engine.fake_backend import FakeAgent, FakeBackend
 from tests.remote.conftest import Make
-from tests.remote.rig import Line
+from tests.remote.rig import Line, RemoteRig
 
 from overnight.domain.states import State
 from overnight.domain.update import SessionKnown, TurnOutcome
@@ -77,10 +77,8 @@ async def busy(agent: FakeAgent) -> TurnOutcome | None:
     return None
 
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_history_shows_no_loss(rig: Make, seed: int) -> None:
-    backend = fake(busy, capabilities=ASKING)
-    server = await rig(backend, line_of=lines(seed))
+async def show_nothing(server: RemoteRig, backend: FakeBackend) -> None:
+    """Carry a run of `busy` out; its history is that of a line on which nothing happens."""
     run = await server.submit(mode="oneshot", approval_policy="ask_all")
     [approval] = await server.pending(run)
     await server.decide(approval, "allow_once")
@@ -93,6 +91,13 @@ async def test_history_shows_no_loss(rig: Make, seed: int) -> None:
         "run.resumed", "turn.completed", "run.completed",
     ]  # fmt: skip
     assert (ended.attempt, len(backend.agents)) == (1, 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_history_shows_no_loss(rig: Make, seed: int) -> None:
+    backend = fake(busy, capabilities=ASKING)
+    server = await rig(backend, line_of=lines(seed))
+    await show_nothing(server, backend)
     assert isinstance(server.line, BadLine)
     assert server.line.losses, "the line was good by chance"
 

@@ -14,9 +14,8 @@ from tests.engine.asking import ASKING
 from tests.engine.conftest import fake
 from tests.remote.conftest import Make
 from tests.remote.rig import Line
-from tests.remote.test_lost_answers import busy
+from tests.remote.test_lost_answers import busy, show_nothing
 
-from overnight.domain.states import State
 from overnight.errors import OvernightError
 
 pytestmark = pytest.mark.anyio
@@ -102,17 +101,6 @@ class Mangler(Line):
 async def test_what_is_mangled_is_refused_and_changes_nothing(rig: Make, seed: int) -> None:
     backend = fake(busy, capabilities=ASKING)
     server = await rig(backend, line_of=lambda calls: Mangler(calls, chance=random.Random(seed)))
-    run = await server.submit(mode="oneshot", approval_policy="ask_all")
-    [approval] = await server.pending(run)
-    await server.decide(approval, "allow_once")
-    ended = await server.until(run, State.COMPLETED, within=60)
-    said = [data["text"] for data in await server.data(run, "message.completed")]
-    assert said == [*(f"message {number}" for number in range(8)), "allowed True"]
-    types = [type for type in await server.types(run) if type != "message.completed"]
-    assert types == [
-        "run.queued", "run.started", "turn.started", "approval.requested", "run.blocked", "approval.resolved",
-        "run.resumed", "turn.completed", "run.completed",
-    ]  # fmt: skip
-    assert (ended.attempt, len(backend.agents)) == (1, 1)
+    await show_nothing(server, backend)
     assert isinstance(server.line, Mangler)
     assert server.line.refused > 25

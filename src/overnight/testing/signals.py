@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
@@ -100,3 +101,10 @@ def wait_until(
 
 def _late(what: str, within: float, found: object) -> str:
     return f"not within {within:g} s: {what or 'the condition'} (last answer {found!r})"
+
+
+def for_this_machine(seconds: float) -> float:
+    """`seconds` where every process that is ready has a core, and longer by as many as wait for one: a bound on what
+    other processes do is worth nothing when it is loose on a quiet machine, or broken by a busy one.
+    """
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
