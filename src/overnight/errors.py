@@ -440,6 +440,79 @@ class BackendFailure(OvernightError):
         self.retryable = retryable
 
 
+class ModelError(OvernightError):
+    """A model's provider failed, or what it said made no sense; `retryable` says whether trying again may help.
+
+    `retry_after_s`: how long to wait before that, where the provider said so.
+    """
+
+    code = "provider_error"
+    status = 502
+    title = "The model's provider failed"
+    may_help: ClassVar[bool] = True
+
+    def __init__(
+        self, detail: str = "", *, mend: str = "", extra: Mapping[str, object] | None = None,
+        retryable: bool | None = None, retry_after_s: float | None = None,
+    ) -> None:  # fmt: skip
+        said = {} if retry_after_s is None else {"retry_after_s": retry_after_s}
+        super().__init__(detail, mend=mend, extra={**said, **(extra or {})})
+        self.retryable = self.may_help if retryable is None else retryable
+        self.retry_after_s = retry_after_s
+
+
+class ModelNotFound(ModelError):
+    """No model of that name is configured, or its provider does not know it."""
+
+    code = "model_not_found"
+    status = 422
+    title = "No such model"
+    may_help = False
+
+
+class AuthRequired(ModelError):
+    """The operator has given no key for the model's provider, or the provider does not take it."""
+
+    code = "auth_required"
+    status = 503
+    title = "The model's provider wants a valid key"
+    may_help = False
+
+
+class RateLimited(ModelError):
+    """The provider's limit, or ours, has been reached; wait and try again."""
+
+    code = "rate_limited"
+    status = 429
+    title = "The limit has been reached"
+
+
+class ContextOverflow(ModelError):
+    """The conversation is longer than the model can take; make it shorter."""
+
+    code = "context_overflow"
+    status = 422
+    title = "The conversation is too long for the model"
+    may_help = False
+
+
+class ModelTimeout(ModelError):
+    """The model took longer than it is given."""
+
+    code = "model_timeout"
+    status = 504
+    title = "The model took too long"
+
+
+class BudgetSpent(ModelError):
+    """The run has used up its tokens or its money: no more answers for it."""
+
+    code = "budget_spent"
+    status = 403
+    title = "The run's budget is spent"
+    may_help = False
+
+
 class KeeperGone(OvernightError):
     """The keeper of a turn does not answer any more."""
 
