@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-from overnight.stores.sql.library import driver
+from overnight.stores.sql.library import bind_as_it_is, driver
 from overnight.stores.sql.sqlite_link import SqliteLink
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -32,6 +32,7 @@ class Connections:
 
     def __init__(self, path: Path, synchronous: Synchronous) -> None:
         self._module = driver()
+        bind_as_it_is(self._module)
         self._path = path
         self._synchronous = synchronous
         self._engine = create_engine(
