@@ -363,6 +363,112 @@ class TooManyRequests(OvernightError):
     title = "Too many requests"
 
 
+class ProtocolError(OvernightError):
+    """A message of the socket protocol that cannot be taken as it stands."""
+
+    code = "protocol_error"
+    status = 400
+    title = "The message breaks the protocol"
+
+
+class VersionMismatch(ProtocolError):
+    """The two sides speak no version in common; `extra` lists those of this side as `supported_versions`."""
+
+    code = "version_mismatch"
+    title = "That version of the protocol is not spoken here"
+
+
+class UnknownType(ProtocolError):
+    """A message type that the protocol does not have, or not in that kind of scope."""
+
+    code = "unknown_type"
+    title = "No such message type"
+
+
+class UnexpectedType(ProtocolError):
+    """A message type that this side does not send, or not at this moment."""
+
+    code = "unexpected_type"
+    title = "Nobody expects that message here"
+
+
+class InvalidPayload(ProtocolError):
+    """A member of a message that is missing or mistyped; `extra` says where it belongs, as `pointer`."""
+
+    code = "invalid_payload"
+    title = "The message is not what its type says"
+
+
+class InvalidSequence(ProtocolError):
+    """A sequence number that is no integer from 1."""
+
+    code = "invalid_sequence"
+    title = "Not a sequence number"
+
+
+class DuplicateSequence(ProtocolError):
+    """A sequence number that the scope has had."""
+
+    code = "duplicate_sequence"
+    title = "That sequence number was used"
+
+
+class SequenceGap(ProtocolError):
+    """Messages of the scope are missing; `extra` says `expected` and `received`."""
+
+    code = "sequence_gap"
+    title = "Messages are missing"
+
+
+class UnknownScope(ProtocolError):
+    """The scope has not been opened on this connection."""
+
+    code = "unknown_scope"
+    title = "No such scope"
+
+
+class ScopeExists(ProtocolError):
+    """The scope is open already."""
+
+    code = "scope_exists"
+    title = "The scope is open already"
+
+
+class ScopeOver(ProtocolError):
+    """The scope has had its terminal message; nothing goes into it any more."""
+
+    code = "scope_over"
+    title = "The scope is over"
+
+
+class CreditExceeded(ProtocolError):
+    """More was sent in the scope than its reader had granted."""
+
+    code = "credit_exceeded"
+    title = "More than was granted"
+
+
+class TooSlow(ProtocolError):
+    """The reader did not keep up, and the scope was to fail rather than to wait."""
+
+    code = "too_slow"
+    title = "The reader does not keep up"
+
+
+class Disconnected(ProtocolError):
+    """The connection was cut, and what belonged to it could not be taken up again."""
+
+    code = "disconnected"
+    title = "The connection was cut"
+
+
+class NotAvailable(ProtocolError):
+    """A request that the protocol has and this side does not serve."""
+
+    code = "not_available"
+    title = "That is not available here"
+
+
 class Unavailable(OvernightError):
     """Not now: the server is draining, or a part that it needs is away."""
 
@@ -533,6 +639,34 @@ class Unreachable(OvernightError):
 
     code = "unreachable"
     title = "No server answers"
+
+
+class UrlRefused(InvalidInput):
+    """A URL to which no socket is opened: of another scheme, or with a user, a token or a fragment in it."""
+
+    code = "url_refused"
+    title = "Not a URL for a socket"
+
+
+class HandshakeFailed(Unreachable):
+    """Something answered, but not as a server with our socket does."""
+
+    code = "handshake_failed"
+    title = "The socket was not opened"
+
+
+class AlreadyConnected(Conflict):
+    """The socket is open, or is being opened or closed: only one that is over connects."""
+
+    code = "already_connected"
+    title = "The socket is already connected"
+
+
+class NotConnected(Unreachable):
+    """There is no connection to send on."""
+
+    code = "not_connected"
+    title = "The socket is not connected"
 
 
 def tree() -> list[type[OvernightError]]:
