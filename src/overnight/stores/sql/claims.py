@@ -128,6 +128,8 @@ class _Claim:
         self._claimed: list[Run] = []
         self._taken: list[Run] = []
         """Claimed, and not written down yet; so are their holds."""
+        self._placed: set[int] = set()
+        """Those that lock a workspace."""
         self._holds: list[holds.Values] = []
         self._waits = False
         """Whether the run that was met last must wait."""
@@ -248,6 +250,7 @@ class _Claim:
         if place.nodes:
             holds.add_holds(self._link, [hold])
             places.lock_place(self._link, run.pk, place)
+            self._placed.add(run.pk)
             self._opened = places.left_queue(self._context, place)
         else:
             self._holds.append(hold)  # nobody asks for it before all are written
@@ -270,6 +273,8 @@ class _Claim:
             {"key_pk": run.pk, "host": run.host_id, "at": run.place, "order": run.change} for run in taken
         ]
         run_each(self._link, _CLAIMED, values)
+        for run in taken:
+            self._context.seen.run(run, held=True, locked=run.pk in self._placed)
         self._claimed += taken
         self._taken, self._holds = [], []
 

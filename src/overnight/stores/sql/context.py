@@ -5,6 +5,7 @@ from __future__ import annotations
 from overnight.clock import Clock
 from overnight.domain.event import Recorded
 from overnight.ports.notifier import Notice
+from overnight.stores.sql.seen import Seen
 from overnight.stores.sql.statements import Link
 
 
@@ -14,7 +15,7 @@ class Context:
     What a transaction has made, nobody else can have changed: it need not be read again.
     """
 
-    __slots__ = ("_notices", "clock", "last_number", "link", "new_sessions", "new_streams")
+    __slots__ = ("_notices", "clock", "last_number", "link", "new_sessions", "new_streams", "seen")
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self.link = link
@@ -26,6 +27,8 @@ class Context:
         """Streams that the transaction has made and that are empty yet: the public ids of run and session."""
         self.new_sessions: set[int] = set()
         """Sessions that the transaction has made and that have no run yet."""
+        self.seen = Seen()
+        """What the unit that is running has read."""
 
     def forget(self) -> None:
         """The transaction is over."""
@@ -42,6 +45,7 @@ class Context:
         self._notices.append(Notice(topic=topic, events=events))
 
     def take_notices(self) -> list[Notice]:
-        """What the unit has to say; the next unit starts with none."""
+        """What the unit has to say; the next unit starts with none, and has seen nothing."""
+        self.seen.forget()
         taken, self._notices = self._notices, []
         return taken

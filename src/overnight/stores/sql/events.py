@@ -100,7 +100,14 @@ class SqlEventLog:
         new = self._context.new_streams.pop(stream_pk, None)
         if new is not None:
             self._link.tell(_FILL, key_stream=stream_pk, last=more, at=at)
-            return more, at, *new
+            run_id, session_id = new
+            self._context.seen.stream(stream_pk, more, at, run_id=run_id, session_id=session_id)
+            return more, at, run_id, session_id
+        seen = self._context.seen.streams.get(stream_pk)
+        if seen is not None:
+            seen.last_seq, seen.last_at = seen.last_seq + more, max(at, seen.last_at or at)
+            self._link.tell(_FILL, key_stream=stream_pk, last=seen.last_seq, at=seen.last_at)
+            return seen.last_seq, seen.last_at, seen.run_id, seen.session_id
         end = self._link.one(_ADVANCE, key_stream=stream_pk, key_at=at, more=more)
         if end is None:
             raise NotFound(f"no stream {stream_pk}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -60,6 +61,7 @@ def add_holds(link: Link, values: Sequence[Values]) -> None:
 
 def take_hold(context: Context, pk: int, worker_pk: int, lease_ms: int) -> int:
     """Give the run to the worker, whoever held it before; the new token comes back."""
+    context.seen.runs.pop(pk, None)
     token = _token(context.link.one(_RAISE, key_pk=pk))
     given = {"worker": worker_pk, "now": token, "ms": lease_ms, **told(context)}
     if context.link.run(_TAKE, key_pk=pk, **given) == 0:
@@ -71,15 +73,41 @@ def end_hold(context: Context, run: Run) -> int | None:
     """Remove the lease and its workspace locks and raise the token, so that nobody who knows only the earlier one
     may write any more. None when the run was not held: then it may have stood in the queue for its workspace.
     """
-    link = context.link
-    left = unlock(link, run.pk)
-    if link.run(_FORGET, key_pk=run.pk) == 0:
-        left_queue(context, place_of(link, run))
-        return None
-    if left is not None:
-        left_place(context, left)
+    let_go = let_go_of(context, run.pk)
+    context.seen.runs.pop(run.pk, None)
+    token = _token(context.link.one(_GIVE_BACK, key_pk=run.pk)) if let_go.held else None
+    open_behind(context, run, let_go)
+    return token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGo:
+    """A hold that has ended, as far as lease and locks go."""
+
+    held: bool
+    left: Place | None
+    """Where its locks were."""
+
+
+def let_go_of(context: Context, pk: int) -> LetGo:
+    """Remove lease and locks of a run. The caller raises the token if it was held, and then calls `open_behind`."""
+    link, seen = context.link, context.seen.runs.get(pk)
+    left = unlock(link, pk) if seen is None or seen.locked else None
+    if seen is None:
+        return LetGo(held=link.run(_FORGET, key_pk=pk) > 0, left=left)
+    if seen.held:
+        link.tell(_FORGET, key_pk=pk)
+    return LetGo(held=seen.held, left=left)
+
+
+def open_behind(context: Context, run: Run, let_go: LetGo) -> None:
+    """Have those looked at again who may have waited for the run to be gone."""
+    if not let_go.held:
+        left_queue(context, place_of(context.link, run))
+        return
+    if let_go.left is not None:
+        left_place(context, let_go.left)
     context.wake(QUEUE)  # a limit may have room again
-    return _token(link.one(_GIVE_BACK, key_pk=run.pk))
 
 
 def _token(row: Row | None) -> int:
@@ -102,6 +130,7 @@ def move_locks(context: Context, pk: int, place: Place) -> bool:
         return True
     if blocker(link, pk, place) is not None:
         return False
+    context.seen.runs.pop(pk, None)
     unlock(link, pk)
     lock_place(link, pk, place)
     return True

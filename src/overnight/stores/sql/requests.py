@@ -54,16 +54,21 @@ class SqlRequestTable:
             created_at=at,
         )
         assert row is not None  # noqa: S101 -- INSERT … RETURNING always has one
+        self._context.seen.requests.pop(run_pk, None)
         self._context.wake(requests_topic(run_pk))
         return Request(pk=row[0], run_pk=run_pk, kind=kind, body=dict(body), actor=by.name, created_at=at)
 
     def pending(self, run_pk: int) -> tuple[Request, ...]:
         """See the port."""
-        return tuple(
-            Request(pk=pk, run_pk=run_pk, kind=kind, body=load(body), actor=actor, created_at=created_at)
-            for pk, kind, body, actor, created_at in self._link.all(_PENDING, key_run=run_pk)
-        )
+        seen = self._context.seen.requests
+        if run_pk not in seen:
+            seen[run_pk] = tuple(
+                Request(pk=pk, run_pk=run_pk, kind=kind, body=load(body), actor=actor, created_at=created_at)
+                for pk, kind, body, actor, created_at in self._link.all(_PENDING, key_run=run_pk)
+            )
+        return seen[run_pk]
 
     def settle(self, pk: int, outcome: str, at: int) -> None:
         """See the port."""
-        self._link.run(_SETTLE, key_pk=pk, at=at, result=outcome)
+        self._context.seen.requests.clear()
+        self._link.tell(_SETTLE, key_pk=pk, at=at, result=outcome)

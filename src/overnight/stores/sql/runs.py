@@ -19,7 +19,7 @@ from overnight.stores.sql import run_pages
 from overnight.stores.sql.changes import last_change, next_change
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.gates import SESSION, first_gate, first_turn, open_gate, open_session, session_order
-from overnight.stores.sql.holds import end_hold, move_locks
+from overnight.stores.sql.holds import let_go_of, move_locks, open_behind
 from overnight.stores.sql.lanes import lane_of
 from overnight.stores.sql.people_schema import approvals
 from overnight.stores.sql.places import WORKSPACE, left_place, left_queue, place_for, place_of, save_place
@@ -29,6 +29,7 @@ from overnight.stores.sql.run_pages import RUN_ROW, RUN_TABLES
 from overnight.stores.sql.schema import (
     idempotency,
     inputs,
+    leases,
     requests,
     run_labels,
     run_places,
@@ -36,9 +37,10 @@ from overnight.stores.sql.schema import (
     runs,
     streams,
     turns,
+    workspace_locks,
 )
 from overnight.stores.sql.session_removal import remove_if_unused
-from overnight.stores.sql.statements import Statement, key, text_key
+from overnight.stores.sql.statements import Statement, has_any, key, text_key
 from overnight.stores.sql.streams import add_stream, delete_stream
 
 _ADD: Final = Statement(insert(runs))
@@ -51,13 +53,14 @@ _NOT_SAVED: Final = frozenset(
         "created_at", "token", "lane", "due", "gate_key", "limited",
     }
 )  # fmt: skip
-_SAVE: Final = Statement(
+_SAVED: Final = (
     update(runs)
     .where(runs.c.pk == key("pk"))
     .values({name: bindparam(f"new_{name}") for name in runs.c.keys() if name not in _NOT_SAVED})  # noqa: SIM118
     .values(
         gate_key=null(),
         limited=null(),
+        token=runs.c.token + bindparam("raised"),
         lane=func.coalesce(bindparam("new_lane", type_=runs.c.lane.type), runs.c.lane),
         # Who comes back to the queue goes to its end; who is in it, or had begun already, keeps his turn.
         due=case(
@@ -65,7 +68,10 @@ _SAVE: Final = Statement(
             else_=func.coalesce(bindparam("new_due", type_=runs.c.due.type), runs.c.due),
         ),
     )
-    .returning(
+)
+_SAVE_SEEN: Final = Statement(_SAVED)
+_SAVE: Final = Statement(
+    _SAVED.returning(
         runs.c.token,
         *(
             select(column).where(streams.c.pk == key("pk")).scalar_subquery()
@@ -73,7 +79,15 @@ _SAVE: Final = Statement(
         ),
     )
 )
-_LOCK: Final = Statement(select(*RUN_ROW).select_from(RUN_TABLES).where(runs.c.pk == key("pk")))
+_LOCK: Final = Statement(
+    select(
+        *RUN_ROW,
+        has_any(select(leases.c.run_pk).where(leases.c.run_pk == runs.c.pk)),
+        has_any(select(workspace_locks.c.run_pk).where(workspace_locks.c.run_pk == runs.c.pk)),
+    )
+    .select_from(RUN_TABLES)
+    .where(runs.c.pk == key("pk"))
+)
 _GET: Final = Statement(
     select(*RUN_ROW)
     .select_from(RUN_TABLES)
@@ -170,27 +184,45 @@ class SqlRunTable:
         row = self._link.one(_LOCK, key_pk=pk)
         if row is None:
             raise NotFound(f"no run {pk}")
-        return run_of(row)
+        *columns, held, locked = row
+        run = run_of(tuple(columns))
+        self._context.seen.run(run, held=bool(held), locked=bool(locked))
+        return run
 
     def save(self, run: Run) -> Run:
         """See the port."""
         change = next_change(self._context)
         values = {f"new_{name}": value for name, value in changing(run).items()}
         queued = run.state is State.QUEUED
-        row = self._link.one(
-            _SAVE, key_pk=run.pk, **values, new_gate=first_gate(run), new_change=change,
+        let_go = let_go_of(self._context, run.pk) if run.final else None
+        token, last_seq, last_at = self._save(
+            run, **values, new_gate=first_gate(run), new_change=change,
             new_lane=lane_of(self._context, run) if queued else None,
             new_due=change if queued and run.started_at is None else None,
+            raised=int(let_go is not None and let_go.held),
         )  # fmt: skip
-        if row is None:
-            raise NotFound(f"no run {run.id}")
-        token, last_seq, last_at = row
-        if run.final:
-            token = end_hold(self._context, run) or token
+        if let_go is not None:
+            open_behind(self._context, run, let_go)
             open_session(self._context, run)
         if queued:
             self._context.wake(QUEUE)
         return replace(run, change=change, token=token, last_seq=last_seq, last_event_at=last_at)
+
+    def _save(self, run: Run, *, raised: int, **values: object) -> tuple[int, int, int | None]:
+        """The token after it, and the end of the run's stream."""
+        missing = NotFound(f"no run {run.id}")
+        seen, stream = self._context.seen.runs.get(run.pk), self._context.seen.streams.get(run.pk)
+        if seen is None or stream is None:
+            row = self._link.one(_SAVE, key_pk=run.pk, raised=raised, **values)
+            if row is None:
+                raise missing
+            token, last_seq, last_at = row
+            return token, last_seq, last_at
+        self._link.change_one(_SAVE_SEEN, missing, key_pk=run.pk, raised=raised, **values)
+        seen.token += raised
+        if run.final:
+            seen.held = seen.locked = False
+        return seen.token, stream.last_seq, stream.last_at
 
     def get(self, run_id: RunId, owner: str | None) -> Run:
         """See the port."""
@@ -254,6 +286,7 @@ class SqlRunTable:
             self._link.run(statement, key_pk=pk)
         self._link.run(_DELETE_RUN, key_pk=pk)
         delete_stream(self._link, pk)
+        self._context.seen.forget()
         remove_if_unused(self._context, run.session_pk)
         self._context.wake(CHANGES)
         return run.id

@@ -16,7 +16,7 @@ from overnight.stores.sql import session_pages, session_removal
 from overnight.stores.sql.changes import next_number
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import SESSION_COLUMNS, dump, load, session_of, session_values
-from overnight.stores.sql.schema import backend_states, messages, runs, sessions
+from overnight.stores.sql.schema import backend_states, messages, runs, sessions, streams
 from overnight.stores.sql.statements import Statement, key, text_key
 from overnight.stores.sql.streams import add_stream
 
@@ -28,7 +28,11 @@ _GET: Final = Statement(
         sessions.c.id == key("id"), (text_key("owner").is_(None)) | (sessions.c.owner == text_key("owner"))
     )
 )
-_LOCK: Final = Statement(select(*_ROW).where(sessions.c.pk == key("pk")))
+_LOCK: Final = Statement(
+    select(*_ROW, streams.c.last_seq, streams.c.last_at)
+    .select_from(sessions.join(streams, streams.c.pk == sessions.c.pk))
+    .where(sessions.c.pk == key("pk"))
+)
 _SAVE: Final = Statement(
     update(sessions)
     .where(sessions.c.pk == key("pk"))
@@ -117,7 +121,10 @@ class SqlSessionTable:
         row = self._link.one(_LOCK, key_pk=pk)
         if row is None:
             raise NotFound(f"no session {pk}")
-        return session_of(row)
+        *columns, last_seq, last_at = row
+        session = session_of(tuple(columns))
+        self._context.seen.stream(pk, last_seq, last_at, run_id=None, session_id=session.id)
+        return session
 
     def save(self, session: Session) -> None:
         """See the port. Raises NotFound."""

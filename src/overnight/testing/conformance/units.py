@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 
 from overnight.domain.event import Draft
+from overnight.domain.run import Run
+from overnight.domain.states import Input, State
 from overnight.errors import Conflict, NotFound
 from overnight.ports.notifier import CHANGES, QUEUE, stream_topic
 from overnight.ports.tables import RunFilter
@@ -99,6 +101,58 @@ class UnitSuite:
         changed = await stage.uow.read(lambda tx: tx.runs.changed_after(start, None, 99))
         assert [run.pk for run in changed] == kept
         assert (await stage.run()).pk > kept[-1]
+
+    async def test_what_a_unit_has_seen_counts_for_no_other(self, stage: Stage) -> None:
+        """Units that share a commit work on one run; what those have done that fail is seen by nobody."""
+        gate = threading.Event()
+        run = await stage.run()
+
+        def unit(n: int, tx: Transaction) -> Run:
+            gate.wait(60)
+            locked = tx.runs.lock(run.pk)
+            for _ in range(2):
+                tx.events.append(run.pk, [Draft(type="note", data={"n": n})], stage.clock.wall_ms())
+            tx.events.append(tx.sessions.lock(run.session_pk).pk, [Draft(type="note", data={"n": n})], 1)
+            saved = tx.runs.save(locked)
+            assert saved == tx.runs.lock(run.pk)
+            if n % 3 == 0:
+                raise Conflict(str(n))
+            return saved
+
+        waiting = [asyncio.ensure_future(stage.uow.write(partial(unit, n))) for n in range(12)]
+        await asyncio.sleep(0)
+        gate.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(found) for found in results] == [Run if n % 3 else Conflict for n in range(12)]
+        before = run.last_seq
+        kept = [found.last_seq for found in results if isinstance(found, Run)]
+        assert kept == [before + 2 * n for n in range(1, 9)]
+        for pk, first, many in ((run.pk, before, 16), (run.session_pk, 0, 8)):
+            logged = await stage.uow.read(lambda tx, pk=pk: tx.events.after(pk, 0, 99))  # type: ignore[misc]
+            assert [event.seq for event in logged] == list(range(1, len(logged) + 1))
+            assert len(logged) >= first + many
+
+    async def test_a_saved_run_is_what_is_read_then(self, stage: Stage) -> None:
+        """Claimed, noted and ended within one unit: nothing of it need be read again to be known."""
+        worker, now = await stage.worker(), stage.clock.wall_ms()
+        first, second = await stage.run(), await stage.run()
+
+        def unit(tx: Transaction) -> None:
+            for claimed in tx.leases.claim(stage.offer(worker, 2), now):
+                tx.events.append(claimed.pk, [Draft(type="run.started", data={})], now)
+                begun = tx.runs.save(claimed.moved(Input.CLAIM, now, started_at=now))
+                assert begun == tx.runs.lock(begun.pk)
+                ended = tx.runs.save(begun.moved(Input.COMPLETE, now))
+                assert ended == tx.runs.lock(begun.pk)
+                assert ended.token == begun.token + 1
+                assert tx.runs.save(ended).token == ended.token
+            assert tx.leases.held() == ()
+
+        await stage.uow.write(unit)
+        states = [
+            (await stage.uow.read(lambda tx, pk=pk: tx.runs.lock(pk))).state for pk in (first.pk, second.pk)
+        ]  # type: ignore[misc]
+        assert states == [State.COMPLETED, State.COMPLETED]
 
     async def test_a_gate_that_opens_puts_a_run_behind_what_its_unit_has_added(self, stage: Stage) -> None:
         worker, now = await stage.worker(), stage.clock.wall_ms()
