@@ -1,0 +1,1 @@
+"""What the built-in agent can do by itself: read, search, patch, run commands, look at pictures, keep a plan."""

@@ -1,0 +1,1 @@
+"""Patches: their grammar, where each piece fits, and writing all of it or nothing."""
