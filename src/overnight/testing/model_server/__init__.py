@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overnight.testing.model_server.script import Call, Fault, Move, Script, Turn, parse_script
+from overnight.models.script import Call, Fault, Move, Script, Turn, parse_script
 from overnight.testing.model_server.server import ModelServer, RecordedRequest
 
 __all__ = ["Call", "Fault", "ModelServer", "Move", "RecordedRequest", "Script", "Turn", "parse_script"]

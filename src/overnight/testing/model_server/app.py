@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from overnight.models.script import Move, Play
 from overnight.testing.model_server import chat, gemini, messages, responses
 from overnight.testing.model_server.conversation import Conversation, Reply, reply_to
-from overnight.testing.model_server.script import Move, Play
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -58,6 +58,8 @@ class ModelApp:
         self.probes: list[str] = []
         self._keys = keys
         self._lock = threading.Lock()
+        self.abandoned = 0
+        """Answers that hung until the client had gone."""
         self.closing = asyncio.Event()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -162,6 +164,7 @@ class ModelApp:
         gone = asyncio.ensure_future(receive())
         closing = asyncio.ensure_future(self.closing.wait())
         await asyncio.wait({gone, closing}, return_when=asyncio.FIRST_COMPLETED)
+        self.abandoned += gone.done()
         gone.cancel()
         closing.cancel()
         raise CutOff

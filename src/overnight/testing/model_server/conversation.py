@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from overnight.testing.model_server.script import Move
+from overnight.models.script import Move
 from overnight.testing.model_server.tools import ResolvedCall, resolve
 
 Speaker = Literal["user", "result", "model", "context"]

@@ -77,8 +77,9 @@ def _items(reply: Reply) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     if reply.reasoning:
         summary = [{"type": "summary_text", "text": reply.reasoning}]
+        sealed = f"sealed-{reply.id}"
         items.append(
-            {"id": f"rs_{reply.id}", "type": "reasoning", "summary": summary, "encrypted_content": None}
+            {"id": f"rs_{reply.id}", "type": "reasoning", "summary": summary, "encrypted_content": sealed}
         )
     if reply.text:
         content = [{"type": "output_text", "text": reply.text, "annotations": []}]
@@ -110,29 +111,49 @@ def _events(reply: Reply) -> Iterator[dict[str, Any]]:
     yield {"type": "response.created", "response": _response(reply, "in_progress", [])}
     items = _items(reply)
     for at, item in enumerate(items):
-        yield {
-            "type": "response.output_item.added",
-            "output_index": at,
-            "item": {**item, "status": "in_progress"},
-        }
+        yield {"type": "response.output_item.added", "output_index": at, "item": _begun(item)}
         yield from _deltas(reply, at, item)
         yield {"type": "response.output_item.done", "output_index": at, "item": item}
     yield {"type": "response.completed", "response": _response(reply, "completed", items)}
 
 
+def _begun(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The item before anything has been streamed into it."""
+    empty: dict[str, Any] = {"content": [], "summary": [], "arguments": "", "input": ""}
+    return {**item, "status": "in_progress", **{key: value for key, value in empty.items() if key in item}}
+
+
 def _deltas(reply: Reply, at: int, item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     where = {"item_id": item["id"], "output_index": at}
     if item["type"] == "message":
-        for piece in reply.pieces():
-            yield {"type": "response.output_text.delta", **where, "content_index": 0, "delta": piece}
+        yield from _message(reply, where)
     elif item["type"] == "reasoning":
-        yield {"type": "response.reasoning_summary_part.added", **where, "summary_index": 0}
-        yield {
-            "type": "response.reasoning_summary_text.delta",
-            **where,
-            "summary_index": 0,
-            "delta": reply.reasoning,
-        }
+        yield from _reasoning(reply, where)
+    elif item["type"] == "function_call":
+        arguments = str(item["arguments"])
+        kind = "response.function_call_arguments"
+        yield {"type": f"{kind}.delta", **where, "delta": arguments}
+        yield {"type": f"{kind}.done", **where, "name": item["name"], "arguments": arguments}
+
+
+def _message(reply: Reply, where: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    part = {"type": "output_text", "text": "", "annotations": []}
+    place = {**where, "content_index": 0}
+    yield {"type": "response.content_part.added", **place, "part": part}
+    for piece in reply.pieces():
+        yield {"type": "response.output_text.delta", **place, "delta": piece, "logprobs": []}
+    yield {"type": "response.output_text.done", **place, "text": reply.text, "logprobs": []}
+    yield {"type": "response.content_part.done", **place, "part": {**part, "text": reply.text}}
+
+
+def _reasoning(reply: Reply, where: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    part = {"type": "summary_text", "text": ""}
+    place = {**where, "summary_index": 0}
+    text = reply.reasoning
+    yield {"type": "response.reasoning_summary_part.added", **place, "part": part}
+    yield {"type": "response.reasoning_summary_text.delta", **place, "delta": text}
+    yield {"type": "response.reasoning_summary_text.done", **place, "text": text}
+    yield {"type": "response.reasoning_summary_part.done", **place, "part": {**part, "text": text}}
 
 
 def _response(reply: Reply, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import uvicorn
 
+from overnight.models.script import Play, Script, parse_script
 from overnight.testing.model_server.app import ModelApp, RecordedRequest
-from overnight.testing.model_server.script import Play, Script, parse_script
 
 __all__ = ["ModelServer", "RecordedRequest"]
 
@@ -53,6 +53,11 @@ class ModelServer:
     def probes(self) -> list[str]:
         """`METHOD PATH` of everything asked that was no call of the model; a copy."""
         return [] if self._app is None else list(self._app.probes)
+
+    @property
+    def abandoned(self) -> int:
+        """How many answers that hung were given up by their client."""
+        return 0 if self._app is None else self._app.abandoned
 
     def play(self, script: Script | list[Any] | dict[str, Any]) -> None:
         """Go on with another script from the next request."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from overnight.testing.model_server.script import Call, Move
+from overnight.models.script import Call, Move
 
 Arguments = Mapping[str, Any]
 
