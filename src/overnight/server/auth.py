@@ -12,10 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from overnight.clock import Clock
+from overnight.domain.agent_token import PREFIX as OF_AGENT
+from overnight.domain.agent_token import Claim, claimed
 from overnight.domain.request import LOCAL_OWNER, Principal
 from overnight.domain.session import Share
 from overnight.domain.token import AccessToken, digest
-from overnight.errors import Forbidden, OvernightError, Unauthorized
+from overnight.engine.agent_access import agent_key
+from overnight.errors import Forbidden, NotFound, OvernightError, Unauthorized
+from overnight.ids import RunId
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 
 CACHE_S: Final = 10.0
@@ -29,8 +33,10 @@ _ADMIN: Final = re.compile(
     r"/api/v1/(?:(?:tokens|admin|config|doctor|leases)(?![a-z])|workers/).*", re.DOTALL
 )
 """Whatever begins so is refused, known path or not."""
-_AGENT: Final = re.compile(r"/api/v1/(?:runs|stream|backends)(?:/.*)?")
+_AGENT: Final = re.compile(r"/api/v1/(?:runs|stream|backends|openai)(?:/.*)?")
 _WORKER: Final = re.compile(r"/api/v1/leases(?:/.*)?")
+SOCKET: Final = "/api/v1/socket"
+"""Open to every kind of token; what may be done there is for each message to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,13 @@ class Caller:
     """Who it really is: the owner of the token; of a link, the share."""
     share: Share | None = None
     """The share by which it acts, if it does not act in its own name."""
+    claim: Claim | None = None
+    """Of an agent's own process: the hold of a run that it works for."""
+
+    @property
+    def run_id(self) -> RunId | None:
+        """The one run that it works for, where it is an agent's own process."""
+        return None if self.claim is None else self.claim.run_id
 
     @property
     def admin(self) -> bool:
@@ -64,9 +77,11 @@ class Caller:
     def check(self, method: str, path: str) -> None:
         """Raise Forbidden unless this kind of token may do that. What it is comes from the server's record alone."""
         kind = self.principal.kind
-        if kind == "agent" and not (method in _READING and _AGENT.fullmatch(path)):
+        if self.claim is not None and path != SOCKET:
+            raise Forbidden("the token of an agent's process is for the socket alone", mend=_MEND)
+        if kind == "agent" and path != SOCKET and not (method in _READING and _AGENT.fullmatch(path)):
             raise Forbidden("an agent's token may only read its owner's runs", mend=_MEND)
-        if kind == "worker" and not _WORKER.fullmatch(path):
+        if kind == "worker" and path != SOCKET and not _WORKER.fullmatch(path):
             raise Forbidden("a worker's token is for leases, and for nothing else", mend=_MEND)
         if kind == "user" and not self.admin and _ADMIN.fullmatch(path):
             raise Forbidden("only the operator may do this")
@@ -89,6 +104,7 @@ class Authenticator:
         self._uow = uow
         self._clock = clock
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._agent_key: bytes | None = None
         self._on_revoked: list[Callable[[int], None]] = []
         self._on_unshared: list[Callable[[int, int | None], None]] = []
         self._notes: set[asyncio.Task[None]] = set()
@@ -97,11 +113,16 @@ class Authenticator:
         """The caller with that secret. Raises Unauthorized when there is none, or it is unknown, revoked or expired."""
         if not secret or len(secret) > _MAX_SECRET or not secret.isascii():
             raise Unauthorized(mend="send `Authorization: Bearer …`, or log in at /")
+        if secret.startswith(OF_AGENT):
+            return await self._of_agent(secret)
         return await self._by_digest(digest(secret))
 
     async def still(self, caller: Caller) -> bool:
         """Whether an earlier caller would be let in now: asked while a stream stays open."""
         try:
+            if caller.claim is not None:
+                await self._holding(caller.claim)
+                return True
             await self._by_digest(caller.digest)
         except Unauthorized:
             return False
@@ -134,6 +155,26 @@ class Authenticator:
         self._known.pop(token.digest, None)
         for call in self._on_revoked:
             call(token.pk)
+
+    async def _of_agent(self, secret: str) -> Caller:
+        if self._agent_key is None:
+            self._agent_key = await agent_key(self._uow)
+        claim = claimed(self._agent_key, secret)
+        if claim is None:
+            raise Unauthorized("the token of an agent's process was not made here")
+        owner = await self._holding(claim)
+        principal = Principal(owner=owner, name=f"agent of {claim.run_id}", kind="agent")
+        return Caller(principal=principal, digest=digest(secret), user=owner, claim=claim)
+
+    async def _holding(self, claim: Claim) -> str:
+        """The owner of the run, as long as it is held as claimed. Raises Unauthorized."""
+        try:
+            run = await self._uow.read(lambda tx: tx.runs.get(claim.run_id, None))
+        except NotFound:
+            raise Unauthorized("the run of this token is gone") from None
+        if run.final or run.token != claim.fence:
+            raise Unauthorized("the run of this token has ended, or somebody else holds it now")
+        return run.owner
 
     async def _by_digest(self, wanted: str) -> Caller:
         known = await self._look_up(wanted)
