@@ -30,7 +30,7 @@ def _value(sources: Sources, name: str, entry: object) -> str:
             if not value:
                 raise sources.in_table("secrets", (name,), f"names the variable {variable}, which is not set")
         case {"file": str(path), **rest} if not rest:
-            value = _from_file(sources, name, Path(path).expanduser())
+            value = from_file(sources, "secrets", (name,), Path(path).expanduser())
         case _:
             raise sources.in_table(
                 "secrets", (name,), 'must be { env = "VARIABLE" } or { file = "/absolute/path" }'
@@ -40,21 +40,20 @@ def _value(sources: Sources, name: str, entry: object) -> str:
     return value
 
 
-def _from_file(sources: Sources, name: str, path: Path) -> str:
+def from_file(sources: Sources, table: str, entry: tuple[str, ...], path: Path) -> str:
+    """The value in a file of its owner alone. Raises ConfigInvalid, which names `entry` of `table`."""
     if not path.is_absolute():
-        raise sources.in_table("secrets", (name,), "needs an absolute path")
+        raise sources.in_table(table, entry, "needs an absolute path")
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise sources.in_table(
-                    "secrets", (name,), f"names {path}, which others can read: chmod 600 it"
-                )
+                raise sources.in_table(table, entry, f"names {path}, which others can read: chmod 600 it")
             content = file.read(MAX_SECRET + 1)
     except OSError as error:
-        raise sources.in_table("secrets", (name,), f"names {path}: {error.strerror}") from None
+        raise sources.in_table(table, entry, f"names {path}: {error.strerror}") from None
     if not content.strip() or len(content) > MAX_SECRET:
-        raise sources.in_table("secrets", (name,), f"names {path}, which is empty or over {MAX_SECRET} bytes")
+        raise sources.in_table(table, entry, f"names {path}, which is empty or over {MAX_SECRET} bytes")
     try:
         return content.decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise sources.in_table("secrets", (name,), f"names {path}, which is not UTF-8 text") from None
+        raise sources.in_table(table, entry, f"names {path}, which is not UTF-8 text") from None

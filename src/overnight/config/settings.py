@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from overnight.config import approvals, stores
 from overnight.config.backends import BackendSettings, backends, default_backend
+from overnight.config.models import keys, models
+from overnight.config.models import shown as models_shown
 from overnight.config.modes import modes
 from overnight.config.parse import Value
 from overnight.config.queue import QueueSettings, queue
@@ -23,6 +25,7 @@ from overnight.config.sources import Sources, read
 from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
 from overnight.engine.policy import RunPolicy, SessionPolicy, Storage, Timing
 from overnight.errors import ConfigInvalid
+from overnight.models.endpoint import ModelSettings
 
 _CREDENTIAL = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 SWEEP_S = 2.0
@@ -81,6 +84,7 @@ class Settings:
     synchronous: Literal["FULL", "NORMAL"]
     backends: tuple[BackendSettings, ...]
     sandbox: SandboxSettings
+    models: ModelSettings = field(default_factory=ModelSettings, repr=False)
     sources: Sources = field(repr=False)
 
     @property
@@ -125,6 +129,8 @@ class Settings:
                 return cast("Value", dict.fromkeys(self.runs.secrets, "***")), origin
             case "backends":
                 return {backend.name: backend.shown() for backend in self.backends}, origin
+            case "models.providers":
+                return cast("Value", models_shown(self.models)), origin
             case _:
                 return value, origin
 
@@ -141,6 +147,7 @@ def load(
     """
     sources = read(environment, cwd=cwd, overrides=overrides)
     known = backends(sources)
+    offered = models(sources)
     database_url = stores.database_url(sources)
     return Settings(
         data_dir=_path(sources, "data_dir"),
@@ -153,7 +160,7 @@ def load(
         workspace_roots=cast("tuple[Path, ...]", sources["workspace_roots"]),
         slots=cast("int", sources["worker.slots"]),
         queue=queue(sources, known),
-        runs=_run_policy(sources, known, database_url),
+        runs=_run_policy(sources, known, database_url, tuple(keys(offered))),
         timing=_timing(sources, shared=not database_url.startswith(stores.SQLITE)),
         storage=_storage(sources),
         sessions=SessionPolicy(
@@ -163,6 +170,7 @@ def load(
         synchronous="NORMAL" if sources["storage.synchronous"] == "normal" else "FULL",
         backends=known,
         sandbox=sandbox(sources),
+        models=offered,
         sources=sources,
     )
 
@@ -256,7 +264,9 @@ def _storage(sources: Sources) -> Storage:
     )
 
 
-def _run_policy(sources: Sources, known: tuple[BackendSettings, ...], database_url: str) -> RunPolicy:
+def _run_policy(
+    sources: Sources, known: tuple[BackendSettings, ...], database_url: str, keys: tuple[str, ...]
+) -> RunPolicy:
     return RunPolicy(
         default_backend=default_backend(sources, known)[0],
         max_sandbox=cast("Sandbox", sources["runs.max_sandbox"]),
@@ -265,7 +275,7 @@ def _run_policy(sources: Sources, known: tuple[BackendSettings, ...], database_u
         require_sandbox=cast("bool", sources["runs.require_sandbox"]),
         allow_environment=cast("tuple[str, ...]", sources["runs.allow_environment"]),
         secrets=secrets(sources),
-        hidden=_hidden(sources, known, database_url),
+        hidden=(*_hidden(sources, known, database_url), *keys),
         modes=modes(sources),
         approval_expires_s=cast("float", sources["approvals.expires_s"]),
         approval_expires=approvals.expiries(sources),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from overnight.config.models_table import MODELS
 from overnight.config.notices_table import NOTICES
 from overnight.config.queue_table import QUEUE
 from overnight.config.setting import Setting
@@ -345,6 +346,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         default=None,
         description="One table for each backend: kind, program, command, args, environment, login, model, home.",
     ),
+    *MODELS,
     Setting(
         key="log.level",
         variable="OVERNIGHT_LOG_LEVEL",
