@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 import orjson
 import psycopg
-from psycopg import AsyncConnection
 
 from overnight.ports.meter import RelayMeter
 from overnight.ports.notifier import STREAM, Notice
 from overnight.stores.inproc.notifier import InprocNotifier, InprocSubscription
 from overnight.stores.relay.figures import Figures
-from overnight.stores.relay.line import Health, LineLost, tend
+from overnight.stores.relay.line import Health, tend
 from overnight.stores.relay.outbox import Batch, Outbox
-from overnight.stores.sql.postgres_watch import cut
+from overnight.stores.sql.postgres_notices import NoticeLine
 
 CHANNEL: Final = "overnight"
 MOST_PAYLOAD: Final = 7900
@@ -34,7 +33,6 @@ ANSWER_S: Final = 3.0
 QUIET_S: Final = 5.0
 """After so long without a word a connection is tried."""
 START_S: Final = 3.0
-_LOOKS_S: Final = 0.01
 CLOSE_S: Final = 1.0
 _OPTIONS: Final[Mapping[str, Any]] = {
     "connect_timeout": 5,
@@ -46,7 +44,8 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     "target_session_attrs": "read-write",  # where several servers are named: a standby carries no notices
     "application_name": "overnight notices",
 }
-_NOTIFY: Final[LiteralString] = "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload"
+_NOTIFY: Final = f"SELECT pg_notify('{CHANNEL}', $1)"
+_LISTEN: Final = f"LISTEN {CHANNEL}"
 
 
 class PostgresNotifier:
@@ -55,17 +54,14 @@ class PostgresNotifier:
     `url` names the database itself: a pooler that hands out connections by the transaction loses notifications.
     """
 
-    def __init__(self, url: str, *, meter: RelayMeter | None = None, channel: str = CHANNEL) -> None:
+    def __init__(self, url: str, *, meter: RelayMeter | None = None) -> None:
         self._url = url
-        self._channel = channel
         self._by = secrets.token_hex(4)
         self._hub = InprocNotifier()
         self._figures = Figures("postgres", meter)
         self._outbox = Outbox(self._figures)
         self._health = Health("postgres", _shown(url), self._figures, ("sending", "listening"))
         self._tasks: list[asyncio.Task[None]] = []
-        self._asking: set[AsyncConnection[Any]] = set()
-        """Connections on which an answer is waited for."""
 
     @property
     def figures(self) -> Figures:
@@ -92,20 +88,10 @@ class PostgresNotifier:
             async with asyncio.timeout(CLOSE_S):
                 await self._outbox.drained()
         tasks, self._tasks = self._tasks, []
-        await self._ask_no_more()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._figures.stands(connected=False)
-
-    async def _ask_no_more(self) -> None:
-        """The library answers a cancelled question by asking the server to leave it, for ten seconds if need be."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                while self._asking:
-                    for connection in self._asking:
-                        cut(connection)
-                    await asyncio.sleep(_LOOKS_S)
 
     def publish(self, notices: Sequence[Notice]) -> None:
         """See the port: delivered here at once, said to the others soon."""
@@ -120,25 +106,25 @@ class PostgresNotifier:
 
     async def _send(self) -> None:
         """Say what there is to say until the connection is lost: LineLost."""
-        connection = await self._connect()
+        line = await self._connect()
         try:
-            await self._ask(connection, "SET synchronous_commit = off")
+            await line.ask("SET synchronous_commit = off", answer_s=ANSWER_S)
             self._outbox.open()
             self._health.up("sending")
             while True:
                 batch = await self._outbox.take(QUIET_S, most=MOST_NOTICES, most_bytes=MOST_BYTES)
                 if batch is None:
-                    await self._ask(connection, "SELECT 1")
+                    await line.ask("SELECT 1", answer_s=ANSWER_S)
                 else:
-                    await self._say(connection, batch)
+                    await self._say(line, batch)
         finally:
             self._outbox.shut()
-            await connection.close()
+            await line.close()
 
-    async def _say(self, connection: AsyncConnection[Any], batch: Batch) -> None:
+    async def _say(self, line: NoticeLine, batch: Batch) -> None:
         try:
-            said = list(payloads(self._by, batch))
-            await self._ask(connection, _NOTIFY, (self._channel, said))
+            for payload in payloads(self._by, batch):
+                await line.ask(_NOTIFY, payload, answer_s=ANSWER_S)
         except BaseException:
             self._outbox.failed(batch)
             raise
@@ -146,23 +132,24 @@ class PostgresNotifier:
 
     async def _listen(self) -> None:
         """Hear what others say until the connection is lost: LineLost."""
-        connection = await self._connect()
+        line = await self._connect()
         try:
-            await self._ask(
-                connection, psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(self._channel))
-            )
+            await line.ask(_LISTEN, answer_s=ANSWER_S)
             self._health.up("listening")
             self._hub.look_again()
             while True:
-                async for heard in connection.notifies(timeout=QUIET_S):
-                    self._take(heard.payload)
-                await self._ask(connection, "SELECT 1")
-        except psycopg.Error as error:
-            raise LineLost(_said(error)) from None
+                heard = await line.heard(QUIET_S)
+                if not heard:
+                    await line.ask("SELECT 1", answer_s=ANSWER_S)
+                for payload in heard:
+                    self._take(payload)
         finally:
-            await connection.close()
+            await line.close()
 
-    def _take(self, payload: str) -> None:
+    async def _connect(self) -> NoticeLine:
+        return await NoticeLine.open(self._url, _OPTIONS, answer_s=2 * ANSWER_S)
+
+    def _take(self, payload: bytes) -> None:
         try:
             said = orjson.loads(payload)
             if said["by"] == self._by:
@@ -176,44 +163,18 @@ class PostgresNotifier:
         self._figures.add("heard", len(topics))
         self._hub.publish([Notice(topic=topic) for topic in topics])
 
-    async def _ask(
-        self,
-        connection: AsyncConnection[Any],
-        statement: LiteralString | psycopg.sql.Composed,
-        values: Iterable[Any] | None = None,
-    ) -> None:
-        silent = asyncio.get_running_loop().call_later(ANSWER_S, cut, connection)
-        self._asking.add(connection)
-        try:
-            await connection.execute(statement, None if values is None else tuple(values))
-        except psycopg.Error as error:
-            is_late = silent.when() <= asyncio.get_running_loop().time()
-            raise LineLost("the database does not answer" if is_late else _said(error)) from None
-        finally:
-            silent.cancel()
-            self._asking.discard(connection)
 
-    async def _connect(self) -> AsyncConnection[Any]:
-        try:
-            async with asyncio.timeout(2 * ANSWER_S):
-                return await AsyncConnection.connect(self._url, autocommit=True, **_OPTIONS)
-        except psycopg.Error as error:
-            raise LineLost(_said(error)) from None
-        except TimeoutError:
-            raise LineLost("the database does not answer") from None
-
-
-def payloads(by: str, batch: Batch) -> Iterator[str]:
+def payloads(by: str, batch: Batch) -> Iterator[bytes]:
     """What a batch says, in payloads of bounded size: each topic once, with the newest seq, or 0."""
     topics = dict.fromkeys(sorted(batch.owed), 0)
     for notice in batch.notices:
         topics[notice.topic] = notice.events[-1].seq if notice.events else topics.get(notice.topic, 0)
     head = {"by": by, "all": True} if batch.owes_all else {"by": by}
     for part in _parts(topics):
-        yield orjson.dumps({**head, "topics": part}).decode()
+        yield orjson.dumps({**head, "topics": part})
         head = {"by": by}
     if "all" in head:
-        yield orjson.dumps({**head, "topics": {}}).decode()
+        yield orjson.dumps({**head, "topics": {}})
 
 
 def _parts(topics: Mapping[str, int]) -> Iterator[dict[str, int]]:
@@ -232,11 +193,6 @@ def _parts(topics: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 def _is_fragment(notice: Notice) -> bool:
     return notice.delta is not None and notice.topic.startswith(STREAM)
-
-
-def _said(error: psycopg.Error) -> str:
-    """The server's own sentence; it never holds a password."""
-    return (error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__)[:200]
 
 
 def _shown(url: str) -> str:
