@@ -641,6 +641,13 @@ class Unreachable(OvernightError):
     title = "No server answers"
 
 
+class NoReply(Unreachable):
+    """A request was sent over the socket, and its reply did not come in time; it may have been carried out."""
+
+    code = "no_reply"
+    title = "The reply did not come in time"
+
+
 class UrlRefused(InvalidInput):
     """A URL to which no socket is opened: of another scheme, or with a user, a token or a fragment in it."""
 

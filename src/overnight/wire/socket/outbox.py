@@ -1,0 +1,113 @@
+"""What one scope has to send: in order, within its credit, and kept until it is known to have arrived."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+Policy = Literal["pause", "fail"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Outgoing:
+    """A message that has not been given its sequence number yet."""
+
+    type: str
+    id: str
+    ts: int
+    reply_to: str | None
+    payload: bytes
+    spends: bool = False
+    last: bool = False
+    """Nothing of its scope follows it."""
+    mark: int = 0
+    """It has arrived when so many events of the scope were consumed."""
+
+
+class Outbox:
+    """The queue of a scope, its credit, and copies of what may have to be sent again.
+
+    A terminal opens the gate: what waits before it goes out without credit, so that it always gets through, and the
+    reader is sent at most the bound of the queue beyond its window.
+    """
+
+    __slots__ = ("_keep_bytes", "_kept", "_kept_bytes", "_spent", "closing", "credit", "policy", "sent", "seq",
+                 "waiting", "waiting_bytes", "window")  # fmt: skip
+
+    def __init__(self, *, window: int, policy: Policy = "pause", keep_bytes: int = 0) -> None:
+        self.window = window
+        self.credit = window
+        self.policy: Policy = policy
+        self.seq = 0
+        """The last number given on this connection."""
+        self.sent = 0
+        """Messages of the scope that were ever sent, each counted once."""
+        self.closing = False
+        """The last message is sent, or waits."""
+        self.waiting: deque[Outgoing] = deque()
+        self.waiting_bytes = 0
+        self._spent = 0
+        self._keep_bytes = keep_bytes
+        self._kept: deque[Outgoing] = deque()
+        self._kept_bytes = 0
+
+    def put(self, one: Outgoing) -> None:
+        """Queue it behind the others."""
+        self.waiting.append(one)
+        self.waiting_bytes += len(one.payload)
+        self.closing = self.closing or one.last
+
+    def drop_events(self) -> None:
+        """Forget what waits for credit; requests and replies stay."""
+        self.waiting = deque(one for one in self.waiting if not one.spends)
+        self.waiting_bytes = sum(len(one.payload) for one in self.waiting)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first in the queue may go."""
+        return bool(self.waiting) and (self.closing or self.credit > 0 or not self.waiting[0].spends)
+
+    def take(self) -> Outgoing:
+        """The first in the queue, which is ready: counted, numbered by `seq`, and kept where that is wanted."""
+        one = self.waiting.popleft()
+        self.waiting_bytes -= len(one.payload)
+        self.seq += 1
+        self.sent += 1
+        if one.spends:
+            self.credit -= 1
+            self._spent += 1
+        if self._keep_bytes:
+            self._keep(one)
+        return one
+
+    def _keep(self, one: Outgoing) -> None:
+        one.mark = self._spent if one.spends else self._spent + 1
+        self._kept.append(one)
+        self._kept_bytes += len(one.payload)
+        while self._kept_bytes > self._keep_bytes and len(self._kept) > 1:
+            self._kept_bytes -= len(self._kept.popleft().payload)
+
+    def granted(self, count: int) -> None:
+        """The reader has consumed so many events: they need not be kept, and as many may follow."""
+        self.credit += count
+        consumed = self.credit + self._spent - self.window
+        while self._kept and self._kept[0].mark <= consumed:
+            self._kept_bytes -= len(self._kept.popleft().payload)
+
+    def replay(self, arrived: int, credit: int) -> bool:
+        """A new connection: what came after the first `arrived` messages waits again. False: it is no longer kept."""
+        missing = self.sent - arrived
+        if not 0 <= missing <= len(self._kept):
+            return False
+        for _ in range(missing):
+            one = self._kept.pop()
+            self.waiting.appendleft(one)
+            self.waiting_bytes += len(one.payload)
+            self._spent -= one.spends
+        self._kept.clear()
+        self._kept_bytes = 0
+        self.sent = arrived
+        self.seq = 0
+        self.credit = credit
+        return True
