@@ -1,0 +1,201 @@
+"""Answers a client of the Agent Client Protocol: sessions, prompts, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+
+from overnight.agent.acp import words
+from overnight.agent.acp.peer import INVALID_PARAMS, METHOD_NOT_FOUND, NOT_FOUND, Peer, Refusal
+from overnight.agent.acp.replay import updates_of
+from overnight.agent.acp.telling import Telling
+from overnight.agent.history import History
+from overnight.errors import NotFound, OvernightError
+from overnight.ports.model import InputBlock, ModelUsage
+
+PROTOCOL: Final = 1
+MODES: Final[Mapping[str, str]] = {
+    "work": "Changes files and runs commands without asking",
+    "ask": "Asks before it changes a file or runs a command",
+    "read": "Only looks",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Turns(Protocol):
+    """Carries out the turns of one session. Loaded with the first prompt: it brings the libraries along."""
+
+    async def run(
+        self, content: tuple[InputBlock, ...], telling: Telling, mode: str
+    ) -> tuple[str, ModelUsage]:
+        """One turn; its stop reason and what it has used. Raises OvernightError."""
+        ...
+
+
+Workshop = Callable[[History, Sequence[Mapping[str, Any]]], Awaitable[Turns]]
+"""Makes what carries out the turns of a session, which has these MCP servers."""
+
+
+class Open:
+    """A session that this process has opened."""
+
+    def __init__(self, history: History, servers: Sequence[Mapping[str, Any]], mode: str) -> None:
+        self.history = history
+        self.servers = servers
+        self.mode = mode
+        self.turns: Turns | None = None
+        self.working: asyncio.Task[tuple[str, ModelUsage]] | None = None
+        self.cancelled = False
+
+
+class AgentOfSessions:
+    """The agent. `folder` keeps the histories; `mode` is that of new sessions."""
+
+    def __init__(
+        self, peer: Peer, folder: Path, workshop: Workshop, *, version: str, mode: str = "work"
+    ) -> None:
+        self._peer = peer
+        self._folder = folder
+        self._workshop = workshop
+        self._version = version
+        self._mode = mode
+        self._open: dict[str, Open] = {}
+        self._methods: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Mapping[str, object]]]] = {
+            "initialize": self._initialize,
+            "authenticate": self._nothing,
+            "session/new": self._new,
+            "session/load": self._load,
+            "session/resume": self._resume,
+            "session/close": self._close,
+            "session/prompt": self._prompt,
+            "session/set_mode": self._set_mode,
+        }
+
+    async def request(self, method: str, params: Mapping[str, Any]) -> Mapping[str, object]:
+        """See `Served`."""
+        handler = self._methods.get(method)
+        if handler is None:
+            raise Refusal(METHOD_NOT_FOUND, f"there is no method {method[:80]!r}")
+        try:
+            return await handler(params)
+        except NotFound as error:
+            raise Refusal(NOT_FOUND, error.detail, {"code": error.code}) from None
+
+    def notified(self, method: str, params: Mapping[str, Any]) -> None:
+        """See `Served`. The one notification there is: stop working."""
+        session = self._open.get(str(params.get("sessionId")))
+        if method == "session/cancel" and session is not None and session.working is not None:
+            session.cancelled = True
+            session.working.cancel()
+
+    async def _initialize(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        log.info("agent.greeted", client=params.get("clientInfo"), asked=params.get("protocolVersion"))
+        return {
+            "protocolVersion": PROTOCOL,
+            "agentInfo": {"name": "overnight-agent", "title": "Overnight's agent", "version": self._version},
+            "agentCapabilities": {
+                "loadSession": True,
+                "promptCapabilities": {"image": True, "audio": False, "embeddedContext": True},
+                "mcpCapabilities": {"http": True, "sse": False},
+                "sessionCapabilities": {"resume": {}, "close": {}},
+            },
+            "authMethods": [],
+        }
+
+    async def _nothing(self, params: Mapping[str, Any]) -> Mapping[str, object]:  # noqa: ARG002
+        return {}
+
+    async def _new(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        cwd = _folder(params)
+        history = History.new(self._folder, cwd)
+        self._keep(history, params)
+        return {"sessionId": history.id, "modes": self._modes(self._mode)}
+
+    async def _load(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        session = self._taken_up(params)
+        for update in updates_of(session.history.messages):
+            await self._peer.notify("session/update", {"sessionId": session.history.id, "update": update})
+        return {"modes": self._modes(session.mode)}
+
+    async def _resume(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        return {"modes": self._modes(self._taken_up(params).mode)}
+
+    async def _close(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        session = self._open.pop(str(params.get("sessionId")), None)
+        if session is not None and session.working is not None:
+            session.working.cancel()
+        return {}
+
+    async def _set_mode(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        mode = params.get("modeId")
+        if mode not in MODES:
+            raise Refusal(INVALID_PARAMS, f"there is no mode {mode!r}; there are: {', '.join(MODES)}")
+        session = self._session(params)
+        session.mode = str(mode)
+        told = {"sessionUpdate": "current_mode_update", "currentModeId": session.mode}
+        await self._peer.notify("session/update", {"sessionId": session.history.id, "update": told})
+        return {}
+
+    async def _prompt(self, params: Mapping[str, Any]) -> Mapping[str, object]:
+        session, history = self._session(params), self._session(params).history
+        content = words.blocks(params.get("prompt"))
+        if session.working is not None:
+            raise Refusal(INVALID_PARAMS, "a prompt is being worked on; cancel it, or wait for its end")
+        telling = Telling(self._peer, history.id, Path(history.cwd), history.spent)
+        session.cancelled = False
+        session.working = asyncio.create_task(self._work(session, content, telling), name="work on a prompt")
+        try:
+            reason, usage = await session.working
+        except asyncio.CancelledError:
+            if not session.cancelled:
+                raise
+            return {"stopReason": "cancelled"}
+        except OvernightError as error:
+            data = {"code": error.code, "mend": error.mend, "message": error.detail}
+            raise Refusal(words.code_of(error), error.detail, data) from None
+        finally:
+            session.working = None
+        if usage.cost_usd:
+            history.spend(usage.cost_usd)
+        return {"stopReason": reason, "usage": words.usage(usage)}
+
+    async def _work(
+        self, session: Open, content: tuple[InputBlock, ...], telling: Telling
+    ) -> tuple[str, ModelUsage]:
+        if session.turns is None:
+            session.turns = await self._workshop(session.history, session.servers)
+        return await session.turns.run(content, telling, session.mode)
+
+    def _taken_up(self, params: Mapping[str, Any]) -> Open:
+        cwd = _folder(params)
+        history = History.load(self._folder, str(params.get("sessionId")))
+        if history.cwd != cwd:
+            raise Refusal(INVALID_PARAMS, f"the session works in {history.cwd}, and not in {cwd}")
+        return self._keep(history, params)
+
+    def _keep(self, history: History, params: Mapping[str, Any]) -> Open:
+        servers = [server for server in params.get("mcpServers") or () if isinstance(server, Mapping)]
+        session = self._open[history.id] = Open(history, servers, self._mode)
+        return session
+
+    def _session(self, params: Mapping[str, Any]) -> Open:
+        session = self._open.get(str(params.get("sessionId")))
+        if session is None:
+            raise Refusal(NOT_FOUND, f"no session {params.get('sessionId')!r} is open here")
+        return session
+
+    def _modes(self, current: str) -> Mapping[str, object]:
+        known = [{"id": id, "name": id.capitalize(), "description": said} for id, said in MODES.items()]
+        return {"currentModeId": current, "availableModes": known}
+
+
+def _folder(params: Mapping[str, Any]) -> str:
+    cwd = params.get("cwd")
+    if not isinstance(cwd, str) or not cwd.startswith("/") or not Path(cwd).is_dir():
+        raise Refusal(INVALID_PARAMS, f"cwd has to be a folder that is there, by its absolute path: {cwd!r}")
+    return cwd
