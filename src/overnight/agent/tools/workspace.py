@@ -54,6 +54,10 @@ class Workspace:
         """The path from the root, as people write it."""
         return "/".join(names) or "."
 
+    def resolved(self, given: str) -> list[str]:
+        """The names from the root down to where `given` really lies, links followed. Raises OutsideWorkspace."""
+        return self._resolved(self.names(given))
+
     @contextlib.contextmanager
     def reading(self, given: str, *, folder: bool = False) -> Iterator[int]:
         """A descriptor of a regular file (or of a folder), for reading. Links are followed within the workspace.
