@@ -87,6 +87,7 @@ class Connection:
             return [self._close(1002, error.detail)]
         self.scopes.limits = self._sender.limits = self.limits
         self._liveness = Liveness(self.limits.ping_s * 1000)
+        self._liveness.heard(now_ms)
         self.state = "open"
         received = Received(envelope=one, message=message)
         return [received, *self._go_on(one.body.received if one.body.resumed else None, now_ms)]
@@ -162,6 +163,8 @@ class Connection:
         """
         if self.state == "closed":
             raise Disconnected("the connection is over")
+        if not self.catalog[type].may_send(self.side):
+            raise UnexpectedType(f"a {self.side} does not send {type}")
         return self._sender.queue(scope, type, payload, now_ms=now_ms, reply_to=reply_to)
 
     def data_to_send(self, most_bytes: int | None = None) -> list[bytes]:
@@ -186,6 +189,16 @@ class Connection:
     def answered(self, request: str) -> bool:
         """Whether a request of the other side has had its reply."""
         return request not in self._sender.asked
+
+    @property
+    def dropped(self) -> int:
+        """Messages that came and were nobody's any more: late ones, and replies that could not be read."""
+        return self._receiver.dropped
+
+    @property
+    def unanswered(self) -> int:
+        """Requests of the other side that have no reply yet."""
+        return len(self._sender.asked)
 
     @property
     def congested(self) -> bool:

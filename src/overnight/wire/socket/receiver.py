@@ -163,7 +163,7 @@ class Receiver:
             lost = isinstance(refused, SequenceGap) and (message is None or message.role != "request")
             return self._refuse(scope, one, refused, now_ms, fatal=lost)
         checked = self._checked(one, message)
-        if message is not None and message.opens and scope.kind not in REOPENING and scope.arrived:
+        if message is not None and message.opens:
             checked = ScopeExists(f"{scope.name} is open already")
         if isinstance(checked, OvernightError) or message is None:
             scope.sequence.refuse(one.seq)

@@ -63,13 +63,8 @@ class Reconstruction:
         match event:
             case Started():
                 self.model = event.model
-            case TextStarted():
-                self._blocks[event.index] = _Growing(TextBlock(text=""), [])
-            case ThinkingStarted():
-                self._blocks[event.index] = _Growing(ThinkingBlock(), [])
-            case ToolCallStarted():
-                block = ToolCallBlock(id=event.id, name=event.name, arguments="")
-                self._blocks[event.index] = _Growing(block, [])
+            case TextStarted() | ThinkingStarted() | ToolCallStarted():
+                self._blocks[event.index] = _Growing(_begun(event), [])
             case TextDelta() | ThinkingDelta() | ToolCallDelta():
                 self._grow(event.index, event.delta)
             case ThinkingEnded():
@@ -100,3 +95,15 @@ class Reconstruction:
         if growing is not None and isinstance(growing.block, ToolCallBlock):
             growing.block = replace(growing.block, id=event.id, name=event.name)
             growing.pieces = [event.arguments]
+
+
+def _begun(
+    event: TextStarted | ThinkingStarted | ToolCallStarted,
+) -> TextBlock | ThinkingBlock | ToolCallBlock:
+    match event:
+        case TextStarted():
+            return TextBlock(text="")
+        case ThinkingStarted():
+            return ThinkingBlock()
+        case ToolCallStarted():
+            return ToolCallBlock(id=event.id, name=event.name, arguments="")

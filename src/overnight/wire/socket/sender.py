@@ -117,7 +117,7 @@ class Sender:
         self._put(found, one)
         if message.role == "terminal":
             self._scopes.bury(scope)
-        elif message.opens and found.opener is None:
+        elif message.opens:
             found.opener = one.id
             self.opened[one.id] = scope
         return one.id
@@ -141,7 +141,7 @@ class Sender:
         """The scope that the message goes into; None: a reply to a scope that is over, so it goes to `conn`."""
         found = self._scopes.get(name)
         if found is not None:
-            if message.opens and found.kind not in REOPENING:
+            if message.opens:
                 raise ScopeExists(f"{name} is open already")
             return found
         if message.role == "reply":
