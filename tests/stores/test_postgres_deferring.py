@@ -97,7 +97,7 @@ async def test_no_doubt_of_a_unit_that_failed_is_left_to_the_next(store: Postgre
         raise LeaseLost("meanwhile")
 
     found = await together(store, both, telling("i", "fine"))
-    assert (type(found[0]), found[1]) == (LeaseLost, "fine")
+    assert (type(found[0]), found[1]) == (NotFound, "fine"), "what went wrong first is said"
 
 
 async def test_what_was_told_is_seen_by_what_is_read_after_it(store: PostgresStore) -> None:

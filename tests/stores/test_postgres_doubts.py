@@ -13,7 +13,7 @@ from tests.stores.wire import Wire
 
 from overnight.clock import SystemClock
 from overnight.errors import OutcomeUnknown
-from overnight.stores.sql import postgres, postgres_schema, writer
+from overnight.stores.sql import postgres, writer
 from overnight.stores.sql.postgres import PostgresStore
 from overnight.stores.sql.postgres_link import PostgresLink
 from overnight.testing.services.postgres import PostgresServer
@@ -32,15 +32,16 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def before_the_commit(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
     """Have `act` happen once, when all has been done and only the COMMIT is missing."""
-    original, done = PostgresLink.script, threading.Event()
+    original, done = PostgresLink.commit, threading.Event()
 
-    def script(self: PostgresLink, sql: str) -> None:
-        if sql == "COMMIT" and not done.is_set():
+    def commit(self: PostgresLink) -> None:
+        if not done.is_set():
             done.set()
+            self.rows("SELECT 1")
             act()
-        original(self, sql)
+        original(self)
 
-    monkeypatch.setattr(PostgresLink, "script", script)
+    monkeypatch.setattr(PostgresLink, "commit", commit)
 
 
 def writers(store: PostgresStore) -> PostgresLink:
@@ -92,7 +93,7 @@ async def test_a_session_that_others_may_not_look_into(
         link = writers(store)
         if when == "after":
             link.raw.execute("COMMIT")
-        link.raw.cut()  # type: ignore[attr-defined]
+        link.raw.cut()
 
     before_the_commit(monkeypatch, cut)
     assert await store.write(unit) == 1
@@ -120,7 +121,7 @@ async def test_a_commit_that_still_lies_on_the_way_is_waited_for(
     store: PostgresStore, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has the word and has not come to it yet, when we ask: it is neither done nor undone."""
-    monkeypatch.setattr(postgres, "_BOUNDED", postgres_schema.BEGIN)  # however long it stands
+    monkeypatch.setattr(postgres, "_BOUNDED_SINCE", 10**9)  # however long it stands
     await store.write(lambda tx: link_of(tx).script("SET idle_in_transaction_session_timeout = 0"))
     ran, stopped = [0], list[int]()
 
@@ -134,7 +135,7 @@ async def test_a_commit_that_still_lies_on_the_way_is_waited_for(
         os.kill(stopped[0], signal.SIGSTOP)
         link.raw.pgconn.send_query(b"COMMIT")
         link.raw.pgconn.flush()
-        link.raw.cut()  # type: ignore[attr-defined]
+        link.raw.cut()
 
     before_the_commit(monkeypatch, send_and_leave)
     writing = asyncio.ensure_future(store.write(unit))

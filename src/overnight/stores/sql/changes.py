@@ -18,7 +18,8 @@ from overnight.stores.sql.statements import Statement
 _KEEP: Final = Statement(
     update(counters).where(counters.c.name == "change").values(value=bindparam("newest"))
 )
-_LAST: Final = Statement(select(counters.c.value).where(counters.c.name == "change"))
+LAST: Final = Statement(select(counters.c.value).where(counters.c.name == "change"))
+"""What nearly every transaction asks first."""
 
 
 def next_change(context: Context) -> int:
@@ -50,5 +51,5 @@ def last_change(context: Context) -> int:
     """The position of the newest change; 0 before the first."""
     if context.last_number is not None:
         return context.last_number
-    row = context.link.one(_LAST)
+    row = context.link.one(LAST)
     return int(row[0]) if row else 0

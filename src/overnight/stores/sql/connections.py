@@ -107,7 +107,7 @@ class Connections:
 
     def open(self, *, writing: bool) -> SqliteLink:
         """A connection with its settings; raises the library's error when the file cannot be opened."""
-        link = SqliteLink(self._engine.connect())
+        link = SqliteLink(self._engine.connect(), self.errors)
         try:
             link.script(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             link.script("PRAGMA mmap_size = 0")

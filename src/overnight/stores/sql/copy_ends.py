@@ -186,7 +186,7 @@ class _Database:
         """See `Target`."""
         names = ", ".join(f'"{column.name}"' for column in table.columns)
         with (
-            psycopg.Cursor(self.link.raw) as cursor,
+            psycopg.Cursor(self.link.by_itself()) as cursor,
             cursor.copy(f'COPY "{table.name}" ({names}) FROM STDIN') as stream,
         ):
             for row in rows:

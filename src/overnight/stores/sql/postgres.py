@@ -17,6 +17,7 @@ from overnight.clock import Clock
 from overnight.errors import OvernightError
 from overnight.ports.notifier import Notifier
 from overnight.stores.sql import postgres_outcomes, postgres_schema
+from overnight.stores.sql.changes import LAST
 from overnight.stores.sql.copying import MARKS
 from overnight.stores.sql.postgres_connections import PostgresConnections
 from overnight.stores.sql.postgres_link import PostgresLink
@@ -36,7 +37,7 @@ a pipeline is neither idle nor in a statement, so no other limit of the server e
 """
 _BOUNDED_SINCE: Final = 170_000
 """The Postgres that knows `transaction_timeout`; before, only a lost connection ends such a session."""
-_BOUNDED: Final = f"{postgres_schema.BEGIN}; SET LOCAL transaction_timeout = {MOST_MS}"
+_BOUND: Final = f"SET LOCAL transaction_timeout = {MOST_MS}"
 _KEPT_MS: Final = 24 * 3_600_000
 """Marks older than this belong to no writer that is still there."""
 _ADD_MARK: Final = insert(installation).values(key=bindparam("key"), value=bindparam("value"))
@@ -68,13 +69,18 @@ class PostgresGround:
 
     def begin(self, link: Link) -> None:
         """See `Ground`."""
-        bounded = cast("PostgresLink", link).raw.info.server_version >= _BOUNDED_SINCE
-        link.script(_BOUNDED if bounded else postgres_schema.BEGIN)
+        our = cast("PostgresLink", link)
+        bounded = our.raw.info.server_version >= _BOUNDED_SINCE
+        our.begin((*postgres_schema.BEGUN, _BOUND) if bounded else postgres_schema.BEGUN, LAST)
 
     def seal(self, link: Link) -> None:
         """See `Ground`. The mark is the batch's own: nobody else leaves the same, not even after a crash, when the
-        server gives the numbers of transactions that it has lost to others.
+        server gives the numbers of transactions that it has lost to others. What has changed nothing needs none: it may
+        be run again in any case; and without a mark its commit writes nothing to the disk.
         """
+        link.make_way(None, writes=False)
+        if not cast("PostgresLink", link).changed:
+            return
         self._mark = max(self._mark + 1, self._clock.wall_ms())
         link.tell(_MARK, key=self._name, value=str(self._mark))
 

@@ -15,8 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from overnight.errors import UnsafeDatabase
-from overnight.stores.sql.postgres_link import DIALECT, NUL, SHOWN_NUL, PostgresLink
+from overnight.stores.sql.postgres_link import DIALECT, PostgresLink
 from overnight.stores.sql.postgres_watch import Watch, Watched
+from overnight.stores.sql.postgres_wire import NUL, SHOWN_NUL
 
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised to us as well
 
@@ -165,7 +166,7 @@ def _engine(connect: Callable[[], Any]) -> Engine:
 
 
 def _without_nul(*call: Any) -> tuple[str, Any]:
-    """What callers look for is changed as what is stored (see `plain`)."""
+    """What callers look for is changed as what is stored (see `parameters`)."""
     _, _, statement, parameters, _, _ = call
     if isinstance(parameters, Mapping):
         parameters = {

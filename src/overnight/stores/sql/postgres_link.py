@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 import psycopg
-from psycopg.pq import Format, TransactionStatus
+from psycopg.pq import Format
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Executable
 from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -15,10 +17,10 @@ from sqlalchemy.exc import DBAPIError
 
 from overnight.errors import OvernightError
 from overnight.stores.sql.postgres_size import live_bytes
-from overnight.stores.sql.statements import DialectName, Form, Link, Row, Statement
-
-NUL, SHOWN_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
-"""Postgres keeps no NUL in a text. Whoever writes or asks for one gets the sign for what cannot be shown."""
+from overnight.stores.sql.postgres_watch import Watched
+from overnight.stores.sql.postgres_wire import Wire, parameters
+from overnight.stores.sql.reach import is_writing
+from overnight.stores.sql.statements import DialectName, Form, Link, Row, Statement, Unreached
 
 
 class _Ddl(PGDDLCompiler):
@@ -43,134 +45,172 @@ DIALECT: Final = new_dialect("numeric_dollar")
 
 
 class PostgresLink(Link):
-    """See `Link`. The connection must be in autocommit mode: transactions begin and end where our code says so."""
+    """See `Link`. The connection must be in autocommit mode: transactions begin and end where our code says so.
 
-    __slots__ = ("_core", "_cursor", "_deferring", "_pipeline", "_quiet", "_unconfirmed", "raw")
+    While it defers, whatever is only told goes with the next statement that is waited for, at the latest with the
+    commit: one way there and back. So errors come late, and any may be another unit's.
+    """
+
+    __slots__ = ("_ahead", "_core", "_cursor", "_wire", "changed", "raw")
 
     dialect: DialectName = "postgres"
-    defers = True
+    doubtful = True
 
     def __init__(self, core: Connection) -> None:
+        super().__init__()
         self._core = core
         raw: Any = core.connection.driver_connection
-        self.raw: psycopg.Connection[Row] = raw
+        self.raw: Watched = raw
+        self._wire = Wire(raw)
         self._cursor: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
         self._cursor.format = Format.BINARY
-        self._quiet: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
-        """For whatever nobody reads: its results may come in behind those of others."""
-        self._pipeline: psycopg.Pipeline | None = None
-        self._deferring = ExitStack()
-        self._unconfirmed: list[tuple[psycopg.RawCursor[Row], OvernightError]] = []
+        self._ahead: tuple[Statement, list[Row]] | None = None
+        self.changed = False
+        """Whether the transaction has perhaps changed anything."""
 
-    def _execute(self, form: Form, values: dict[str, object]) -> psycopg.RawCursor[Row]:
-        given = form.bind(values)
-        cursor = self._cursor.execute(form.sql, [*map(plain, given)])
-        self._close_message()
-        return cursor
+    def by_itself(self) -> Watched:
+        """The connection, for the library's own calls; until the next call of ours."""
+        self.make_way(None, writes=True)
+        self._wire.rest()
+        self.changed = True
+        return self.raw
+
+    def begin(self, words: Sequence[str], ahead: Statement) -> None:
+        """Begin a transaction, and ask what it is going to ask first: `ahead`, of which `one` knows the answer then."""
+        for each in words:
+            self._wire.send(each)
+        form = ahead.postgres
+        self._wire.send(form.sql, parameters(form.bind({})), form.bytes_at)
+        self._ahead = ahead, self._wire.rows(form.sql, self._wire.collect()[-1])
+        self.changed = False
+
+    def _send(self, form: Form, values: Mapping[str, object]) -> None:
+        if self.put_off.tables or self._savepoint == "due":
+            self.make_way(form.reach, writes=form.writes)
+        self._wire.send(form.sql, parameters(form.bind(values)), form.bytes_at)
+
+    def _execute(self, form: Form, values: Mapping[str, object]) -> PGresult:
+        self._send(form, values)
+        found = self._wire.collect()[-1]
+        if form.writes and (found.command_tuples or found.ntuples):
+            self.changed = True
+        return found
 
     def run(self, statement: Statement, /, **values: object) -> int:
         """See `Link`."""
-        cursor = self._execute(statement.postgres, values)
-        if self._pipeline is not None:
-            self._pipeline.sync()
-        return cursor.rowcount
+        return self._execute(statement.postgres, values).command_tuples or 0
 
     def tell(self, statement: Statement, /, **values: object) -> None:
         """See `Link`."""
-        given = statement.postgres.bind(values)
-        self._quiet.execute(statement.postgres.sql, [*map(plain, given)])
-        self._close_message()
-
-    def _close_message(self) -> None:
-        """Let the server answer for itself, without waiting for it: until it may, it does not count the session as one
-        that stands still, and a process that was stopped in the middle of a unit would keep all others from writing.
-        """
-        if self._pipeline is not None:
-            self._pipeline._enqueue_sync()  # noqa: SLF001 -- there is only one that waits
-            self.raw.wait(self._pipeline._communicate_gen())  # noqa: SLF001
+        if not self._deferring:
+            self.run(statement, **values)
+            return
+        self._send(statement.postgres, values)
+        self.changed = True
 
     def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
-        """See `Link`."""
-        if self._pipeline is None:
+        """See `Link`. The database itself refuses to have changed none."""
+        if not self._deferring:
             super().change_one(statement, missing, **values)
             return
-        cursor: psycopg.RawCursor[Row] = psycopg.RawCursor(self.raw)
-        cursor.execute(statement.postgres.sql, [*map(plain, statement.postgres.bind(values))])
-        self._close_message()
-        self._unconfirmed.append((cursor, missing))
-
-    def confirm(self) -> None:
-        """See `Link`."""
-        unconfirmed, self._unconfirmed = self._unconfirmed, []
-        if unconfirmed and self._pipeline is not None:
-            self._pipeline.sync()
-        for cursor, missing in unconfirmed:
-            if cursor.rowcount != 1:
-                raise missing
-
-    def defer(self) -> None:
-        """See `Link`: libpq's pipeline mode, which saves the round trips of what nobody reads."""
-        self._pipeline = self._deferring.enter_context(self.raw.pipeline())
-
-    def settle(self) -> None:
-        """See `Link`."""
-        if self._pipeline is None:
-            return
-        self._pipeline = None
-        self._unconfirmed.clear()
-        self._deferring.close()
-        if self.raw.pgconn.transaction_status == TransactionStatus.INERROR:
-            raise psycopg.errors.InFailedSqlTransaction("what was told before has failed")
+        form = statement.postgres
+        self.make_way(form.reach, writes=True)
+        self._wire.send(form.surely(), parameters(form.bind(values)), form.bytes_at)
+        self.changed = True
 
     def run_many(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:
         """See `Link`."""
-        given = [[*map(plain, row)] for row in rows]
-        if given:
-            self._quiet.executemany(statement.postgres.sql, given)
-            self._close_message()
+        form = statement.postgres
+        self.make_way(form.reach, writes=True)
+        for row in rows:
+            self._wire.send(form.sql, parameters(row), form.bytes_at)
+            self.changed = True
+        if not self._deferring:
+            self._wire.collect()
+
+    def _insert(self, statement: Statement, rows: Sequence[Sequence[object]]) -> None:
+        form, n = statement.postgres, 0
+        while n < len(rows):
+            many = next(size for size in _SIZES if size <= len(rows) - n)
+            values = chain.from_iterable(rows[n : n + many])
+            self._wire.send(form.for_rows(many), parameters(values), form.bytes_at * many)
+            n += many
+        self.changed = True
 
     def one(self, statement: Statement, /, **values: object) -> Row | None:
         """See `Link`."""
-        return self._execute(statement.postgres, values).fetchone()
+        if self._ahead is not None and self._ahead[0] is statement:
+            (_, rows), self._ahead = self._ahead, None
+        else:
+            rows = self.all(statement, **values)
+        return rows[0] if rows else None
 
     def all(self, statement: Statement, /, **values: object) -> list[Row]:
         """See `Link`."""
-        return self._execute(statement.postgres, values).fetchall()
+        form = statement.postgres
+        return self._wire.rows(form.sql, self._execute(form, values))
 
     def select(self, clause: Executable) -> list[Row]:
         """See `Link`."""
-        deferring, unconfirmed = self._pipeline is not None, self._unconfirmed
-        self._unconfirmed = []
-        self.settle()  # Core asks for what a pipeline cannot tell yet
+        self.make_way(None, writes=False)
+        self._wire.rest()
         try:
-            found = [tuple(row) for row in self._core.execute(clause)]
+            return [tuple(row) for row in self._core.execute(clause)]
         except DBAPIError as error:
             raise error.orig or error from None
-        if deferring:
-            self.defer()
-            self._unconfirmed = unconfirmed
-        return found
 
     def rows(self, sql: str, *values: object) -> list[Row]:
         """See `Link`; parameters are `$1`, `$2` …"""
-        cursor = self._cursor.execute(sql, values)
-        self._close_message()
-        return cursor.fetchall()
+        self.make_way(None, writes=is_writing(sql))
+        self._wire.rest()
+        self.changed |= is_writing(sql)
+        return self._cursor.execute(sql, values).fetchall()
 
     def script(self, sql: str) -> None:
         """See `Link`. Several statements may stand in one text.
 
         Raises psycopg.OperationalError when a COMMIT has become a rollback, which Postgres says without an error.
         """
-        if sql.startswith("ROLLBACK"):
-            self._unconfirmed.clear()
-        if self._pipeline is not None:
-            self._quiet.execute(sql)
-            self._close_message()
+        if not sql.startswith(_CONTROL) or ";" in sql:
+            self._wire.rest()
+            self.changed = True
+            self.raw.execute(sql, prepare=False)
             return
-        cursor = self.raw.execute(sql, prepare=False)
-        if sql == "COMMIT" and cursor.statusmessage != "COMMIT":
-            raise psycopg.OperationalError(f"the commit ended as {cursor.statusmessage}")
+        self._wire.send(sql)
+        if not self._deferring:
+            said = self._wire.collect()[-1].command_status
+            if sql == "COMMIT" and said != b"COMMIT":
+                raise psycopg.OperationalError(f"the commit ended as {said!r}")
+
+    def commit(self) -> None:
+        """See `Link`."""
+        self.make_way(None, writes=False)
+        self._over()
+        try:
+            self.script("COMMIT")
+        except psycopg.Error as error:
+            if error.sqlstate is not None and self._wire.behind:
+                raise Unreached from error
+            raise
+
+    def abandon(self) -> None:
+        """See `Link`."""
+        with suppress(psycopg.Error):  # what was told may have failed: it is undone all the same
+            self._wire.collect()
+        super().abandon()
+
+    def _over(self) -> None:
+        super()._over()
+        self._ahead = None
+
+    def open_snapshot(self) -> None:
+        """See `Link`. Nobody waits for it."""
+        self._wire.send("BEGIN")
+
+    def close_snapshot(self) -> None:
+        """See `Link`. Nobody waits for it: what becomes of it shows with the next query."""
+        self._wire.send("ROLLBACK")
+        self._wire.close()
 
     def size_bytes(self) -> int:
         """See `Link`."""
@@ -179,20 +219,11 @@ class PostgresLink(Link):
     def close(self) -> None:
         """See `Link`."""
         self._cursor.close()
-        self._quiet.close()
         self._core.invalidate()
         self._core.close()
         self.raw.close()
 
 
-def plain(value: object) -> object:
-    """A parameter as it is sent.
-
-    Numbers go as text without a type, for the statement says the types: so a statement is prepared once, whether a
-    value is there or NULL.
-    """
-    if isinstance(value, str):
-        return value.replace(NUL, SHOWN_NUL) if NUL in value else value
-    if isinstance(value, int):
-        return str(int(value))
-    return value
+_CONTROL: Final = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+_SIZES: Final = (16, 4, 1)
+"""How many rows are inserted at once: few, as each is a statement of its own to the server."""

@@ -15,7 +15,8 @@ WRITE_LOCK: Final = 6_006_845_273_517_881
 """The advisory lock under which all writing goes, one transaction at a time. Never change it: programs of different
 versions write side by side.
 """
-BEGIN: Final = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+BEGUN: Final = ("BEGIN", f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+BEGIN: Final = "; ".join(BEGUN)
 
 
 def prepare(connections: PostgresConnections) -> None:

@@ -49,12 +49,12 @@ class Readers:
     def _run(self, query: Unit[T]) -> T:
         link, transaction = self._found() or self._open()
         try:
-            link.script("BEGIN")
+            link.open_snapshot()
             try:
                 return query(transaction)
             finally:
                 transaction.take_notices()
-                link.script("ROLLBACK")
+                link.close_snapshot()
         except Exception as error:
             if self._ground.is_storage_failure(error):
                 self._drop(link)

@@ -6,8 +6,10 @@ put together for each call (filters) goes through Core, which caches by shape.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from operator import itemgetter
 from typing import Any, Final, Literal, cast
 
 from sqlalchemy import (
@@ -15,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     FromClause,
+    Insert,
     Select,
     bindparam,
     literal_column,
@@ -27,12 +30,15 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
-from sqlalchemy.types import BigInteger, Integer, Text, TypeEngine
+from sqlalchemy.types import BigInteger, Integer, LargeBinary, Text, TypeEngine
 
 from overnight.errors import OvernightError
+from overnight.stores.sql.put_off import PutOff, Written
+from overnight.stores.sql.reach import is_writing, reach
 
 DialectName = Literal["sqlite", "postgres"]
 Row = tuple[Any, ...]
+_PARAMETER: Final = re.compile(r"\$(\d+)")
 
 _SQLITE: Final = sqlite.dialect(paramstyle="qmark")
 _WHOLE: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -41,30 +47,62 @@ _WHOLE: Final = BigInteger().with_variant(Integer(), "sqlite")
 class Form:
     """A statement in the words of one database, and the order of its parameters."""
 
-    __slots__ = ("_fixed", "names", "sql")
+    __slots__ = ("_fixed", "_many", "_pick", "bytes_at", "names", "reach", "sql", "writes")
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
         compiled = cast("SQLCompiler", clause.compile(dialect=dialect))
         self.sql = str(compiled)
         self.names = tuple(compiled.positiontup or ())
+        bytes_at = tuple(isinstance(compiled.binds[name].type, LargeBinary) for name in self.names)
+        self.bytes_at: Final = bytes_at if any(bytes_at) else ()
+        """Which parameters are bytes; empty where none is."""
+        self.writes: Final = is_writing(self.sql)
+        self.reach: Final = reach(self.sql)
+        """The tables whose rows it may ask for."""
+        self._many = {1: self.sql}
         self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        self._pick: Callable[[Mapping[str, object]], tuple[object, ...]] | None = (
+            itemgetter(*self.names) if len(self.names) > 1 else None
+        )
 
-    def bind(self, values: Mapping[str, object]) -> list[object]:
+    def bind(self, values: Mapping[str, object]) -> Sequence[object]:
         """The parameters in the order of the text. Raises KeyError for one that is missing."""
-        fixed = self._fixed
-        return [values[name] if name in values else fixed[name] for name in self.names]
+        if self._fixed:
+            values = {**self._fixed, **values}
+        return self._pick(values) if self._pick is not None else [values[name] for name in self.names]
+
+    def for_rows(self, many: int) -> str:
+        """The text that inserts so many rows, where this one inserts one; in Postgres's words, whose parameters are
+        numbered.
+        """
+        if many not in self._many:
+            head, row = self.sql.split(" VALUES ")
+            width = len(self.names)
+            self._many[many] = f"{head} VALUES " + ", ".join(
+                _PARAMETER.sub(lambda found, before=n * width: f"${int(found[1]) + before}", row)  # type: ignore[misc]
+                for n in range(many)
+            )
+        return self._many[many]
+
+    def surely(self) -> str:
+        """The text that changes rows, so that the database refuses to have changed none."""
+        if 0 not in self._many:
+            self._many[0] = f"WITH changed AS ({self.sql} RETURNING 1) SELECT 1 / count(*) FROM changed"  # noqa: S608
+        return self._many[0]
 
 
 class Statement:
     """One statement; its form for a database is made when that database first asks for it."""
 
-    __slots__ = ("_clause", "postgres", "sqlite")
+    __slots__ = ("_clause", "postgres", "sqlite", "table")
 
     postgres: Form
     sqlite: Form
 
     def __init__(self, clause: ClauseElement) -> None:
         self._clause = clause
+        self.table: Final[str] = clause.table.name if isinstance(clause, Insert) else ""
+        """Into which it inserts."""
 
     def __getattr__(self, name: str) -> Form:
         """Called once for each database: a slot that is filled answers by itself."""
@@ -159,14 +197,110 @@ def ddl(clause: ClauseElement, name: DialectName = "sqlite") -> str:
     return str(clause.compile(dialect=dialect(name)))
 
 
-class Link(ABC):
-    """One connection to the database, for one thread at a time."""
+class Unreached(Exception):
+    """What was asked for was not come to, as something that had been put off has failed, perhaps another unit's. So
+    nothing was committed. Raised from its error.
+    """
 
-    __slots__ = ()
+
+class Link(ABC):
+    """One connection to the database, for one thread at a time; and the units of the transaction that it is in.
+
+    A unit that may be undone alone has its savepoint set before the first of its statements that changes anything.
+    """
+
+    __slots__ = ("_deferring", "_savepoint", "put_off")
 
     dialect: DialectName
-    defers: bool = False
-    """Whether it can: then an error of the database may belong to what was told before."""
+    doubtful: bool = False
+    """Whether any error of the database, as long as it defers, may belong to what was put off."""
+
+    def __init__(self) -> None:
+        self.put_off: Final = PutOff()
+        self._deferring = False
+        self._savepoint: Literal["none", "due", "set"] = "none"
+
+    def defer(self) -> None:
+        """From now on, until the commit, what nobody asks for need not be done at once; what is read comes behind it
+        all the same.
+        """
+        self._deferring = True
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Do all that was put off, and commit. Raises Unreached, or the library's error when the commit failed."""
+
+    def abandon(self) -> None:
+        """Undo the whole transaction. Raises the library's error when the connection is of no use any more."""
+        self._over()
+        self.script("ROLLBACK")
+
+    def _over(self) -> None:
+        """The transaction is over, or will be."""
+        self._deferring = False
+        self._savepoint = "none"
+        self.put_off.clear()
+
+    def open_snapshot(self) -> None:
+        """What is read from now on is of one moment."""
+        self.script("BEGIN")
+
+    def close_snapshot(self) -> None:
+        """Nothing more is read of that moment."""
+        self.script("ROLLBACK")
+
+    def enter(self) -> None:
+        """A unit begins that may be undone alone."""
+        self._savepoint = "due"
+
+    def leave(self) -> None:
+        """The unit that is running has ended well."""
+        if self._savepoint == "set":
+            self.script("RELEASE unit")
+        self._savepoint = "none"
+        self.put_off.keep()
+
+    def undo(self) -> None:
+        """Undo what was entered last. Raises the library's error when the whole transaction is lost."""
+        if self._savepoint == "set":
+            self.script("ROLLBACK TO unit")
+            self.script("RELEASE unit")
+        self._savepoint = "none"
+        self.put_off.drop()
+
+    def make_way(self, reach: frozenset[str] | None, *, writes: bool) -> None:
+        """Before a statement: write the rows that it may ask for (all, where nothing is known of it), and remember
+        where the unit began if it may change anything.
+        """
+        off = self.put_off
+        asked = bool(off.tables) and (reach is None or not off.tables.isdisjoint(reach))
+        if self._savepoint == "due" and (writes or (asked and off.has_own)):
+            if asked:
+                self._write(off.take_earlier())
+            self.script("SAVEPOINT unit")
+            self._savepoint = "set"
+        if asked:
+            self._write(off.take_all(behind_savepoint=self._savepoint == "set"))
+
+    def _write(self, rows: Written) -> None:
+        for statement, some in rows:
+            self._insert(statement, some)
+
+    @abstractmethod
+    def _insert(self, statement: Statement, rows: Sequence[Sequence[object]]) -> None:
+        """Write rows, without looking whether others should come first."""
+
+    def add(self, statement: Statement, *rows: MutableSequence[object], name: object = None) -> None:
+        """Insert rows, given in the order of the statement's parameters. While the link defers, they are written before
+        the first statement that may ask for them, at the latest by the commit; until then, and until its unit ends,
+        the last can be found by its name in `put_off` and changed.
+        """
+        if not self._deferring:
+            self.run_many(statement, rows)
+            return
+        self.put_off.add(statement, rows)
+        if name is not None:
+            self.put_off.name(name, rows[-1])
 
     @abstractmethod
     def run(self, statement: Statement, /, **values: object) -> int:
@@ -177,18 +311,11 @@ class Link(ABC):
         self.run(statement, **values)
 
     def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
-        """Execute; `missing` is raised unless exactly one row was changed. While the link defers: by `confirm`."""
+        """Execute; `missing` is raised unless exactly one row was changed. While the link defers, that may come later,
+        as another error of the database; the unit is then run again, where nothing is put off.
+        """
         if self.run(statement, **values) != 1:
             raise missing
-
-    def confirm(self) -> None:  # noqa: B027 -- most links put nothing off
-        """Raise what `change_one` has put off. At the end of every unit."""
-
-    def defer(self) -> None:  # noqa: B027
-        """From now on, what is told need not be waited for; what is read comes behind it all the same."""
-
-    def settle(self) -> None:  # noqa: B027
-        """Defer no more: all that was told is done. Raises the library's error when some of it was not."""
 
     @abstractmethod
     def run_many(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:

@@ -14,7 +14,7 @@ from overnight.errors import OvernightError, Unavailable
 from overnight.ports.notifier import Notice
 from overnight.ports.unit_of_work import Unit
 from overnight.stores.sql.ground import Ground
-from overnight.stores.sql.statements import Link
+from overnight.stores.sql.statements import Link, Unreached
 from overnight.stores.sql.transaction import SqlTransaction
 
 BATCH_S: Final = 0.005
@@ -185,11 +185,9 @@ class Writer:
         job.result, job.error, job.notices = None, None, []
         try:
             if not alone:
-                link.script("SAVEPOINT unit")
+                link.enter()
             job.result = job.unit(transaction)
-            link.confirm()
-            if not alone:
-                link.script("RELEASE unit")
+            link.leave()
         except Exception as error:  # noqa: BLE001 -- it belongs to the caller, whatever it is
             transaction.take_notices()
             job.error = error
@@ -199,24 +197,21 @@ class Writer:
 
     def _is_lost(self, link: Link, error: Exception) -> bool:
         """Whether an error may be that of something told before, or has taken the whole transaction with it."""
-        doubtful = link.defers and not isinstance(error, OvernightError)
+        doubtful = isinstance(error, Unreached) or (link.doubtful and not isinstance(error, OvernightError))
         return doubtful or self._ground.is_storage_failure(error)
 
     def _settle(self, link: Link, transaction: SqlTransaction) -> bool:
-        """Whether everything has been done that was asked for in the transaction."""
+        """Whether all is ready for the commit."""
         with suppress(Exception):  # each unit then hears of its own
             transaction.finish()
             self._ground.seal(link)
-            link.settle()
             return True
         return False
 
     def _start_over(self, link: Link, transaction: SqlTransaction) -> bool:
         """Undo the whole transaction; False when the connection is of no use any more."""
-        with suppress(Exception):  # what was told may have failed: it is undone all the same
-            link.settle()
         with suppress(Exception):  # then it is lost, which is what is told
-            link.script("ROLLBACK")
+            link.abandon()
             transaction.forget()
             return True
         return False
@@ -224,14 +219,20 @@ class Writer:
     def _roll_back(self, link: Link) -> bool:
         """Undo the unit alone; False when the whole transaction is lost."""
         with suppress(Exception):  # then it is lost, which is what is told
-            link.script("ROLLBACK TO unit")
-            link.script("RELEASE unit")
+            link.undo()
             return True
         return False
 
     def _commit(self, link: Link, batch: list[Job], *, again: bool = True) -> None:
         try:
-            link.script("COMMIT")
+            link.commit()
+        except Unreached as error:
+            if again:
+                self._one_by_one(batch)
+            else:
+                self._drop_link()
+                self._fail(batch, self._explain(self._ground.in_unit, error.__cause__ or error))
+            return
         except Exception as error:  # noqa: BLE001 -- every caller must hear of it
             fate = self._fate(error)
             if fate is False and again:
