@@ -561,9 +561,11 @@ class ModelError(OvernightError):
         self, detail: str = "", *, mend: str = "", extra: Mapping[str, object] | None = None,
         retryable: bool | None = None, retry_after_s: float | None = None,
     ) -> None:  # fmt: skip
-        said = {} if retry_after_s is None else {"retry_after_s": retry_after_s}
-        super().__init__(detail, mend=mend, extra={**said, **(extra or {})})
         self.retryable = self.may_help if retryable is None else retryable
+        said: dict[str, object] = {"retryable": self.retryable}
+        if retry_after_s is not None:
+            said["retry_after_s"] = retry_after_s
+        super().__init__(detail, mend=mend, extra={**said, **(extra or {})})
         self.retry_after_s = retry_after_s
 
 
@@ -610,6 +612,15 @@ class ModelTimeout(ModelError):
     title = "The model took too long"
 
 
+class Aborted(ModelError):
+    """Somebody gave the answer up."""
+
+    code = "aborted"
+    status = 409
+    title = "The answer was given up"
+    may_help = False
+
+
 class BudgetSpent(ModelError):
     """The run has used up its tokens or its money: no more answers for it."""
 
@@ -617,6 +628,62 @@ class BudgetSpent(ModelError):
     status = 403
     title = "The run's budget is spent"
     may_help = False
+
+
+class ToolFailure(OvernightError):
+    """A tool did not come to a result: it failed in a way of its own."""
+
+    code = "tool_execution_error"
+    status = 502
+    title = "The tool has failed"
+
+
+class ToolNotFound(ToolFailure):
+    """No tool of that name is on offer to this caller."""
+
+    code = "tool_not_found"
+    status = 404
+    title = "No such tool"
+
+
+class ArgumentsRefused(ToolFailure):
+    """The arguments of a tool do not fit its schema."""
+
+    code = "invalid_arguments"
+    status = 422
+    title = "The tool's arguments are not valid"
+
+
+class ToolTimeout(ToolFailure):
+    """The tool took longer than the execution was given."""
+
+    code = "tool_timeout"
+    status = 504
+    title = "The tool took too long"
+
+
+class ToolUnavailable(ToolFailure):
+    """The host of the tool is not there, or left before the tool had come to a result."""
+
+    code = "tool_unavailable"
+    status = 503
+    title = "The tool's host is not there"
+
+
+class ToolTaken(OvernightError):
+    """Another host that is there now offers a tool of that name."""
+
+    code = "tool_taken"
+    status = 409
+    title = "Another host offers that tool"
+
+
+class LeaveNeeded(ToolFailure):
+    """The tool may only be called with a person's leave, and there is none for exactly this call."""
+
+    code = "leave_needed"
+    status = 403
+    title = "The call needs a person's leave"
 
 
 class KeeperGone(OvernightError):

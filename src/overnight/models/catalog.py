@@ -76,13 +76,12 @@ class Catalog:
     def list(self, filter: ModelFilter, *, known: KnownIds, window: Window) -> tuple[ModelInfo, ...]:
         """Every model that fits, the default first, then in the operator's order."""
         default = self._default_place()
-        places = {place.name: place for place in self._places(default, known)}
-        wanted = filter.model and self._aliases.get(filter.model, filter.model)
+        found = self._named(filter.model) if filter.model else self._places(default, known)
+        places = {place.name: place for place in found}
         return tuple(
             self.describe(place, default=default, window=window)
             for place in places.values()
             if filter.provider in (None, place.endpoint.name)
-            and wanted in (None, place.name, place.id)
             and (filter.include_unready or not place.endpoint.needs)
         )
 
@@ -109,6 +108,13 @@ class Catalog:
             usual = (endpoint.usual,) if endpoint.usual else ()
             for id in endpoint.models or (*usual, *known(endpoint)):
                 yield Place(endpoint=endpoint, id=id)
+
+    def _named(self, name: str) -> Iterator[Place]:
+        """What a full name or an alias means, also where nobody has listed it."""
+        try:
+            yield self.find(name)
+        except ModelNotFound:
+            return
 
     def _default_place(self) -> Place | None:
         try:

@@ -365,7 +365,7 @@ class ModelFilter:
 
     provider: str | None = None
     model: str | None = None
-    """A name, an alias, or a provider's own name."""
+    """A name or an alias; also a name that nobody has listed, where its provider takes any."""
     include_unready: bool = True
 
 

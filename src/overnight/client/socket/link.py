@@ -75,6 +75,11 @@ class Link:
         self._told = False
         self._closed = False
 
+    def handle(self, handlers: Mapping[str, Handler], resumers: Mapping[str, Resumer]) -> None:
+        """Serve these too, from now on: for a server that learns from the hello whom it serves."""
+        self._handlers |= handlers
+        self.resumers |= resumers
+
     # The course of a transport.
 
     async def run(self, transport: Transport | None = None) -> Ended:
@@ -300,7 +305,9 @@ class Link:
 
     def inbox(self, scope: str) -> Inbox:
         """What comes in the scope. A scope that this side opens with a message has one from then on."""
-        found = self._inboxes.get(scope) or self._unread.pop(scope, None)
+        found = self._inboxes.get(scope)
+        if found is None:
+            found = self._unread.pop(scope, None)
         if found is None:
             found = self._inboxes[scope] = Inbox(
                 scope, consumed=lambda: self.consumed(scope), closed=lambda: self.forget(scope)

@@ -1,0 +1,48 @@
+"""The port to the account of what runs have asked of language models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from overnight.ids import RunId
+from overnight.ports.model import ModelUsage
+
+Ending = Literal["done", "error", "aborted", "lost"]
+"""How an answer ended; `lost`: whoever asked was gone before it was complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """One answer of a model, on the account of one run."""
+
+    stream: str
+    """What the caller called it; no two of one connection have the same name."""
+    model: str
+    """The name by which it was asked for, in full."""
+    ending: Ending
+    reason: str = ""
+    """Why the model ended its answer, or the code of the error."""
+    usage: ModelUsage = field(default_factory=ModelUsage)
+
+
+class ModelLedger(Protocol):
+    """Account of model calls. Safe to use for many runs at once."""
+
+    async def allow(self, run_id: RunId) -> None:
+        """Return when the run may ask a model. Raises BudgetSpent when its tokens or its money are used up."""
+        ...
+
+    async def record(self, run_id: RunId, call: ModelCall) -> None:
+        """The call is durable, and counts in the next `allow`. Raises Unavailable or DiskFull when it cannot be."""
+        ...
+
+
+class NoLedger:
+    """Lets everything pass and writes nothing, for whoever has no database."""
+
+    async def allow(self, run_id: RunId) -> None:
+        """Always."""
+
+    async def record(self, run_id: RunId, call: ModelCall) -> None:
+        """Nothing."""
