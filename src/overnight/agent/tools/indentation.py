@@ -60,12 +60,15 @@ class _Side:
         return int(self.open)
 
     def _may_take(self, number: int) -> bool:
+        """Behind the one line at the least indent only comments above it follow; blank lines are no such line."""
         if self._indents[number] < self._floor:
             return False
-        if self._indents[number] > self._floor or self._wanted.include_siblings:
+        if self._wanted.include_siblings:
             return True
-        self._at_floor += 1
-        return self._at_floor == 1 or self._is_header(number)
+        if self._at_floor:
+            return self._indents[number] == self._floor and self._is_header(number)
+        self._at_floor = int(self._indents[number] == self._floor and bool(self._lines[number].strip()))
+        return True
 
     def _is_header(self, number: int) -> bool:
         above = self._step < 0 and self._wanted.include_header

@@ -134,7 +134,7 @@ def _inside(root: int, folder: str) -> list[_Entry]:
         )
         try:
             with os.scandir(descriptor) as entries:
-                for _, entry in zip(range(MOST_ENTRIES), entries, strict=False):
+                for _, entry in zip(range(MOST_ENTRIES + 1), entries, strict=False):
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     found.append(_Entry(path=path, kind=_kind(entry)))
         finally:
