@@ -157,12 +157,17 @@ async def server(serve: Serve, *, shake: bool = True) -> AsyncIterator[str]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def client(port: int, path: str = "/api/v1/socket", *headers: str, host: str = "127.0.0.1") -> Peer:
-    """A client that has asked for a socket, and has not yet read the answer."""
+@contextlib.asynccontextmanager
+async def client(port: int, first: bytes | None = None) -> AsyncIterator[Peer]:
+    """A client that has sent `first` (a handshake unless told otherwise), and has not yet read the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     peer = Peer(reader, writer)
-    await peer.send(request(path, *headers, host=host))
-    return peer
+    try:
+        await peer.send(request() if first is None else first)
+        yield peer
+    finally:
+        peer.leave()
+        writer.close()
 
 
 def request(path: str = "/api/v1/socket", *headers: str, host: str = "127.0.0.1") -> bytes:

@@ -39,6 +39,7 @@ from overnight.server.routes import (
 )
 from overnight.server.routing import Operation, register, responses
 from overnight.server.services import Services
+from overnight.server.socket.endpoint import SocketEndpoint
 from overnight.wire import problem
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -89,20 +90,26 @@ def create_app(services: Services) -> App:
     logins = Logins(
         services.uow, services.clock, authenticator, services.sharing, session_days=settings.session_days
     )
-    api = create_api(settings.version, registry)
-    api.state.parts = Parts(
+    parts = Parts(
         services=services, authenticator=authenticator, access=access, logins=logins, connections=registry,
         meters=meters,
     )  # fmt: skip
-    return Gate(api, settings=settings, authenticator=authenticator, access=access, meters=meters)
+    socket = SocketEndpoint(parts)
+    api = create_api(settings.version, registry, socket)
+    api.state.parts = parts
+    return Gate(
+        api, settings=settings, authenticator=authenticator, access=access, meters=meters, socket=socket
+    )  # fmt: skip
 
 
-def create_api(version: str, registry: Connections | None = None) -> FastAPI:
+def create_api(
+    version: str, registry: Connections | None = None, socket: SocketEndpoint | None = None
+) -> FastAPI:
     """The routes alone, without the gate and without services: enough to describe them."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if registry is None:
+        if registry is None or socket is None:
             yield
             return
         beside = asyncio.create_task(registry.run(), name="connections")
@@ -111,6 +118,7 @@ def create_api(version: str, registry: Connections | None = None) -> FastAPI:
         finally:
             beside.cancel()
             await asyncio.gather(beside, return_exceptions=True)
+            await socket.close()
             await registry.close()
 
     api = _Api(

@@ -49,6 +49,27 @@ def headers_of(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key == name]
 
 
+class SocketClient(Protocol):
+    """The same of a WebSocket."""
+
+    def watch_stop(self, stopping: Callable[[], None]) -> None:
+        """Have `stopping` called when the server stops; the socket is then ended by whoever asked, within the grace."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the client has not read what it was sent before, and no more fits."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until it is not full, or over."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection at once, with all that the client has not read."""
+        ...
+
+
 async def answer(
     send: Send,
     status: int,

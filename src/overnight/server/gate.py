@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from overnight.client.socket.target import PATH
 from overnight.errors import (
     BodyTooLarge,
     InvalidInput,
@@ -42,6 +43,7 @@ from overnight.server.auth import Authenticator
 from overnight.server.login import COOKIE
 from overnight.server.metrics import Meters
 from overnight.server.services import ServerSettings
+from overnight.server.socket.endpoint import SocketEndpoint
 
 OPEN: Final = frozenset(
     {(method, path) for method in (b"GET", b"HEAD") for path in (b"/", b"/livez", b"/readyz")}
@@ -85,8 +87,10 @@ class Gate:
         authenticator: Authenticator,
         access: Access,
         meters: Meters,
+        socket: SocketEndpoint,
     ) -> None:
         self._app = app
+        self._socket = socket
         self._settings = settings
         self._hosts = frozenset(_bracketed(host.lower()) for host in settings.hosts)
         self._authenticator = authenticator
@@ -126,7 +130,9 @@ class Gate:
 
     def _turn(self, scope: Scope) -> contextlib.AbstractAsyncContextManager[None]:
         """The routes of streams answer soon; what they open goes on afterwards."""
-        return self._opening if scope["path"].endswith("/stream") else contextlib.nullcontext()
+        path = scope["path"]
+        opens = path.endswith("/stream") or path.startswith("/api/v1/openai/")
+        return self._opening if opens else contextlib.nullcontext()
 
     async def _guarded(self, scope: Scope, exchange: _Exchange, work: Awaitable[None]) -> None:
         """Whatever it raises becomes a refusal, as long as nothing has been answered."""
@@ -142,21 +148,38 @@ class Gate:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The handshake is refused with a plain HTTP answer where the server can do that, else closed."""
         try:
-            await self._admit({**scope, "method": "GET"})
-            raise NotFound("there is no socket here yet")
+            await self._admit_socket(scope)
         except OvernightError as error:
             await receive()
             if "websocket.http.response" in scope.get("extensions", {}):
                 await refuse(_as_denial(send), error)
             else:
                 await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._socket(scope, receive, send)
+
+    async def _admit_socket(self, scope: Scope) -> None:
+        """Let in whoever has a token, and to the socket itself those who will say one in their first message."""
+        asked = {**scope, "method": "GET"}
+        at_the_socket = _path(scope) == PATH.encode()
+        if at_the_socket and not headers_of(scope, b"authorization") and _secret(scope) is None:
+            self._check_host(asked)
+            self._check_origin(asked)
+        else:
+            await self._admit(asked)
+            scope[CALLER] = asked[CALLER]
+        if not at_the_socket:
+            raise NotFound("there is no socket here")
+        self._socket.check(scope, scope.get(CALLER))
 
     async def _admit(self, scope: Scope) -> None:
         self._check_host(scope)
         self._check_origin(scope)
-        path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+        path = _path(scope)
         if scope["type"] == "http" and (scope["method"].encode(), path) in OPEN:
             return
+        if scope["type"] == "http" and _is_unix(scope):
+            raise NotFound("there is nothing here but the socket")
         caller = await self._authenticator.caller(_secret(scope))
         if _TRICKS.search(path):
             raise NotFound("no such path")
@@ -237,6 +260,18 @@ class _Exchange:
             raise error
         closing = [(b"connection", b"close")] if error.status in (413, 500) else []
         await refuse(self.send, error, closing)
+
+
+def _path(scope: Scope) -> bytes:
+    """As it came."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    return path
+
+
+def _is_unix(scope: Scope) -> bool:
+    """Whether it came by the listener in a folder: for those who have no network, and need none of the routes."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
 
 
 def _secret(scope: Scope) -> str | None:

@@ -20,10 +20,9 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from overnight.client.problems import error_of
-from overnight.client.socket.target import Address, Target
+from overnight.client.socket.target import SUBPROTOCOL, Address, Target
 from overnight.errors import HandshakeFailed, OvernightError, Unreachable
 
-SUBPROTOCOL: Final = "overnight.v1"
 MAX_MESSAGE: Final = 1024 * 1024
 """Bytes of one message, either way."""
 _QUEUE: Final = 16

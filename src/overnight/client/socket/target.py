@@ -11,6 +11,7 @@ from overnight.client.endpoint import Endpoint
 from overnight.errors import UrlRefused
 
 PATH: Final = "/api/v1/socket"
+SUBPROTOCOL: Final = "overnight.v1"
 _PORTS: Final = {"ws": 80, "wss": 443}
 
 
