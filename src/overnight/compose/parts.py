@@ -114,6 +114,7 @@ def _services(
         chat=Chat(uow=store, clock=shop.clock, runs=runs, policy=settings.runs, rules=rules),
         sharing=Sharing(uow=store, clock=shop.clock),
         modes=settings.runs.modes,
+        rules=settings.runs.rules,
         session_policy=settings.sessions,
         approvals=ApprovalService(
             uow=store,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from overnight.clock import Clock
 from overnight.domain.mode import Modes
+from overnight.domain.rule import Rule
 from overnight.engine.approvals import ApprovalService
 from overnight.engine.chat import Chat
 from overnight.engine.diff import Diffs
@@ -74,6 +75,8 @@ class Services:
     chat: Chat
     sharing: Sharing
     modes: Modes
+    rules: Sequence[Rule] = ()
+    """The operator's rules about what agents may do, for all runs."""
     session_policy: SessionPolicy
     approvals: ApprovalService
     leases: LeaseCalls

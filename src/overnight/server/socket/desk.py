@@ -21,7 +21,8 @@ from overnight.server.asgi import SocketClient
 from overnight.server.auth import Caller
 from overnight.server.connected import Connected, Kind
 from overnight.server.context import Parts
-from overnight.server.socket.handlers import Socket, spoken
+from overnight.server.socket.handlers import Socket
+from overnight.server.socket.spoken import spoken
 from overnight.wire.socket.catalog.control import Hello, Resumption
 from overnight.wire.socket.limits import Limits
 

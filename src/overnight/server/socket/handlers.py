@@ -1,4 +1,4 @@
-"""Which protocols are spoken on sockets: the one place where they are named."""
+"""What a protocol that is spoken on sockets is to the server, and a client's link as protocols see it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from overnight.client.socket.terms import Handler, Resumer
 from overnight.domain.token import TokenKind
 from overnight.ids import ConnectionId
 from overnight.server.auth import Caller
-from overnight.server.context import Parts
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -46,8 +45,3 @@ class Spoken(Protocol):
         """The link is over for good. Called once, also for a socket that has never asked for anything."""
         ...
 
-
-def spoken(parts: Parts) -> tuple[Spoken, ...]:
-    """Every protocol. Where two have a handler of the same name, the later one counts."""
-    del parts
-    return ()

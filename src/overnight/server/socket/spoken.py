@@ -1,0 +1,14 @@
+"""Which protocols are spoken on sockets: the one place where they are named."""
+
+from __future__ import annotations
+
+from overnight.server.context import Parts
+from overnight.server.socket.handlers import Spoken
+from overnight.server.socket.tools.hub import ToolHub
+from overnight.server.socket.tools.leave import Leaves
+
+
+def spoken(parts: Parts) -> tuple[Spoken, ...]:
+    """Every protocol. Where two have a handler of the same name, the later one counts."""
+    services = parts.services
+    return (ToolHub(Leaves(services.uow, services.rules)),)
