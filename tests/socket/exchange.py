@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from overnight.wire.socket.catalog import catalog, control
 from overnight.wire.socket.catalog.message import Empty, Flow, MessageType, Payload, message
 from overnight.wire.socket.connection import Connection
@@ -38,6 +40,12 @@ SMALL: Mapping[str, MessageType] = catalog([
     message("done", KINDS, "both", "terminal", Empty, "Over."),
     message("failed", KINDS, "both", "terminal", Ended, "Over.", fails=True),
 ])  # fmt: skip
+
+
+def raw(scope: str, seq: object, type_: str = "ask", **changes: object) -> bytes:
+    """An envelope as another implementation might send it."""
+    sound = {"v": 1, "type": type_, "scope": scope, "id": f"x{seq}", "seq": seq, "ts": 1, "payload": {}}
+    return orjson.dumps({**sound, **changes})
 
 
 class Exchange:

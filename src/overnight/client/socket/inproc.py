@@ -17,8 +17,33 @@ class _Lane:
 
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
-        self.changed = asyncio.Condition()
+        self.readable = asyncio.Event()
+        self.writable = asyncio.Event()
+        self.writable.set()
         self.closed = False
+
+    def put(self, message: bytes) -> None:
+        """Another message."""
+        self.waiting.append(message)
+        self.readable.set()
+        if len(self.waiting) >= MOST_WAITING:
+            self.writable.clear()
+
+    def take(self) -> bytes | None:
+        """The first message, if there is one."""
+        if not self.waiting:
+            return None
+        found = self.waiting.popleft()
+        self.writable.set()
+        if not self.waiting and not self.closed:
+            self.readable.clear()
+        return found
+
+    def close(self) -> None:
+        """Whoever waits finds out."""
+        self.closed = True
+        self.readable.set()
+        self.writable.set()
 
 
 class InProcess:
@@ -31,40 +56,29 @@ class InProcess:
 
     async def send(self, message: bytes) -> None:
         """Wait for room, then hand it over. NotConnected once either end is closed."""
-        lane = self._outward
-        async with lane.changed:
-            await lane.changed.wait_for(lambda: lane.closed or len(lane.waiting) < MOST_WAITING)
-            if lane.closed:
-                raise NotConnected("the other end is closed")
-            lane.waiting.append(message)
-            lane.changed.notify_all()
+        await self._outward.writable.wait()
+        if self._outward.closed:
+            raise NotConnected("the other end is closed")
+        self._outward.put(message)
 
     async def receive(self) -> bytes | None:
         """The next message; None when it is closed and everything was received."""
-        lane = self._inward
         await asyncio.sleep(0)  # a peer in the same loop must get its turn
-        async with lane.changed:
-            await lane.changed.wait_for(lambda: lane.closed or bool(lane.waiting))
-            if not lane.waiting:
-                return None
-            found = lane.waiting.popleft()
-            lane.changed.notify_all()
-            return found
+        await self._inward.readable.wait()
+        return self._inward.take()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Idempotent. What was sent before can still be received."""
         if self.closed_with is None:
             self.closed_with = (code, reason)
-        for lane in (self._outward, self._inward):
-            async with lane.changed:
-                lane.closed = True
-                lane.changed.notify_all()
+        self._outward.close()
+        self._inward.close()
 
     def cut(self) -> None:
         """Break the connection: what was under way is lost, and both ends find that out."""
         for lane in (self._outward, self._inward):
             lane.waiting.clear()
-            lane.closed = True
+            lane.close()
 
 
 def pair() -> tuple[InProcess, InProcess]:
