@@ -14,6 +14,7 @@ from overnight.ports.tables import StreamMark
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.schema import events, streams
 from overnight.stores.sql.statements import Row, Statement, key
+from overnight.stores.sql.streams import set_end
 
 _ADVANCE: Final = Statement(
     update(streams)
@@ -23,11 +24,6 @@ _ADVANCE: Final = Statement(
         last_at=case((streams.c.last_at > key("at"), streams.c.last_at), else_=key("at")),
     )
     .returning(streams.c.last_seq, streams.c.last_at, streams.c.run_id, streams.c.session_id)
-)
-_FILL: Final = Statement(
-    update(streams)
-    .where(streams.c.pk == key("stream"))
-    .values(last_seq=bindparam("last"), last_at=bindparam("at"))
 )
 _INSERT: Final = Statement(insert(events))
 _MARK: Final = Statement(select(streams.c.first_seq, streams.c.last_seq).where(streams.c.pk == key("stream")))
@@ -85,28 +81,22 @@ class SqlEventLog:
             Recorded(seq, draft.type, encode(draft, seq=seq, run_id=run_id, session_id=session_id, at=stamp))
             for seq, draft in enumerate(drafts, last - len(drafts) + 1)
         )
-        self._link.run_many(
+        self._link.add(
             _INSERT,
-            [
+            *(
                 (stream_pk, event.seq, event.type, draft.turn, stamp, SCHEMA_VERSION, event.body)
                 for event, draft in zip(recorded, drafts, strict=True)
-            ],
+            ),
         )
         self._context.recorded(stream_topic(run_id or session_id), recorded)
         return recorded
 
     def _advance(self, stream_pk: int, at: int, more: int) -> tuple[int, int, str | None, str]:
         """Take the next numbers: the last of them, the time they are stamped with, and whose stream it is."""
-        new = self._context.new_streams.pop(stream_pk, None)
-        if new is not None:
-            self._link.tell(_FILL, key_stream=stream_pk, last=more, at=at)
-            run_id, session_id = new
-            self._context.seen.stream(stream_pk, more, at, run_id=run_id, session_id=session_id)
-            return more, at, run_id, session_id
         seen = self._context.seen.streams.get(stream_pk)
         if seen is not None:
             seen.last_seq, seen.last_at = seen.last_seq + more, max(at, seen.last_at or at)
-            self._link.tell(_FILL, key_stream=stream_pk, last=seen.last_seq, at=seen.last_at)
+            set_end(self._link, stream_pk, seen.last_seq, seen.last_at)
             return seen.last_seq, seen.last_at, seen.run_id, seen.session_id
         end = self._link.one(_ADVANCE, key_stream=stream_pk, key_at=at, more=more)
         if end is None:

@@ -127,10 +127,18 @@ _ALL: Final = Statement(
 def lane_of(context: Context, run: Run) -> int:
     """The key of the run's lane, which is made if it is the first one there."""
     need = need_of(run.spec.labels)
-    wanted = {"place": run.place, "backend": run.backend, "need": dump(need) if need else "{}"}
-    row = context.link.one(_FIND, **{f"key_{name}": value for name, value in wanted.items()})
-    row = row or context.link.one(_ADD, **wanted)
+    wanted = run.place, run.backend, dump(need) if need else "{}"
+    known = context.lanes.get(wanted)
+    return _lane(context, *wanted) if known is None else known
+
+
+def _lane(context: Context, place: str, backend: str, need: str) -> int:
+    row = context.link.one(_FIND, key_place=place, key_backend=backend, key_need=need)
+    if row is None:
+        context.lanes.made()
+        row = context.link.one(_ADD, place=place, backend=backend, need=need)
     assert row is not None  # noqa: S101 -- INSERT … RETURNING always has one
+    context.lanes.keep((place, backend, need), int(row[0]))
     return int(row[0])
 
 

@@ -6,7 +6,7 @@ written together, table by table, which takes a fraction of the time of one stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from overnight.stores.sql.reach import rank
 if TYPE_CHECKING:
     from overnight.stores.sql.statements import Statement  # which has links put rows off
 
-Rows = list[MutableSequence[object]]
+Rows = list[Sequence[object]]
 Written = list[tuple["Statement", Rows]]
 """By table, those first that keys of others lead to."""
 
@@ -41,8 +41,8 @@ class PutOff:
         """Whether the unit that is running has made any."""
         return bool(self._own)
 
-    def add(self, statement: Statement, rows: Iterable[MutableSequence[object]]) -> None:
-        """Rows in the order of the statement's parameters, which inserts one. They may be changed while they wait."""
+    def add(self, statement: Statement, rows: Iterable[Sequence[object]]) -> None:
+        """Rows in the order of the parameters of the statement, which inserts one."""
         waiting = self._own.get(statement)
         if waiting is None:
             self._own[statement] = [*rows]

@@ -105,7 +105,7 @@ class SqlSessionTable:
         """See the port."""
         pk = next_number(self._context)
         add_stream(self._context, pk, kind="session", owner=session.owner, run_id=None, session_id=session.id)
-        self._link.tell(_ADD, pk=pk, **session_values(session))
+        self._link.add_one(_ADD, pk=pk, **session_values(session))
         self._context.new_sessions.add(pk)
         return replace(session, pk=pk)
 

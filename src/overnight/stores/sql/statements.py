@@ -290,17 +290,25 @@ class Link(ABC):
     def _insert(self, statement: Statement, rows: Sequence[Sequence[object]]) -> None:
         """Write rows, without looking whether others should come first."""
 
-    def add(self, statement: Statement, *rows: MutableSequence[object], name: object = None) -> None:
+    def add(self, statement: Statement, *rows: Sequence[object]) -> None:
         """Insert rows, given in the order of the statement's parameters. While the link defers, they are written before
-        the first statement that may ask for them, at the latest by the commit; until then, and until its unit ends,
-        the last can be found by its name in `put_off` and changed.
+        the first statement that may ask for them, at the latest by the commit.
         """
-        if not self._deferring:
+        if self._deferring:
+            self.put_off.add(statement, rows)
+        else:
             self.run_many(statement, rows)
-            return
-        self.put_off.add(statement, rows)
-        if name is not None:
-            self.put_off.name(name, rows[-1])
+
+    def add_one(self, statement: Statement, /, **values: object) -> None:
+        """The same with one row, given by the names of the parameters."""
+        form: Form = getattr(statement, self.dialect)
+        self.add(statement, form.bind(values))
+
+    def add_open(self, statement: Statement, row: MutableSequence[object], name: object) -> None:
+        """The same with a row that may be changed for as long as `put_off` knows it by its name."""
+        self.add(statement, row)
+        if self._deferring:
+            self.put_off.name(name, row)
 
     @abstractmethod
     def run(self, statement: Statement, /, **values: object) -> int:
