@@ -10,27 +10,39 @@ import pytest
 NEVER = "acp alembic hypothesis overnight.testing pydantic_settings pygments pytest rich sqlalchemy.orm"
 SERVES = "fastapi overnight.server overnight.wire.v1.runs prometheus_client starlette uvicorn watchfiles"
 CALLS = "httpcore2 httpx2 overnight.client"
+READS = "pydantic typer"
 STORES = "overnight.engine.maintenance overnight.stores.sql.schema psycopg pysqlite3 redis sqlalchemy sqlite3"
 
 
 @pytest.mark.parametrize(
-    "programs, unwanted",
+    "command, programs, unwanted",
     [
         (
+            "overnight.cli.working",
             "compose.worker stores.sql.postgres stores.sql.announcer",
-            f"{NEVER} {SERVES} {CALLS} pysqlite3 redis sqlite3",
+            f"{NEVER} {READS} {SERVES} {CALLS} pysqlite3 redis sqlite3",
         ),
-        ("compose.remote", f"{NEVER} {SERVES} {STORES} anyio httpcore2 httpx2 overnight.client.client"),
-        ("compose.foreground stores.sql.sqlite", f"{NEVER} {CALLS} psycopg redis"),
+        (
+            "overnight.cli.working",
+            "compose.remote",
+            f"{NEVER} {READS} {SERVES} {STORES} anyio email httpcore2 httpx2 overnight.client.client",
+        ),
+        (
+            "overnight.cli.app, overnight.cli.up",
+            "compose.foreground stores.sql.sqlite",
+            f"{NEVER} {CALLS} psycopg redis",
+        ),
     ],
     ids=["worker", "worker --server", "up"],
 )
-def test_a_command_that_stays_loads_nothing_that_it_never_uses(programs: str, unwanted: str) -> None:
+def test_a_command_that_stays_loads_nothing_that_it_never_uses(
+    command: str, programs: str, unwanted: str
+) -> None:
     """What is loaded only once a database is opened is named here."""
     script = (
         "import gc, sys\n"
         "from importlib import import_module\n"
-        "import overnight.cli.app, overnight.cli.worker, overnight.cli.up\n"
+        f"import {command}\n"
         "from overnight.cli.staying import staying\n"
         "with staying():\n"
         f"    for name in {programs.split()!r}: import_module('overnight.' + name)\n"

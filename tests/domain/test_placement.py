@@ -1,8 +1,9 @@
 """Where runs may go, told from text alone."""
 
 import pytest
-from pydantic import ValidationError
 
+from overnight.domain.documents import checked
+from overnight.domain.json_values import Unfit, dump
 from overnight.domain.placement import (
     ANYWHERE,
     at_host,
@@ -24,7 +25,7 @@ ROOTS = ("/srv", "/srv/deep")
 
 
 def spec(workspace: object = None) -> RunSpec:
-    return RunSpec.model_validate({"goal": "g", "backend": "echo", "workspace": workspace})
+    return checked(RunSpec, {"goal": "g", "backend": "echo", "workspace": workspace})
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_a_directory_is_on_its_host_or_beneath_the_nearest_shared_root(workspace
 
 
 def test_what_can_be_fetched_or_made_can_be_anywhere() -> None:
-    git = spec(GitWorkspace(git="https://x").model_dump())
+    git = spec(dump(GitWorkspace(git="https://x")))
     for one in (git, spec()):
         assert first_place(one, None, HOST, ROOTS) == ANYWHERE
     assert place_once_begun(git, ANYWHERE, HOST) == ANYWHERE
@@ -123,7 +124,8 @@ def test_a_row_of_failures() -> None:
 def test_labels_that_name_a_worker_are_brief() -> None:
     """They are kept in an index, which takes no long ones."""
     many = {f"worker/{n}": "x" * 200 for n in range(9)}
-    assert RunSpec(goal="g", labels=many).labels == many
-    with pytest.raises(ValidationError, match="longer than 2,000 bytes"):
-        RunSpec(goal="g", labels={**many, "worker/9": "x" * 200})
-    assert len(RunSpec(goal="g", labels={str(n): "x" * 200 for n in range(50)}).labels) == 50
+    assert checked(RunSpec, {"goal": "g", "labels": many}).labels == many
+    with pytest.raises(Unfit, match="longer than 2,000 bytes"):
+        checked(RunSpec, {"goal": "g", "labels": {**many, "worker/9": "x" * 200}})
+    others = {str(n): "x" * 200 for n in range(50)}
+    assert checked(RunSpec, {"goal": "g", "labels": others}).labels == others

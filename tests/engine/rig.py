@@ -14,6 +14,7 @@ from tests.engine.fake_backend import FakeBackend
 
 from overnight.clock import Clock, SystemClock
 from overnight.domain.approval import Approval
+from overnight.domain.documents import checked
 from overnight.domain.lease import DEFAULT_LEASE_S
 from overnight.domain.queue_limits import NO_LIMITS, QueueLimits
 from overnight.domain.request import SYSTEM, Principal, SteerHow
@@ -142,7 +143,7 @@ class Rig:
             body["workspace"] = str(self.workspace())
         elif body["workspace"] is None:
             del body["workspace"]
-        run, _ = await self.service.submit(RunSpec.model_validate({"goal": goal, **body}), ME)
+        run, _ = await self.service.submit(checked(RunSpec, {"goal": goal, **body}), ME)
         return run
 
     async def control(self, run: Run, action: Any, **more: Any) -> SteerHow | None:

@@ -9,6 +9,7 @@ from tests.engine.conftest import Make, fake
 from tests.engine.rig import ME
 
 from overnight.domain.backend import Capabilities
+from overnight.domain.documents import checked
 from overnight.domain.spec import LimitsSpec, RunSpec
 from overnight.domain.states import State
 from overnight.engine.policy import RunPolicy
@@ -129,8 +130,8 @@ async def test_a_preview_shows_prompt_and_configuration_and_makes_nothing(rig: M
     server = await rig(fake())
     work = server.workspace()
     (work / "NOTES.md").write_text("remember the milk", encoding="utf-8")
-    spec = RunSpec.model_validate(
-        {"goal": "buy it", "workspace": str(work), "prompt": {"references": ["NOTES.md"]}}
+    spec = checked(
+        RunSpec, {"goal": "buy it", "workspace": str(work), "prompt": {"references": ["NOTES.md"]}}
     )
     shown = await server.service.preview(spec, ME)
     assert "buy it" in shown.prompt

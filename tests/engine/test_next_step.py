@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.rig import HOST
 
+from overnight.domain.documents import checked
 from overnight.domain.run import Run
 from overnight.domain.spec import RunSpec
 from overnight.domain.states import State
@@ -40,7 +41,7 @@ MET = Completion(by="pattern", line="DONE")
 
 
 def run(*, turns: int = 1, tokens: int = 0, **changes: Any) -> Run:
-    spec = RunSpec.model_validate({"goal": "x", "backend": "fake", **changes.pop("spec", {})})
+    spec = checked(RunSpec, {"goal": "x", "backend": "fake", **changes.pop("spec", {})})
     return replace(
         Run(
             pk=1,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.harness import Server
@@ -40,6 +41,7 @@ class FarWorker:
     root: Path
     process: subprocess.Popen[bytes] | None = None
     token: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> FarWorker:
         if not self.token:
@@ -51,6 +53,7 @@ class FarWorker:
             "OVERNIGHT_DATA_DIR": str(self.root / "data"),
             "OVERNIGHT_TOKEN": self.token,
             "OVERNIGHT_LOG_FILE": str(self.root / "worker.log"),
+            **self.environment,
         }
         with (self.root / "stderr").open("ab") as err:
             self.process = subprocess.Popen(

@@ -41,7 +41,7 @@ async def test_any_number_of_questions_at_once(rig: Make) -> None:
 
 async def test_a_worker_of_any_kind_keeps_to_the_limit_of_events(rig: Make) -> None:
     server, worker, run, lease = await leased(rig)
-    limits = run.limits.model_copy(update={"events": 100})
+    limits = replace(run.limits, events=100)
     await server.store.write(lambda tx: tx.runs.save(replace(tx.runs.lock(run.pk), raised_limits=limits)))
     said = {"type": "message.completed", "data": {"item_id": "1", "text": "more"}}
     call = {"token": lease["token"], "events": [said] * 150}

@@ -64,6 +64,29 @@ def test_either_is_killed_and_no_line_is_lost_or_doubled(pair: Pair, tmp_path: P
     print(f"worker: {worker.resident_kib()} KiB resident, {worker.resident_kib('RssAnon')} KiB of its own")
 
 
+def test_it_carries_nothing_about_that_a_run_does_not_need(tmp_path: Path) -> None:
+    """What reads options and checks what people write is loaded by the command alone, which the worker replaces."""
+    server = Server(root=tmp_path)
+    worker = FarWorker(server, tmp_path / "far", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    try:
+        server.start("--no-worker")
+        worker.start()
+        server.until(server.submit("echo", mode="oneshot")["id"], "completed")
+        said = (worker.root / "stderr").read_text()
+    finally:
+        worker.stop()
+        server.stop()
+    command, loaded = (_packages(part) for part in said.split("imported package\n")[1:])
+    heavy = {"typer", "pydantic", "pydantic_core", "sqlalchemy", "email", "httpx2", "anyio", "fastapi"}
+    assert heavy & command, "so they would be seen"
+    assert heavy & loaded == set()
+    assert "overnight" in loaded
+
+
+def _packages(listed: str) -> set[str]:
+    return {line.rpartition("|")[2].split(".")[0].strip() for line in listed.splitlines() if "|" in line}
+
+
 def test_a_cancel_arrives_and_nothing_is_left(pair: Pair) -> None:
     server, _ = pair()
     run = server.submit("lines", mode="oneshot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_the_condition_is_told_and_instructions_can_be_replaced() -> None:
     assert "^ALL {DONE}$" in text
     assert "a/{log}.md" in text
     assert "create the file" not in text
-    own = assemble(spec.model_copy(update={"prompt": PromptSpec(instructions="Do {as} I say")}), Material())
+    own = assemble(replace(spec, prompt=PromptSpec(instructions="Do {as} I say")), Material())
     assert own.startswith("Do {as} I say\n\n# Goal")
     assert "unattended" not in own
 
@@ -70,7 +71,7 @@ def test_one_shot_is_the_goal_and_its_references(workspaces: DirectoryWorkspaces
     (work / "notes.md").write_text("noted\n")
     spec = RunSpec(goal=" just this \n", mode="oneshot")
     assert assemble(spec, gather(workspaces, work, spec)) == "just this\n"
-    spec = spec.model_copy(update={"prompt": PromptSpec(references=("notes.md",))})
+    spec = replace(spec, prompt=PromptSpec(references=("notes.md",)))
     text = assemble(spec, gather(workspaces, work, spec))
     assert _in_order(text, "just this", "notes.md", "noted")
     assert "worked" not in text

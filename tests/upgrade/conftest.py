@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.e2e.harness import Server, gap_free
 from overnight.config import server_file
 from overnight.config.server_file import ServerFile
 from overnight.stores.sql import admin, migrate
+from overnight.version import VERSION
 
 NEXT = Path(__file__).with_name("next_version.py")
 LINES = 300
@@ -78,7 +78,7 @@ class Site(Server):
         serving = self.serving
         return (
             serving is not None
-            and serving.version == version("overnight")
+            and serving.version == VERSION
             and self.schema == migrate.HEAD
             and not (self.data / "upgrade.json").exists()
             and self._takes_work()

@@ -7,7 +7,6 @@ same, and its migration cannot be taken back); `kill:STEP:STATE:WHO` (kill -9 of
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import signal
 import sys
@@ -15,12 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-VERSION = "9.0.0"
+from overnight import version
+
 FAULT = sys.argv.pop(1)
-real_version = importlib.metadata.version
-importlib.metadata.version = lambda distribution_name: (
-    VERSION if distribution_name == "overnight" else real_version(distribution_name)
-)
+version.VERSION = "9.0.0"
 
 FRONT = os.getpid()
 BEFORE = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from overnight.compose.upgrade.plan import Options
 from overnight.compose.upgrade.program import Program
 from overnight.compose.upgrade.servers import Server
 from overnight.errors import ConfigInvalid, StartRefused
+from overnight.version import VERSION
 
-NOW = version("overnight")
 HERE = (sys.executable, "-P", "-m", "overnight")
 OTHER = (sys.executable, str(NEXT), "none")
 
@@ -29,11 +28,11 @@ def server(prefix: tuple[str, ...], of: str, *, managed: bool = False) -> Server
 @pytest.mark.parametrize(
     "prefix, of, there",
     [
-        (HERE, NOW, True),
+        (HERE, VERSION, True),
         (HERE, "0.0.1", False),
-        (OTHER, NOW, False),
+        (OTHER, VERSION, False),
         (OTHER, "9.0.0", True),
-        (("/no/such",), NOW, False),
+        (("/no/such",), VERSION, False),
     ],
 )
 def test_only_the_version_that_served_is_a_way_back(prefix: tuple[str, ...], of: str, there: bool) -> None:
@@ -41,7 +40,7 @@ def test_only_the_version_that_served_is_a_way_back(prefix: tuple[str, ...], of:
 
 
 def test_what_a_service_manager_has_started_only_it_starts_again() -> None:
-    managed = server(HERE, NOW, managed=True)
+    managed = server(HERE, VERSION, managed=True)
     with pytest.raises(ConfigInvalid, match="systemd"):
         plan._refuse_what_cannot_go_well(managed, Options())
     plan._refuse_what_cannot_go_well(managed, Options(restart_command=("systemctl", "restart", "overnight")))
@@ -78,7 +77,7 @@ def test_where_the_server_was_told_to_keep_its_data(
     arguments: tuple[str, ...], found: dict[str, str]
 ) -> None:
     program = Program(prefix=HERE, cwd=Path("/"), environment={})
-    assert plan._given(Server(program=program, arguments=arguments, version=NOW)) == found
+    assert plan._given(Server(program=program, arguments=arguments, version=VERSION)) == found
 
 
 def test_a_file_that_is_no_database_is_not_upgraded(tmp_path: Path) -> None:

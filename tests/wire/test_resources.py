@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from overnight.domain import values
+from overnight.domain.documents import checked
 from overnight.domain.run import Run
 from overnight.domain.spec import RunSpec
 from overnight.domain.states import State
@@ -145,5 +146,5 @@ def test_filters_are_for_one_owner() -> None:
     ],
 )
 def test_the_address_of_a_repository_shows_no_password(given: str, shown: str) -> None:
-    spec = RunSpec.model_validate({"goal": "g", "workspace": {"git": given}})
+    spec = checked(RunSpec, {"goal": "g", "workspace": {"git": given}})
     assert config_document(spec)["workspace"] == {"git": shown, "ref": "HEAD"}

@@ -75,19 +75,18 @@ def _check_streams() -> None:
 
 
 async def _serve(sources: Sources, defaults: dict[str, str]) -> None:
-    from importlib.metadata import version
-
     from acp import run_agent
     from acp.stdio import stdio_streams
 
     from overnight.client.editor.agent import EditorAgent
     from overnight.client.editor.stdio import MAX_LINE, Stdio
+    from overnight.version import VERSION
 
     reader, writer = await stdio_streams(limit=MAX_LINE)
     transport = Stdio(reader, writer, _tell)
     server = _Server(sources)
     agent = EditorAgent(
-        server.client, transport, version=version("overnight"), defaults=defaults, say=_tell, lost=server.lost
+        server.client, transport, version=VERSION, defaults=defaults, say=_tell, lost=server.lost
     )
     try:
         # What the library's type wants besides is optional: it answers `method not found` itself.

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
 from overnight.cli import exits
-from overnight.cli.output import say
-from overnight.errors import OvernightError
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -166,9 +162,9 @@ data · 4 no server answers · 5 the run waits for a person · 130 interrupted."
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from overnight.version import VERSION
 
-        sys.stdout.write(f"overnight {version('overnight')}\n")
+        sys.stdout.write(f"overnight {VERSION}\n")
         raise typer.Exit
 
 
@@ -181,23 +177,6 @@ def _options(
 
 
 def run(arguments: list[str] | None = None) -> None:
-    """Run the command line (None: this process's own) and exit.
-
-    Whatever goes wrong on purpose becomes words on stderr and an exit status.
-    """
-    for name in ("stdout", "stderr"):
-        # Whoever closed one of them wants to hear nothing.
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until we exit
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows its code instead of failing.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
+    """Run the command line (None: this process's own) and exit with words where something goes wrong."""
+    with exits.told():
         root()(arguments, prog_name="overnight")
-    except OvernightError as error:
-        sys.exit(exits.report(error))
-    except OSError as error:
-        # A folder that may not be read, a disk that is full: the system's own words say it best.
-        say(f"overnight: {error}")
-        sys.exit(exits.Exit.FAILED)

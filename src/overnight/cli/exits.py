@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 
 from overnight.cli.output import say
 from overnight.errors import ConfigInvalid, DataInUse, InvalidInput, OvernightError, Unreachable
@@ -32,6 +37,27 @@ OF_STATE = {
     "paused": Exit.WAITING,
 }
 """Status of a command that ends while its run is in that state."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """The life of a command. Whatever goes wrong in it on purpose becomes words on stderr and an exit status."""
+    for name in ("stdout", "stderr"):
+        # Whoever closed one of them wants to hear nothing.
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until we exit
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows its code instead of failing.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except OvernightError as error:
+        sys.exit(report(error))
+    except OSError as error:
+        # A folder that may not be read, a disk that is full: the system's own words say it best.
+        say(f"overnight: {error}")
+        sys.exit(Exit.FAILED)
 
 
 def report(error: OvernightError) -> Exit:

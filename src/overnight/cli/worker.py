@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
+from overnight.cli import working
 from overnight.cli.options import duration, pairs
-from overnight.cli.output import say
-from overnight.cli.staying import staying
 
 
 def worker(
@@ -72,19 +71,7 @@ def worker(
         "worker.labels": ",".join(label) if label else None,
         "worker.shared_roots": ":".join(str(Path(root).absolute()) for root in shared_root or []) or None,
     }
-    with staying():
-        from overnight.config.settings import load
-
-        settings = load(overrides={key: value for key, value in given.items() if value is not None})
-        for name in settings.sources.strangers():
-            say(f"{name} is set, but there is no such setting")
-        # Only now: settings that are wrong need not wait until the whole program is loaded.
-        if server is not None:
-            from overnight.compose.remote import work as work_elsewhere
-
-            status = work_elsewhere(settings, server, insecure=insecure, exit_when_idle=idle)
-        else:
-            from overnight.compose.worker import work
-
-            status = work(settings, exit_when_idle=idle)
-    raise typer.Exit(status)
+    working.begin(
+        overrides={key: value for key, value in given.items() if value is not None},
+        server=server, insecure=insecure, exit_when_idle=idle,
+    )  # fmt: skip

@@ -39,6 +39,7 @@ from overnight.engine.workshop import Workshop
 from overnight.ids import HostId, new_worker_id
 from overnight.ports.meter import Meter
 from overnight.ports.sandbox import Sandbox
+from overnight.version import VERSION
 from overnight.workspaces.directories import DirectoryWorkspaces
 
 STALE_BEATS: Final = 3
@@ -124,7 +125,7 @@ async def _register(settings: Settings, ground: Ground, host: HostId, names: tup
         host_id=host,
         host_name=platform.node(),
         pid=os.getpid(),
-        version=hosts.VERSION,
+        version=VERSION,
         slots=settings.slots if names else 0,
         backends=settings.queue.offered(names),
         labels=settings.queue.labels,

@@ -13,7 +13,6 @@ import uvloop
 
 from overnight.compose import keys
 from overnight.compose.ending import Ending, Reason, has_work
-from overnight.compose.hosts import VERSION
 from overnight.compose.parts import Parts, listen, running
 from overnight.config import logging, server_file
 from overnight.config.settings import Settings
@@ -21,6 +20,7 @@ from overnight.domain.redaction import Redactor
 from overnight.server.app import create_app
 from overnight.server.login import issue_code
 from overnight.server.serve import serving
+from overnight.version import VERSION
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,6 @@ from overnight.keeper_protocol import boot_id
 from overnight.ports.unit_of_work import Transaction, UnitOfWork
 from overnight.stores.sql.lock import DataLock
 
-VERSION: Final = version("overnight")
 WORKER_LOCK: Final = "worker.lock"
 
 

@@ -11,7 +11,6 @@ from overnight.clock import Clock, SystemClock
 from overnight.compose import health
 from overnight.compose.carrying import STALE_BEATS, Carrying, carrying
 from overnight.compose.ground import Ground, ground
-from overnight.compose.hosts import VERSION
 from overnight.config.settings import Settings
 from overnight.domain.placement import root_of
 from overnight.engine.admission import Admission
@@ -37,6 +36,7 @@ from overnight.server.leases import LeaseCalls
 from overnight.server.metrics import Meters
 from overnight.server.serve import Listen
 from overnight.server.services import ServerSettings, Services
+from overnight.version import VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ from overnight.ids import new_worker_id
 from overnight.ports.remote import Grant
 from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.stores.sql.lock import DataLock
+from overnight.version import VERSION
 from overnight.workspaces.directories import DirectoryWorkspaces
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def _row(settings: Settings, clock: Clock, names: tuple[str, ...]) -> WorkerRow:
     now = clock.wall_ms()
     return WorkerRow(
         pk=0, id=new_worker_id(now), host_id=hosts.own(settings.data_dir, clock), host_name=platform.node(),
-        pid=os.getpid(), version=hosts.VERSION, slots=settings.slots, backends=settings.queue.offered(names),
+        pid=os.getpid(), version=VERSION, slots=settings.slots, backends=settings.queue.offered(names),
         labels=settings.queue.labels, places=settings.queue.places, started_at=now, seen_at=now,
     )  # fmt: skip
 
@@ -259,7 +260,7 @@ async def _greeted(desk: RestLeaseDesk, me: WorkerRow, clock: ServedClock) -> Gr
 
 
 def _announce(worker: WorkerRow, endpoint: Endpoint) -> None:
-    sys.stderr.write(f"Overnight {hosts.VERSION}: worker {worker.id} of {endpoint.url}\n")
+    sys.stderr.write(f"Overnight {VERSION}: worker {worker.id} of {endpoint.url}\n")
     sys.stderr.write(f"offers {hosts.offered(worker)}\n")
     sys.stderr.flush()
     log.info("worker.started", worker=worker.id, host=worker.host_id, backends=list(worker.backends))

@@ -13,13 +13,14 @@ from overnight.clock import SystemClock
 from overnight.compose.carrying import carrying
 from overnight.compose.ending import Ending, work_until_the_end
 from overnight.compose.ground import ground
-from overnight.compose.hosts import VERSION, offered
+from overnight.compose.hosts import offered
 from overnight.config import logging
 from overnight.config.settings import Settings
 from overnight.domain.redaction import Redactor
 from overnight.domain.worker import Worker as WorkerRow
 from overnight.errors import ConfigInvalid
 from overnight.ports.meter import Unmetered
+from overnight.version import VERSION
 
 log = structlog.get_logger(__name__)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, cast, get_args
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, cast, get_args
 
 from overnight.config.sources import Sources
+from overnight.domain.documents import checked
+from overnight.domain.json_values import Unfit, dump
 from overnight.domain.rule import Effect, Rule
 from overnight.domain.spec import ApprovalKind
 
@@ -15,8 +16,9 @@ _KINDS: Final = get_args(ApprovalKind)
 _LONGEST_S: Final = 31_536_000
 
 
-class _RuleTable(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+@dataclass(frozen=True, kw_only=True)
+class _RuleTable:
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
 
     effect: Effect
     tool: str | None = None
@@ -52,12 +54,11 @@ def rules(sources: Sources) -> tuple[Rule, ...]:
 
 def _rule(sources: Sources, name: str, entry: object) -> Rule:
     try:
-        found = _RuleTable.model_validate(entry)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = (name, *(str(part) for part in first["loc"]))
-        raise sources.in_table("approvals.rules", path, f"does not fit: {first['msg']}") from None
-    fields = found.model_dump(exclude={"effect", "argv"})
+        found = checked(_RuleTable, entry)
+    except Unfit as unfit:
+        within = unfit.within(name)
+        raise sources.in_table("approvals.rules", within.path, f"does not fit: {unfit.message}") from None
+    fields = {field: value for field, value in dump(found).items() if field not in {"effect", "argv"}}
     if found.argv is None and not any(fields.values()):
         raise sources.in_table("approvals.rules", (name,), "names nothing that it could match")
     return Rule(effect=found.effect, argv=tuple(found.argv) if found.argv else None, **fields)

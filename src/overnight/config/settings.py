@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from pydantic import ValidationError
-
 from overnight.config import approvals, stores
 from overnight.config.backends import BackendSettings, backends, default_backend
 from overnight.config.models import keys, models
@@ -22,6 +20,8 @@ from overnight.config.queue import QueueSettings, queue
 from overnight.config.sandbox import SandboxSettings, sandbox
 from overnight.config.secrets import secrets
 from overnight.config.sources import Sources, read
+from overnight.domain.documents import checked
+from overnight.domain.json_values import Unfit
 from overnight.domain.spec import ApprovalPolicy, LimitsSpec, Sandbox
 from overnight.engine.policy import RunPolicy, SessionPolicy, Storage, Timing
 from overnight.errors import ConfigInvalid
@@ -302,11 +302,9 @@ def _max_limits(sources: Sources) -> LimitsSpec | None:
     if not table:
         return None
     try:
-        return LimitsSpec.model_validate(_LOOSE | table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = tuple(str(part) for part in first["loc"])
-        raise sources.in_table("runs.max_limits", path, f"does not fit: {first['msg']}") from None
+        return checked(LimitsSpec, _LOOSE | table)
+    except Unfit as unfit:
+        raise sources.in_table("runs.max_limits", unfit.path, f"does not fit: {unfit.message}") from None
 
 
 # A ceiling that the operator does not name is as wide as a limit can be.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, get_args
@@ -94,13 +94,10 @@ class Admission:
         place = "" if self._whereabouts is None else self._whereabouts.place(spec, workspace)
         if self._whereabouts is not None:
             await self._whereabouts.check(place)
-        resolved = spec.model_copy(
-            update={
-                "backend": backend.name,
-                "workspace": workspace if isinstance(spec.workspace, str) else spec.workspace,
-                "environment": dict.fromkeys(spec.environment, MASK),
-            }
-        )
+        resolved = replace(
+            spec, backend=backend.name, environment=dict.fromkeys(spec.environment, MASK),
+            workspace=workspace if isinstance(spec.workspace, str) else spec.workspace,
+        )  # fmt: skip
         return Admitted(
             spec=resolved, environment=dict(spec.environment), workspace=workspace, chain=chain,
             not_before=not_before, sandbox_effective=effective, place=place,
@@ -193,7 +190,7 @@ def check_limits(limits: LimitsSpec, ceiling: LimitsSpec | None) -> None:
     """Raise `AboveCeiling` naming the first limit that is above the operator's."""
     if ceiling is None:
         return
-    for name in LimitsSpec.model_fields:
+    for name in (field.name for field in fields(LimitsSpec)):
         most, asked = getattr(ceiling, name), getattr(limits, name)
         if name != "on_spent" and most is not None and (asked is None or asked > most):
             raise AboveCeiling(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pydantic import ValidationError
-
 from overnight.domain.approval import Approval, Decision
+from overnight.domain.documents import checked
 from overnight.domain.event import Draft
+from overnight.domain.json_values import Unfit, dump
 from overnight.domain.limits import spent
 from overnight.domain.request import Principal, RequestKind, SteerHow, When
 from overnight.domain.run import Run
@@ -141,10 +141,9 @@ def raised(run: Run, limits: object, ceiling: LimitsSpec | None) -> LimitsSpec |
     if not isinstance(limits, Mapping):
         raise InvalidInput("limits must be an object", mend='send {"limits": {"tokens": 100000}}')
     try:
-        wanted = LimitsSpec.model_validate({**run.limits.model_dump(), **limits})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(f"limits.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        wanted = checked(LimitsSpec, {**dump(run.limits), **limits})
+    except Unfit as unfit:
+        raise InvalidInput(str(unfit.within("limits"))) from None
     check_limits(wanted, ceiling)
     return wanted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pydantic import ValidationError
-
+from overnight.domain.documents import checked
+from overnight.domain.json_values import Unfit
 from overnight.domain.mode import ModeEntry
 from overnight.domain.session import Session
 from overnight.domain.spec import RunSpec
@@ -24,7 +24,7 @@ def inherited(spec: RunSpec, session: Session | None, policy: RunPolicy) -> RunS
 
     Tables such as `limits` are filled up entry by entry. Raises ModeUnavailable, InvalidInput.
     """
-    given = spec.model_dump(exclude_unset=True)
+    given = spec.given()
     if "profile" in given:
         raise InvalidInput("`profile` cannot be set", mend="name the profile as `mode`")
     entry = policy.modes.get(mode_of(spec, session))
@@ -33,24 +33,22 @@ def inherited(spec: RunSpec, session: Session | None, policy: RunPolicy) -> RunS
     for layer in layers:
         merged = _over(merged, layer)
     merged |= {"mode": entry.base, "profile": None if entry.id == entry.base else entry.id}
-    return checked(merged)
+    return spec_of(merged)
 
 
 def mode_of(spec: RunSpec, session: Session | None) -> str:
     """The mode that the request names, else that of a session which somebody has made on purpose."""
-    if "mode" in spec.model_fields_set or session is None or session.made_for_run:
+    if "mode" in spec.given() or session is None or session.made_for_run:
         return spec.mode
     return session.mode
 
 
-def checked(document: Mapping[str, object]) -> RunSpec:
+def spec_of(document: Mapping[str, object]) -> RunSpec:
     """A spec from its parts. Raises InvalidInput naming the first field that does not fit."""
     try:
-        return RunSpec.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"{path}: {str(first['msg']).removeprefix('Value error, ')}") from None
+        return checked(RunSpec, document)
+    except Unfit as unfit:
+        raise InvalidInput(str(unfit)) from None
 
 
 def configuration(document: Mapping[str, object]) -> dict[str, object]:
@@ -59,10 +57,10 @@ def configuration(document: Mapping[str, object]) -> dict[str, object]:
         if name in NOT_INHERITED:
             raise InvalidInput(f"config.{name}: belongs to a single run", mend="give it with the run")
     try:
-        spec = checked({"goal": "-", **document})
+        spec = spec_of({"goal": "-", **document})
     except InvalidInput as error:
         raise InvalidInput(f"config.{error.detail}", mend=error.mend) from None
-    found = spec.model_dump(mode="json", exclude_unset=True)
+    found = spec.given()
     del found["goal"]
     return found
 

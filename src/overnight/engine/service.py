@@ -143,9 +143,7 @@ class RunService:
             raise RunNotFinal(f"{old.id} is {old.state}", mend="cancel it first")
         if old.state is State.COMPLETED:
             raise Conflict(f"{old.id} is completed: there is nothing to retry", mend="submit a new run")
-        spec = old.spec.model_copy(
-            update={"environment": environment, "session_id": None, "not_before": None}
-        )
+        spec = replace(old.spec, environment=environment, session_id=None, not_before=None)
         admitted = await self._admission.admit(spec)
         run, _ = await self._uow.write(lambda tx: self.accept(tx, admitted, by, None, retry_of=old.id))
         return run
@@ -222,7 +220,7 @@ class RunService:
         due_later = admitted.not_before is not None and admitted.not_before > now
         return Run(
             pk=0, id=new_run_id(now), owner=by.owner, state=State.QUEUED,
-            spec=admitted.spec.model_copy(update={"session_id": session.id}),
+            spec=replace(admitted.spec, session_id=session.id),
             session_pk=session.pk, session_id=session.id, retry_of=retry_of, host_id=self._host_id,
             workspace=admitted.workspace, created_at=now, updated_at=now, not_before=admitted.not_before,
             waiting_for=WaitingFor(kind="time") if due_later else None,

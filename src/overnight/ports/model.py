@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Discriminator
+from overnight.domain.documents import TaggedBy
 
 Extra = Mapping[str, object]
 """JSON that only its provider understands. Never changed, never shown, given back for replay."""
@@ -74,9 +74,9 @@ class OpaqueBlock:
     extra: Extra = field(default_factory=dict)
 
 
-InputBlock = Annotated[TextBlock | ImageBlock, Discriminator("type")]
+InputBlock = Annotated[TextBlock | ImageBlock, TaggedBy("type")]
 OutputBlock = Annotated[
-    TextBlock | ThinkingBlock | ToolCallBlock | ImageBlock | OpaqueBlock, Discriminator("type")
+    TextBlock | ThinkingBlock | ToolCallBlock | ImageBlock | OpaqueBlock, TaggedBy("type")
 ]
 
 
@@ -123,7 +123,7 @@ class ToolMessage:
     extra: Extra = field(default_factory=dict)
 
 
-Message = Annotated[UserMessage | AssistantMessage | ToolMessage, Discriminator("role")]
+Message = Annotated[UserMessage | AssistantMessage | ToolMessage, TaggedBy("role")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +336,7 @@ ModelEvent = Annotated[
     | ToolCallEnded
     | UsageKnown
     | Done,
-    Discriminator("type"),
+    TaggedBy("type"),
 ]
 
 

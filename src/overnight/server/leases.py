@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
-from pydantic import ValidationError
-
 from overnight.clock import Clock
 from overnight.domain.event import Draft
+from overnight.domain.json_values import Unfit, dump
 from overnight.domain.placement import at_root
 from overnight.domain.run import Position, Run
 from overnight.domain.values import Usage
@@ -21,7 +20,7 @@ from overnight.engine.remote.service import LeaseService
 from overnight.engine.settlement import Rules
 from overnight.errors import InvalidInput, StaleFacts
 from overnight.ids import HostId, RunId, WorkerId, check_id
-from overnight.ports.remote import Batch, Facts, Fragment, News, Op, Renewal, Report, Seat, is_progress
+from overnight.ports.remote import Batch, Facts, Fragment, Op, Report, Seat, is_progress
 from overnight.ports.unit_of_work import Transaction
 from overnight.wire.v1 import lease_bodies as bodies
 from overnight.wire.v1 import leases as wire
@@ -68,14 +67,14 @@ class LeaseCalls:
     async def renew(self, token_pk: int, body: bodies.RenewBody) -> Document:
         """Renew many."""
         renewal = await self._service.renew(_caller(token_pk, body), _tokens(body.tokens), body.lease_s)
-        return cast("Document", wire.dump(Renewal, renewal))
+        return cast("Document", dump(renewal))
 
     async def renew_one(self, token_pk: int, run_id: str, body: bodies.RenewOneBody) -> Document:
         """Renew one."""
         renewal = await self._service.renew(
             _caller(token_pk, body), {RunId(run_id): body.token}, body.lease_s
         )
-        return cast("Document", wire.dump(Renewal, renewal))
+        return cast("Document", dump(renewal))
 
     async def watch(self, token_pk: int, body: bodies.WatchBody) -> Document:
         """Wait for news."""
@@ -86,7 +85,7 @@ class LeaseCalls:
             wait_s=body.wait_s,
             work=body.work,
         )
-        return cast("Document", wire.dump(News, news))
+        return cast("Document", dump(news))
 
     async def requests(self, token_pk: int, run_id: str, body: bodies.WatchBody) -> Document:
         """Pending requests to one run, newer ones than were seen."""
@@ -242,9 +241,7 @@ def _plain_answer(facts: Facts | None) -> Document:
 def _valid(made: Any) -> Any:
     try:
         return made()
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"{path}: {first['msg']}") from None
+    except Unfit as unfit:
+        raise InvalidInput(str(unfit)) from None
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidInput(f"a step cannot be read: {error}") from None

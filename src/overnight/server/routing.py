@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -18,10 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from overnight.domain.event import canonical
-from overnight.domain.spec import Document
+from overnight.domain.json_values import dump
+from overnight.domain.spec import RunSpec
 from overnight.errors import InvalidInput
 from overnight.ports.tables import Idempotency
 from overnight.wire import problem
+from overnight.wire.v1.document import Document
 
 API: Final = "/api/v1"
 RunPath = Annotated[str, Path(description="Id of a run", examples=["run_01k0c3v9h4f6x8r2m5t7w9y1zb"])]
@@ -41,11 +43,13 @@ _ALWAYS: Final = (401, 403, 404, 422, 500, 503)
 _WITH_BODY: Final = (413, 415)
 
 
-def idempotency_of(route: str, key: str | None, body: Document) -> Idempotency | None:
+def idempotency_of(route: str, key: str | None, body: Document | RunSpec) -> Idempotency | None:
     """The key of a request with the hash of its body; None without a key."""
     if key is None:
         return None
-    hashed = hashlib.sha256(canonical(body.model_dump(mode="json"))).hexdigest()
+    hashed = hashlib.sha256(
+        canonical(dump(body) if is_dataclass(body) else body.model_dump(mode="json"))
+    ).hexdigest()
     return Idempotency(route=route, key=key, body_hash=hashed)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from overnight.domain.backend import BackendCheck
+from overnight.domain.json_values import dump
 from overnight.domain.placement import root_of
 from overnight.domain.run import Run
 from overnight.domain.worker import Worker
@@ -102,7 +103,7 @@ class RestLeaseDesk:
 
     async def show(self, worker: Worker, fragments: Sequence[Fragment]) -> None:
         """See the port."""
-        await self._post("/show", _of(worker, fragments=wire.dump(list[Fragment], list(fragments))))
+        await self._post("/show", _of(worker, fragments=dump(fragments)))
 
     async def give_up(self, worker: Worker, run: Run, code: str, message: str) -> None:
         """See the port."""

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from overnight.compose.upgrade.servers import Place, Server
 from overnight.config.settings import Settings, load
 from overnight.errors import ConfigInvalid, NotFound
 from overnight.stores.sql import migrate
+from overnight.version import VERSION
 
 PACKAGE: Final = Path(__file__).parents[2]
 
@@ -117,7 +117,7 @@ def planned(settings: Settings, options: Options, journal: Journal) -> Plan:
     _refuse_what_cannot_go_well(old, options)
     revision = journal.entry.revision if picked_up and journal.entry else found
     return Plan(
-        place=place, old=old, new=new, to_version=version("overnight"), database=database, revision=revision,
+        place=place, old=old, new=new, to_version=VERSION, database=database, revision=revision,
         options=options, picked_up=picked_up, way_back=way_back, began=time.time(),
     )  # fmt: skip
 

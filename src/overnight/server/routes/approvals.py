@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from overnight.domain.approval import Approval, ApprovalState
-from overnight.domain.spec import Document
 from overnight.engine.approvals import Resolve
 from overnight.ids import ApprovalId
 from overnight.ports.approval_tables import ApprovalFilter
@@ -19,7 +18,8 @@ from overnight.server.routing import API, Operation
 from overnight.wire import page
 from overnight.wire.v1 import approval_schema
 from overnight.wire.v1.approvals import approval_resource
-from overnight.wire.v1.commands import ResolveBody, words
+from overnight.wire.v1.commands import ApprovalChanges, ResolveBody, words
+from overnight.wire.v1.document import Document
 
 ApprovalPath = Annotated[
     str, Path(description="Id of an approval", examples=["apr_01k0c3v9h4f6x8r2m5t7w9y1zb"])
@@ -64,10 +64,16 @@ async def resolve_approval(here: Here, approval_id: ApprovalPath, body: ResolveB
         option=body.option,
         digest=body.digest,
         feedback=body.feedback,
-        changes=body.changes.model_dump(mode="json", exclude_unset=True) if body.changes else None,
+        changes=_given(body.changes) if body.changes else None,
     )
     resolved = await here.services.approvals.resolve(ApprovalId(approval_id), asked, here.caller.principal)
     return reply(approval_resource(resolved))
+
+
+def _given(changes: ApprovalChanges) -> dict[str, object]:
+    if "limits" not in changes.model_fields_set:
+        return {}
+    return {"limits": changes.limits.given() if changes.limits else None}
 
 
 def _next(found: tuple[Approval, ...], limit: int) -> str | None:

@@ -9,12 +9,12 @@ from fastapi import Header, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from overnight.domain.spec import Document
 from overnight.engine.diff import DiffAnswer
 from overnight.errors import InvalidInput
 from overnight.server.context import Here, reply
 from overnight.server.routing import API, Operation, RunPath
 from overnight.wire.v1 import schema
+from overnight.wire.v1.document import Document
 
 Scope = Literal["run", "turn", "uncommitted"]
 NoneMatch = Annotated[str | None, Header(alias="If-None-Match", max_length=300)]

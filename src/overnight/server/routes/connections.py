@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from overnight.clock import rfc3339
 from overnight.domain.connection import Connection
-from overnight.domain.spec import Document
 from overnight.ids import SessionId
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.connected import Connected
@@ -18,6 +17,7 @@ from overnight.server.context import Context, Here, listed
 from overnight.server.routing import API, Operation
 from overnight.wire.v1 import connection_schema
 from overnight.wire.v1.connections import connection_resource
+from overnight.wire.v1.document import Document
 
 
 class ConnectionQuery(Document):

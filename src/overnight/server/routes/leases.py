@@ -9,13 +9,13 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from overnight.domain.spec import Document
 from overnight.errors import Forbidden
 from overnight.ids import check_id
 from overnight.server.context import Context, Here, reply
 from overnight.server.routing import API, Operation, RunPath
 from overnight.wire.v1 import lease_bodies as bodies
 from overnight.wire.v1 import lease_schema
+from overnight.wire.v1.document import Document
 
 
 class RequestQuery(Document):

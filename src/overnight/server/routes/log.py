@@ -10,7 +10,6 @@ from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
-from overnight.domain.spec import Document
 from overnight.engine.turn_files import Name
 from overnight.errors import NotFound
 from overnight.ids import RunId
@@ -19,6 +18,7 @@ from overnight.server.context import Context, Here, listed
 from overnight.server.files import FileResponse, open_regular
 from overnight.server.routing import API, NumberPath, Operation, RunPath
 from overnight.wire.v1 import schema
+from overnight.wire.v1.document import Document
 from overnight.wire.v1.runs import turn_resource
 
 Seq = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]

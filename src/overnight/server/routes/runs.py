@@ -124,7 +124,7 @@ async def delete_run(here: Here, run_id: RunPath) -> Response:
 
 
 def _control(body: ControlBody | BulkControlBody) -> Control:
-    limits = body.limits.model_dump(exclude_unset=True) if body.limits else None
+    limits = body.limits.given() if body.limits else None
     return Control(action=body.action, reason=body.reason, text=body.text, when=body.when, limits=limits)
 
 

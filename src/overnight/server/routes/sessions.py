@@ -11,7 +11,6 @@ from pydantic import Field
 from starlette.responses import Response
 
 from overnight.domain.session import Session
-from overnight.domain.spec import Document
 from overnight.engine.sessions import Change, Draw
 from overnight.ids import SessionId
 from overnight.ports.session_tables import SessionFilter
@@ -31,6 +30,7 @@ from overnight.server.routing import API, IdempotencyKey, Operation, SessionPath
 from overnight.server.sse import EventStream
 from overnight.wire import page, sse
 from overnight.wire.v1 import schema, session_schema
+from overnight.wire.v1.document import Document
 from overnight.wire.v1.runs import run_summary
 from overnight.wire.v1.sessions import (
     HistoryQuery,

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from overnight.domain.event import Recorded
 from overnight.domain.run import Run
-from overnight.domain.spec import Document
 from overnight.errors import InvalidCursor, StreamTrimmed
 from overnight.ids import RunId
 from overnight.ports.tables import StreamMark
@@ -23,6 +22,7 @@ from overnight.server.context import Here
 from overnight.server.routing import API, Operation, RunPath
 from overnight.server.sse import EventStream, Rendering
 from overnight.wire import sse
+from overnight.wire.v1.document import Document
 from overnight.wire.v1.runs import run_summary
 
 _POSITION: Final = {"pattern": "^(end|[0-9]{1,19})$"}

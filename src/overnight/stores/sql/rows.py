@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, cast
 import orjson
 
 from overnight.domain.event import canonical
+from overnight.domain.json_values import load as restored
 from overnight.domain.run import Position, Run, Turn
 from overnight.domain.session import Session
 from overnight.domain.spec import LimitsSpec, RunSpec
@@ -75,7 +76,7 @@ def _load_stats(text: str) -> Stats:
 
 
 def _load_limits(text: str | None) -> LimitsSpec | None:
-    return None if text is None else LimitsSpec.model_validate_json(text)
+    return None if text is None else restored(LimitsSpec, load(text))
 
 
 def _load_cancellation(text: str | None) -> Cancellation | None:
@@ -88,12 +89,12 @@ def _load_cancellation(text: str | None) -> Cancellation | None:
 @lru_cache(maxsize=256)
 def _load_spec(text: str) -> RunSpec:
     # Specs are frozen and read far more often than written; parsing one costs more than the query.
-    return RunSpec.model_validate_json(text)
+    return restored(RunSpec, load(text))
 
 
 def dump_spec(spec: RunSpec) -> str:
     """A frozen spec, whole."""
-    return spec.model_dump_json()
+    return orjson.dumps(spec).decode()
 
 
 def changing(run: Run) -> dict[str, object]:
@@ -121,7 +122,7 @@ def changing(run: Run) -> dict[str, object]:
         "pause_reason": run.pause_reason,
         "cancellation": _dump_value(run.cancellation),
         "not_before": run.not_before,
-        "raised_limits": run.raised_limits and run.raised_limits.model_dump_json(),
+        "raised_limits": run.raised_limits and orjson.dumps(run.raised_limits).decode(),
         "sandbox_effective": run.sandbox_effective,
         "now": _dump_value(run.now),
         "waiting_since": run.waiting_since,

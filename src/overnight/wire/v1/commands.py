@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from overnight.clock import from_rfc3339
-from overnight.domain.spec import Document, LimitsSpec, Mode, Name
+from overnight.domain.spec import LimitsSpec, Mode, Name
 from overnight.domain.states import State
 from overnight.domain.token import TokenKind
 from overnight.errors import InvalidInput
 from overnight.ports.tables import RunFilter
+from overnight.wire.v1.document import Document
 
 MAX_IDS = 1000
 """Runs that a bulk action may name."""

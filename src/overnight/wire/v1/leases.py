@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from functools import cache
-from typing import Annotated, Any, Final, TypeVar, cast
-
-from pydantic import Field, TypeAdapter
+from typing import Any, Final, get_args
 
 from overnight.domain.approval import Approval
 from overnight.domain.backend import BackendCheck
 from overnight.domain.event import Recorded
+from overnight.domain.json_values import Unfit, dump, load
 from overnight.domain.rule import Rule
 from overnight.domain.run import Run, Turn
 from overnight.domain.session import QueuedMessage, Session, SessionMessage
@@ -30,33 +28,14 @@ from overnight.ports.remote import (
     Renewal,
     SaveRun,
 )
-from overnight.wire.v1.untrusted import pruned
 
 PROTOCOL: Final = 1
 """What is spoken here; a caller says it with every request, and another number is refused."""
-T = TypeVar("T")
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def dump(kind: Any, value: object) -> Any:
-    """`value` of type `kind` as JSON values."""
-    return _adapter(kind).dump_python(value, mode="json")
-
-
-def load(kind: type[T], document: object) -> T:
-    """The reverse. Raises pydantic.ValidationError."""
-    adapter: TypeAdapter[T] = _adapter(cast("Any", kind))
-    found: T = adapter.validate_python(document, strict=False)
-    return found
 
 
 def run_document(run: Run, *, spec: bool) -> dict[str, Any]:
     """A run; without its spec where the other side has that."""
-    found: dict[str, Any] = dump(Run, run)
+    found: dict[str, Any] = dump(run)
     if not spec:
         del found["spec"]
     return found
@@ -64,17 +43,12 @@ def run_document(run: Run, *, spec: bool) -> dict[str, Any]:
 
 def run_of(document: Mapping[str, Any], spec: RunSpec | None = None) -> Run:
     """A run from its document, and from the spec that is known already."""
-    known = document.get("spec")
-    return load(Run, {**document, "spec": _spec(known) if known is not None else spec})
-
-
-def _spec(document: Mapping[str, Any]) -> RunSpec:
-    return RunSpec.model_validate(pruned(RunSpec, document))
+    return load(Run, document if spec is None else {**document, "spec": spec})
 
 
 def facts_document(facts: Facts, *, spec: bool) -> dict[str, Any]:
     """The facts; without the run's spec where the other side has that."""
-    found: dict[str, Any] = dump(Facts, facts)
+    found: dict[str, Any] = dump(facts)
     if not spec:
         del found["run"]["spec"]
     return found
@@ -82,7 +56,7 @@ def facts_document(facts: Facts, *, spec: bool) -> dict[str, Any]:
 
 def facts_of(document: Mapping[str, Any], spec: RunSpec | None = None) -> Facts:
     """The reverse."""
-    return load(Facts, {**document, "run": run_of(document["run"], spec)})
+    return load(Facts, {**document, "run": {**document["run"], "spec": spec}} if spec else document)
 
 
 def grant_document(grant: Grant) -> dict[str, Any]:
@@ -135,14 +109,14 @@ def batch_document(batch: Batch) -> dict[str, Any]:
 def _op_document(op: Op) -> dict[str, Any]:
     if isinstance(op, AddInput):
         return {"op": op.op, "n": op.n, "data": b64encode(op.data).decode()}
-    found: dict[str, Any] = dump(type(op), op)
+    found: dict[str, Any] = dump(op)
     if isinstance(op, SaveRun):
         del found["run"]["spec"]
     return found
 
 
 def ops_of(documents: list[dict[str, Any]], spec: RunSpec) -> tuple[Op, ...]:
-    """The steps of a batch. Raises ValueError."""
+    """The steps of a batch. Raises Unfit, ValueError."""
     return tuple(_op(document, spec) for document in documents)
 
 
@@ -150,11 +124,15 @@ def _op(document: dict[str, Any], spec: RunSpec) -> Op:
     if document.get("op") == "add_input":
         document = {**document, "data": b64decode(str(document.get("data", "")), validate=True)}
     elif document.get("op") == "save_run":
-        document = {**document, "run": load(Run, {**document["run"], "spec": spec})}
-    return load(_OP, document)  # type: ignore[arg-type]
+        document = {**document, "run": {**document["run"], "spec": spec}}
+    kind = _KINDS.get(str(document.get("op")))
+    if kind is None:
+        raise Unfit("there is no such step", ("op",))
+    found: Op = load(kind, document)
+    return found
 
 
-_OP: Final = Annotated[Op, Field(discriminator="op")]
+_KINDS: Final[Mapping[str, Any]] = {kind.__dataclass_fields__["op"].default: kind for kind in get_args(Op)}
 _ANSWERED: Final[Mapping[AskKind, Any]] = {
     "events": tuple[Recorded, ...],
     "messages": tuple[SessionMessage, ...],
@@ -172,13 +150,13 @@ _ANSWERED: Final[Mapping[AskKind, Any]] = {
 
 
 def asks_of(documents: list[dict[str, Any]]) -> tuple[Ask, ...]:
-    """Raises pydantic.ValidationError."""
+    """Raises Unfit."""
     return tuple(load(Ask, document) for document in documents)
 
 
 def ask_document(ask: Ask) -> dict[str, Any]:
     """One question."""
-    found: dict[str, Any] = dump(Ask, ask)
+    found: dict[str, Any] = dump(ask)
     return found
 
 
@@ -190,7 +168,7 @@ def answers_document(answers: Answers) -> list[Any]:
 def _answer_document(ask: Ask, value: Any) -> Any:
     if ask.what == "inputs":
         return [[n, b64encode(data).decode()] for n, data in value or ()]
-    return dump(_ANSWERED[ask.what], value)
+    return dump(value)
 
 
 def answers_of(asks: tuple[Ask, ...], documents: list[Any]) -> Answers:
@@ -205,13 +183,13 @@ def _answer(ask: Ask, document: Any) -> object:
 
 
 def checks_of(documents: list[dict[str, Any]]) -> tuple[BackendCheck, ...]:
-    """Preflights. Raises pydantic.ValidationError."""
+    """Preflights. Raises Unfit."""
     return tuple(load(BackendCheck, document) for document in documents)
 
 
 def check_document(check: BackendCheck) -> dict[str, Any]:
     """One preflight."""
-    found: dict[str, Any] = dump(BackendCheck, check)
+    found: dict[str, Any] = dump(check)
     return found
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from overnight.clock import rfc3339
 from overnight.domain.event import FINAL_TYPES
+from overnight.domain.json_values import dump
 from overnight.domain.run import Run, Turn
 from overnight.domain.spec import GitWorkspace, RunSpec
 from overnight.domain.values import Completion
@@ -21,7 +22,7 @@ def run_resource(run: Run) -> dict[str, object]:
 
 def config_document(spec: RunSpec) -> dict[str, object]:
     """A run's configuration. A password or token in the address of a repository is masked: readers need it not."""
-    shown = spec.model_dump(mode="json")
+    shown: dict[str, Any] = dump(spec)
     if isinstance(spec.workspace, GitWorkspace):
         shown["workspace"]["git"] = _LOGIN.sub(r"\1***@", spec.workspace.git)
     return shown

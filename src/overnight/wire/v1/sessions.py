@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 
 from overnight.clock import rfc3339
 from overnight.domain.session import QueuedMessage, Role, Session, SessionMessage, SessionState, Share
-from overnight.domain.spec import Document, ModeName
+from overnight.domain.spec import ModeName
 from overnight.wire.v1.commands import words
+from overnight.wire.v1.document import Document
 from overnight.wire.v1.runs import time
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]

@@ -1,13 +1,12 @@
-"""JSON of any shape from outside: what of it can be kept at all, and what of it is known here. Pure."""
+"""JSON of any shape from outside: what of it can be kept at all. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import isfinite
-from types import UnionType
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
 DEEPEST: Final = 200
 """How deep it may be nested; what encodes it later gives up a little further down."""
@@ -64,19 +63,3 @@ Untrusted = Annotated[dict[str, Any], AfterValidator(kept)]
 """A JSON object from outside."""
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
 """The name of a failure, as a program gives it."""
-
-
-def pruned(model: type[BaseModel], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the members that this version does not know."""
-    found = {}
-    for name, field in model.model_fields.items():
-        if name in document:
-            inner = _model_in(field.annotation)
-            value = document[name]
-            found[name] = pruned(inner, value) if inner is not None and isinstance(value, dict) else value
-    return found
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-    return next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
