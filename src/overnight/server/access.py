@@ -26,6 +26,8 @@ MOST_USERS: Final = 1024
 _NAMED: Final = re.compile(
     r"/api/v1/(?P<kind>runs|sessions|approvals)/(?P<id>(?:run|ses|apr)_[0-9a-z]{26})(?P<rest>/.*)?"
 )
+_RESPONSE: Final = re.compile(r"/api/v1/openai/responses/(?P<id>run_[0-9a-z]{26})")
+"""A run by its other name."""
 _LISTS: Final = {
     "/api/v1/runs": "session",
     "/api/v1/runs/counts": "session",
@@ -146,6 +148,9 @@ def _asked(method: str, path: str, query: bytes) -> _Asked | None:
     match = _NAMED.fullmatch(path)
     if match is not None:
         return _Asked(match["kind"], match["id"], method, match["rest"] or "")
+    match = _RESPONSE.fullmatch(path)
+    if match is not None:
+        return _Asked("runs", match["id"], method, "")
     name = _LISTS.get(path)
     if name is None or method not in _READING:
         return None

@@ -20,6 +20,7 @@ from overnight.server.context import Parts
 from overnight.server.gate import Gate
 from overnight.server.login import Logins
 from overnight.server.presence import Presence
+from overnight.server.responses import Responses
 from overnight.server.routes import (
     admin,
     approvals,
@@ -29,6 +30,7 @@ from overnight.server.routes import (
     leases,
     log,
     messages,
+    openai,
     operation,
     root,
     runs,
@@ -47,6 +49,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *log.OPERATIONS,
     *changes.OPERATIONS,
     *stream.OPERATIONS,
+    *openai.OPERATIONS,
     *sessions.OPERATIONS,
     *messages.OPERATIONS,
     *shares.OPERATIONS,
@@ -92,7 +95,7 @@ def create_app(services: Services) -> App:
     )
     parts = Parts(
         services=services, authenticator=authenticator, access=access, logins=logins, connections=registry,
-        meters=meters,
+        responses=Responses(services.uow), meters=meters,
     )  # fmt: skip
     socket = SocketEndpoint(parts)
     api = create_api(settings.version, registry, socket)

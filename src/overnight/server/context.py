@@ -18,6 +18,7 @@ from overnight.server.connections import Connections
 from overnight.server.leases import LeaseCalls
 from overnight.server.login import Logins
 from overnight.server.metrics import Meters
+from overnight.server.responses import Responses
 from overnight.server.services import Services
 
 
@@ -30,6 +31,7 @@ class Parts:
     access: Access
     logins: Logins
     connections: Connections
+    responses: Responses
     meters: Meters
 
 

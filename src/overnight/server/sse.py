@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 from starlette.responses import Response
@@ -35,6 +35,18 @@ SEND_BYTES: Final = 256 * 1024
 log = structlog.get_logger(__name__)
 
 
+class Renders(Protocol[Item]):
+    """Makes frames of what a reader gives."""
+
+    def frames(self, entries: Sequence[Entry[Item]]) -> bytes:
+        """The frames of all entries, in order."""
+        ...
+
+    async def ending(self, cursor: int) -> bytes:
+        """The last words of a stream that is over, behind its final item."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering(Generic[Item]):
     """How the entries of a stream become frames. `key` names the way a batch is rendered, for sharing."""
@@ -49,6 +61,10 @@ class Rendering(Generic[Item]):
             return entries[0].rendered(self.key, self.batch)
         return b"".join([self._one(entry) for entry in entries])
 
+    async def ending(self, cursor: int) -> bytes:
+        """See `Renders`."""
+        return sse.end(cursor)
+
     def _one(self, entry: Entry[Item]) -> bytes:
         if isinstance(entry, Batch):
             return entry.rendered(self.key, self.batch)
@@ -59,7 +75,7 @@ class EventStream(Response, Generic[Item]):
     """A response that streams what a reader gives. It owns the reader, and closes it."""
 
     def __init__(
-        self, reader: Reader[Item], rendering: Rendering[Item], connections: Connections, what: Attachment, *,
+        self, reader: Reader[Item], rendering: Renders[Item], connections: Connections, what: Attachment, *,
         first: bytes = sse.OPENED,
     ) -> None:  # fmt: skip
         self.status_code = 200
@@ -110,7 +126,7 @@ class EventStream(Response, Generic[Item]):
             while await self._pass_on(await reader.read(), send, opened):
                 pass
         if reader.over:
-            await self._send(send, sse.end(reader.cursor), opened)
+            await self._send(send, await self._rendering.ending(reader.cursor), opened)
         elif opened.goodbye is not None:
             await self._send(send, opened.goodbye, opened)
 

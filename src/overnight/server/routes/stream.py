@@ -17,11 +17,13 @@ from overnight.errors import InvalidCursor, StreamTrimmed
 from overnight.ids import RunId
 from overnight.ports.tables import StreamMark
 from overnight.ports.unit_of_work import Transaction
+from overnight.server import responses
 from overnight.server.connected import Attachment
 from overnight.server.context import Here
 from overnight.server.routing import API, Operation, RunPath
 from overnight.server.sse import EventStream, Rendering
 from overnight.wire import sse
+from overnight.wire.responses import Position
 from overnight.wire.v1.document import Document
 from overnight.wire.v1.runs import run_summary
 
@@ -61,6 +63,15 @@ class StreamQuery(Document):
     presence: Switch = "0"
     on_gap: Literal["error", "event"] = "error"
     client: ClientName | None = None
+
+
+class RunStreamQuery(StreamQuery):
+    """The same for a run, in either of its shapes."""
+
+    shape: Annotated[
+        Literal["events", "responses"],
+        Field(description="`responses`: the same log as events of the OpenAI Responses API."),
+    ] = "events"
 
 
 class SummaryQuery(Document):
@@ -108,7 +119,7 @@ def beginning(cursor: int | None, mark: StreamMark, query: StreamQuery) -> tuple
 async def stream_run(
     here: Here,
     run_id: RunPath,
-    query: Annotated[StreamQuery, Query()],
+    query: Annotated[RunStreamQuery, Query()],
     last_event_id: LastEventId = None,
     overnight_client: OvernightClient = None,
 ) -> Response:
@@ -117,16 +128,32 @@ async def stream_run(
     Each frame has `id` (the seq) and `data` (the event). After the final event comes `event: end` with `[DONE]`; a
     client that comes back after that gets 204. Positions that were trimmed are refused with 410 before any byte.
     With `presence=1` an `event: presence` says who follows the run's session, whenever that changes.
+    With `shape=responses` the data are Responses events; those of ours that have none come as `overnight.event`.
     """
     what = attached(here, run_id, query, overnight_client)
     cursor = sse.cursor(last_event_id, query.after)
-    run, mark = await here.services.uow.read(lambda tx: _standing(tx, RunId(run_id), here.owner))
+    run, mark = await here.services.uow.read(lambda tx: standing(tx, RunId(run_id), here.owner))
     if run.final and cursor in {None, mark.last}:
         return Response(status_code=204)
+    what = replace(what, session_id=run.session_id)
+    if query.shape == "responses":
+        return await _as_responses(here, run, mark, mark.last if cursor is None else cursor, query, what)
     first, after = beginning(cursor, mark, query)
     return EventStream(
         here.services.follower.events(run, after), RENDERINGS[query.named, query.deltas],
-        here.parts.connections, replace(what, session_id=run.session_id), first=first,
+        here.parts.connections, what, first=first,
+    )  # fmt: skip
+
+
+async def _as_responses(
+    here: Here, run: Run, mark: StreamMark, after: int, query: RunStreamQuery, what: Attachment
+) -> Response:
+    at = Position.behind(after)
+    responses.refuse_gap(query.on_gap)
+    responses.check_position(at, mark)
+    return await responses.told(
+        here.parts.responses, here.services.follower, here.parts.connections, run, at, what,
+        named=query.named == "1", live=query.deltas == "1", extensions=True,
     )  # fmt: skip
 
 
@@ -152,7 +179,8 @@ async def stream_summaries(
     )
 
 
-def _standing(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, StreamMark]:
+def standing(tx: Transaction, run_id: RunId, owner: str) -> tuple[Run, StreamMark]:
+    """A run and both ends of its log. Raises NotFound."""
     run = tx.runs.get(run_id, owner)
     return run, tx.events.mark(run.pk)
 

@@ -14,10 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-Name = Literal["codex", "claude", "gemini", "codex-acp", "copilot", "acpx", "claude-acp", "opencode", "qwen"]
+Name = Literal[
+    "codex", "claude", "gemini", "codex-acp", "copilot", "acpx", "openai", "claude-acp", "opencode", "qwen"
+]
 NAMES: tuple[Name, ...] = get_args(Name)
-USUAL: tuple[Name, ...] = ("codex", "claude", "gemini", "codex-acp", "copilot", "acpx")
-"""Those that every test run drives; the others are slow or large. `acpx` is a client: it drives ours."""
+USUAL: tuple[Name, ...] = ("codex", "claude", "gemini", "codex-acp", "copilot", "acpx", "openai")
+"""Those that every test run drives; the others are slow or large. `acpx` and `openai` are clients of ours; `openai` is
+a library, of which the file that describes it stands for the program.
+"""
 
 _LAUNCHERS: dict[Name, str] = {
     "gemini": "gemini",
@@ -129,6 +133,8 @@ def _native(name: Name) -> Path:
     system, cpu = _platform()
     if name in _LAUNCHERS:
         return Path("node_modules", ".bin", _LAUNCHERS[name])
+    if name == "openai":
+        return Path("node_modules", "openai", "package.json")
     if name == "opencode":
         return Path("node_modules", "opencode-linux-x64", "bin", "opencode")
     if name == "codex":
