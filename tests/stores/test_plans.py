@@ -57,6 +57,7 @@ WHOLE_TABLE_IS_RIGHT = {
     "installation._LISTED",  # single facts, and what hosts still have to remove
 }  # fmt: skip
 GIVEN_BY_THE_CALLER = "VIRTUAL TABLE"
+NO_TABLE = "CONSTANT ROW"
 
 
 def statements() -> Iterator[tuple[str, Statement]]:
@@ -91,7 +92,8 @@ def plan(link: SqliteLink, sql: str) -> list[str]:
 @pytest.mark.parametrize("name, statement", [pytest.param(*found, id=found[0]) for found in statements()])
 def test_no_fixed_statement_reads_a_whole_table(link: SqliteLink, name: str, statement: Statement) -> None:
     steps = plan(link, statement.sql)
-    scans = [step for step in steps if step.startswith("SCAN") and GIVEN_BY_THE_CALLER not in step]
+    scans = [step for step in steps if step.startswith("SCAN") and not step.endswith(NO_TABLE)]
+    scans = [step for step in scans if GIVEN_BY_THE_CALLER not in step]
     assert name in WHOLE_TABLE_IS_RIGHT or not scans, steps
 
 
@@ -103,7 +105,9 @@ def test_no_fixed_statement_reads_a_whole_table(link: SqliteLink, name: str, sta
         (claims._NEXT_LIMIT, "ix_runs_limited"),
         (gates._EARLIER, "ix_runs_session"),
         (gates._OPEN_TIME, "ix_runs_gate_time"),
-        (gates._NEXT_OF_SESSION, "ix_runs_gate_session"),
+        (gates._BEHIND, "ix_runs_gate_session"),
+        (gates._BEHIND, "ix_runs_due"),
+        (gates._BEHIND, "ix_runs_limited"),
         (places._WAITED_FOR, "ix_runs_gate_key"),
         (places._FIRST_OF_NEXT_LANE, "ix_runs_gate_key"),
         (lanes._FIND, "uq_lanes_lane"),

@@ -140,12 +140,19 @@ class Worker:
             subscription.close()
 
     async def _claim(self) -> None:
-        free = self._shop.worker.slots - sum(not hold.blocked for hold in self._tasks)
-        if free <= 0 or self._draining:
-            return
-        asked = self._asked()
-        for run in await self._source.claim(free):
-            self._begin(run, asked, adopting=None)
+        """As long as there is room, and may be more to take: a run may have ended while this one was waited for."""
+        while (free := self._free) > 0 and not self._draining:
+            asked = self._asked()
+            runs = await self._source.claim(free)
+            for run in runs:
+                self._begin(run, asked, adopting=None)
+            if len(runs) < free:
+                return
+
+    @property
+    def _free(self) -> int:
+        """How many more runs could be carried out; less than none when adopted ones came on top."""
+        return self._shop.worker.slots - sum(not hold.blocked for hold in self._tasks)
 
     def _patience(self) -> float:
         """How long to wait without being woken: the slow poll, or until a run that we gave back is due."""
@@ -189,7 +196,8 @@ class Worker:
             self._due.append(outcome.due_at)
         if outcome.trouble is None:
             self._faults.pop(hold.run_pk, None)
-            self._wake()
+            if self._free <= 1 or outcome.due_at is not None:
+                self._wake()  # there was no room before, so others may wait; or there is less time to sleep
             return
         if not self._draining:
             task = asyncio.create_task(self._retake(hold, outcome.trouble), name=f"retake {hold.run_id}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import bindparam, case, literal_column, null, select, update
+from sqlalchemy import ColumnElement, bindparam, case, literal_column, null, select, update
 
 from overnight.domain.run import Run
 from overnight.domain.states import State
@@ -18,7 +18,7 @@ from overnight.stores.sql.changes import keep_numbers, next_change
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump_waiting
 from overnight.stores.sql.schema import counters, runs
-from overnight.stores.sql.statements import Statement, key
+from overnight.stores.sql.statements import Statement, has_any, key
 
 TIME: Final = "time"
 SESSION: Final = "session"
@@ -44,12 +44,34 @@ _OPEN_TIME: Final = Statement(
     # One that has begun keeps its turn: it has waited for it already.
     .values(gate=null(), waiting_for=null(), due=case((runs.c.started_at.is_(None), _TURN), else_=runs.c.due))
 )
-_NEXT_OF_SESSION: Final = Statement(
+_NEXT_OF_SESSION: Final = (
     select(runs.c.pk)
     .where(runs.c.gate == literal_column("'session'"), runs.c.session_pk == key("session"))
     .order_by(runs.c.pk)
     .limit(1)
 )
+_FIRST: Final[ColumnElement[int]] = literal_column("0")
+_BEHIND: Final = Statement(
+    select(
+        _NEXT_OF_SESSION.scalar_subquery(),
+        has_any(
+            select(runs.c.pk)
+            .where(
+                runs.c.lane >= _FIRST,
+                runs.c.state == literal_column("'queued'"),
+                runs.c.gate.is_(None),
+                runs.c.limited.is_(None),
+            )
+            .order_by(runs.c.lane, runs.c.priority.desc(), runs.c.due, runs.c.pk)
+        ),
+        has_any(
+            select(runs.c.pk)
+            .where(runs.c.lane >= _FIRST, runs.c.limited.is_not(None))
+            .order_by(runs.c.lane, runs.c.limited, runs.c.priority.desc(), runs.c.due, runs.c.pk)
+        ),
+    )
+)
+"""Who comes next in a session, and whether any run waits for nothing but a worker, or for a limit."""
 _EARLIER: Final = Statement(
     select(runs.c.id)
     .where(
@@ -119,15 +141,20 @@ def open_due(context: Context, now_ms: int) -> None:
         context.wake(QUEUE)
 
 
-def open_session(context: Context, run: Run) -> None:
-    """Open the gate of the next run of the session of `run`, which has ended.
+def open_next(context: Context, run: Run, *, was_held: bool) -> None:
+    """The run has ended, or is held no more: open the gate of the next one of its session if it has ended, and wake the
+    queue if anybody waits there for whom a limit may have room now.
 
     The first is enough: a run waits for its session only while an earlier one lives, and that one's end comes here. It
     comes behind all that are due already: a session with many runs has one of them in the queue.
     """
-    row = context.link.one(_NEXT_OF_SESSION, key_session=run.session_pk)
-    if row is not None:
-        _open(context, _OPEN_AT_THE_END, row[0])
+    row = context.link.one(_BEHIND, key_session=run.session_pk)
+    assert row is not None  # noqa: S101 -- a SELECT without a table has one row
+    next_pk, some_wait, some_limited = row
+    if run.final and next_pk is not None:
+        _open(context, _OPEN_AT_THE_END, next_pk)
+    if was_held and (some_wait or some_limited):
+        context.wake(QUEUE)
 
 
 def open_gate(context: Context, pk: int) -> None:

@@ -9,11 +9,10 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from overnight.domain.run import Run
-from overnight.ports.notifier import QUEUE
 from overnight.stores.sql.batches import run_each
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.database_clock import database_now, told
-from overnight.stores.sql.gates import HELD
+from overnight.stores.sql.gates import HELD, open_next
 from overnight.stores.sql.places import Place, blocker, left_place, left_queue, lock_place, place_of, unlock
 from overnight.stores.sql.schema import leases, runs
 from overnight.stores.sql.statements import Link, Row, Statement, key
@@ -104,10 +103,10 @@ def open_behind(context: Context, run: Run, let_go: LetGo) -> None:
     """Have those looked at again who may have waited for the run to be gone."""
     if not let_go.held:
         left_queue(context, place_of(context.link, run))
-        return
-    if let_go.left is not None:
+    elif let_go.left is not None:
         left_place(context, let_go.left)
-    context.wake(QUEUE)  # a limit may have room again
+    if let_go.held or run.final:
+        open_next(context, run, was_held=let_go.held)
 
 
 def _token(row: Row | None) -> int:

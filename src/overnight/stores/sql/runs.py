@@ -18,7 +18,7 @@ from overnight.ports.tables import Idempotency, RunFilter, RunPage
 from overnight.stores.sql import run_pages
 from overnight.stores.sql.changes import last_change, next_change
 from overnight.stores.sql.context import Context
-from overnight.stores.sql.gates import SESSION, first_gate, first_turn, open_gate, open_session, session_order
+from overnight.stores.sql.gates import SESSION, first_gate, first_turn, open_gate, session_order
 from overnight.stores.sql.holds import let_go_of, move_locks, open_behind
 from overnight.stores.sql.lanes import lane_of
 from overnight.stores.sql.people_schema import approvals
@@ -203,7 +203,6 @@ class SqlRunTable:
         )  # fmt: skip
         if let_go is not None:
             open_behind(self._context, run, let_go)
-            open_session(self._context, run)
         if queued:
             self._context.wake(QUEUE)
         return replace(run, change=change, token=token, last_seq=last_seq, last_event_at=last_at)

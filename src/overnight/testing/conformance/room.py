@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from overnight.domain.queue_limits import QueueLimits, Rate
+from overnight.domain.queue_limits import NO_LIMITS, QueueLimits, Rate
 from overnight.domain.run import Run
 from overnight.domain.states import Input
 from overnight.domain.values import WaitingFor
 from overnight.domain.worker import Worker
 from overnight.ids import new_host_id
-from overnight.ports.notifier import QUEUE
+from overnight.ports.notifier import CHANGES, QUEUE
 from overnight.testing.conformance.stage import Stage
 
 TEAM = {"labels": {"team": "a"}}
@@ -43,6 +43,28 @@ class RoomSuite:
         assert await listener.next(5), "who makes room wakes the queue"
         listener.close()
         assert pks(await stage.claim(one, 9, limits=limits)) == [runs[3].pk]
+
+    async def test_an_end_wakes_the_queue_for_whoever_waits_and_nobody_else(self, stage: Stage) -> None:
+        worker = await stage.worker()
+        limited = QueueLimits(labels={("team", "a"): 1})
+        for spec, limits, wakes in (
+            ({"backend": "nobody"}, NO_LIMITS, True),  # for all that is known, a limit has kept it back
+            (TEAM, limited, True),
+            (None, NO_LIMITS, False),
+        ):
+            held = await stage.run(spec=TEAM)
+            waiting = [await stage.run(spec=spec)] if spec else []
+            assert pks(await stage.claim(worker, 2, limits=limits)) == [held.pk]
+            listener = stage.notifier.subscribe(QUEUE, CHANGES)
+            await stage.finish(held)
+            assert (QUEUE in {notice.topic for notice in await listener.next(5)}) is wakes
+            listener.close()
+            for run in waiting:
+                await stage.uow.write(
+                    lambda tx, run=run: tx.runs.save(  # type: ignore[misc]
+                        tx.runs.lock(run.pk).moved(Input.CANCEL, stage.clock.wall_ms())
+                    )
+                )
 
     async def test_of_many_that_claim_at_once_none_goes_above_a_limit(self, stage: Stage) -> None:
         limits = QueueLimits(backends={"echo": 4}, labels={("team", "a"): 3})
