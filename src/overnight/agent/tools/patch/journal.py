@@ -108,7 +108,7 @@ class Journal:
 
 @contextlib.contextmanager
 def new_journal(place: Path) -> Iterator[Journal]:
-    """A journal of its own in the folder `place`, which is made. Raises OSError."""
+    """A journal of its own in the folder `place`, which is made. Raises OSError at its beginning, never at its end."""
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(place) as folder:
         name = secrets.token_hex(8)
@@ -120,7 +120,7 @@ def new_journal(place: Path) -> Iterator[Journal]:
         finally:
             if journal.read() is None:
                 journal.remove()
-            os.close(lock)
+            _close(lock)
 
 
 def abandoned(place: Path) -> Iterator[Journal]:
@@ -139,7 +139,7 @@ def abandoned(place: Path) -> Iterator[Journal]:
             except BlockingIOError:
                 continue
             finally:
-                os.close(lock)
+                _close(lock)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -164,7 +164,13 @@ def _opened(place: Path) -> Iterator[int]:
     try:
         yield folder
     finally:
-        os.close(folder)
+        _close(folder)
+
+
+def _close(descriptor: int) -> None:
+    """Whatever close says, the descriptor is closed, and nothing was written through these."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _lock(folder: int, name: str, flags: int) -> int:

@@ -28,8 +28,7 @@ class Text:
     @property
     def usual_end(self) -> LineEnd:
         """What most lines end with."""
-        crlf = self.ends.count("\r\n")
-        return "\r\n" if crlf > len(self.ends) - crlf else "\n"
+        return "\r\n" if self.ends.count("\r\n") > self.ends.count("\n") else "\n"
 
 
 def decode(data: bytes) -> str:

@@ -148,7 +148,8 @@ def _missing(root: int, steps: list[Step]) -> list[str]:
             except FileNotFoundError:
                 found[folder] = None
             except OSError as error:
-                raise PatchFailed(f"Failed to write {step.path}: {folder}: {error.strerror}") from None
+                reason = f"{folder}: {error.strerror}; nothing was changed"
+                raise PatchFailed(f"Failed to write {step.path}: {reason}") from None
     return list(found)
 
 
@@ -214,12 +215,22 @@ def _settle(root: int, record: Record) -> bool:
             settled = False
     if not record.done:
         for folder in reversed(record.folders):
-            with (
-                contextlib.suppress(OSError, ValueError),
-                beneath.parent(root, beneath.parts(folder)) as holder,
-            ):
-                os.rmdir(folder.rpartition("/")[2], dir_fd=holder)
+            settled = _unmade(root, folder) and settled
     return settled
+
+
+def _unmade(root: int, folder: str) -> bool:
+    """Remove a folder that was made, unless somebody else has put something there. False when that could not be."""
+    try:
+        with beneath.parent(root, beneath.parts(folder)) as holder:
+            os.rmdir(folder.rpartition("/")[2], dir_fd=holder)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        return error.errno in {errno.ENOTEMPTY, errno.EEXIST}
+    except ValueError:
+        return False
+    return True
 
 
 def _settle_step(holder: int, step: Step, *, done: bool) -> None:
