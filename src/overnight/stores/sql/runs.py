@@ -132,7 +132,7 @@ class SqlRunTable:
         if gate is None and (waiting := session_order(self._context, run)) is not None:
             gate, run = SESSION, replace(run, waiting_for=waiting)
         add_stream(self._context, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
-        self._link.tell(
+        self._link.add_one(
             _ADD,
             **changing(run),
             pk=pk,
@@ -154,14 +154,15 @@ class SqlRunTable:
             token=run.token,
             change=run.change,
         )
-        self._link.tell(
+        self._link.add_one(
             _ADD_SPEC,
             run_pk=pk,
             spec=dump_spec(run.spec),
             goal_folded=run.spec.goal.casefold(),
             environment=dump(dict(secret_environment)),
         )
-        self._link.run_many(_ADD_LABEL, [(pk, name, value) for name, value in run.spec.labels.items()])
+        if run.spec.labels:
+            self._link.add(_ADD_LABEL, *((pk, name, value) for name, value in run.spec.labels.items()))
         if idempotency is not None:
             self._add_key(run, idempotency)
         self._context.wake(QUEUE)
@@ -170,7 +171,7 @@ class SqlRunTable:
     def _add_key(self, run: Run, given: Idempotency) -> None:
         if self.same_request(run.owner, given.route, given.key) is not None:
             raise Conflict(f"the Idempotency-Key {given.key!r} has made a run already")
-        self._link.run(
+        self._link.add_one(
             _ADD_KEY,
             owner=run.owner,
             route=given.route,
