@@ -63,7 +63,7 @@ def test_the_table_of_commands_says_what_each_command_says(name: str) -> None:
 
 
 BAD_USAGE = [
-    ["acp", "extra"], ["acp", "--nonsense"],
+    ["acp", "extra"], ["acp", "--nonsense"], ["agent", "extra"], ["agent", "--mode", "yolo"], ["agent", "--effort", "x"],
     ["approvals", "--limit", "0"], ["approve"], ["approve", "x", "--limits", "tokens"], ["deny"], ["answer", "x"],
     ["up", "--slots", "0"], ["up", "--exit-when-idle", "soon"], ["up", "extra"], ["up", "--listen", "nowhere"],
     ["up", "--listen", "0.0.0.0:1"],
@@ -180,7 +180,7 @@ def test_every_command_that_answers_can_answer_in_json() -> None:
     without = [
         leaf.name for leaf in leaves(root()) if not any("--json" in param.opts for param in leaf.params)
     ]
-    assert without == ["up", "worker", "acp"], "two never answer, the third answers in a protocol"
+    assert without == ["up", "worker", "acp", "agent"], "two never answer, two answer in a protocol"
 
 
 @pytest.mark.parametrize("arguments", ["config show", "config show >&-", "config show 2>&-", "ls >&- 2>&-"])

@@ -44,7 +44,7 @@ def test_an_empty_machine_gets_the_documented_defaults(home: Path) -> None:
     assert settings.runs.allow_environment == ("OVERNIGHT_VAR_*",)
     assert settings.runs.default_backend == "echo"
     names = [backend.name for backend in settings.backends]
-    assert (names[:2], names[-1], len(names)) == (["codex", "claude"], "remote", 10)
+    assert (names[:2], names[-1], len(names)) == (["codex", "claude"], "remote", 11)
     assert {str(row["origin"]).split()[0] for row in settings.shown()} == {"default"}
 
 

@@ -17,8 +17,10 @@ from overnight.agent.loop.retry import Patience
 from overnight.agent.loop.turn import Turn
 from overnight.agent.process import AgentSettings
 from overnight.agent.prompt import Surroundings, system_prompt
+from overnight.agent.tools.elsewhere import tools_elsewhere
 from overnight.agent.tools.tool import Permission, Tool, ToolContext, ToolSpec
 from overnight.agent.tools.workspace import open_workspace
+from overnight.client.socket.tools import ToolCalls
 from overnight.errors import InvalidInput
 from overnight.ports.model import InputBlock, ModelOptions, Models, ModelUsage, Thinking
 
@@ -34,6 +36,8 @@ class Equipped:
     history: History
     models: Models
     tools: Mapping[str, Tool]
+    elsewhere: ToolCalls | None = None
+    """Where tools of others are called; looked at anew for each turn."""
     jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1)  # noqa: S311 - no secret
 
     async def run(
@@ -50,7 +54,7 @@ class Equipped:
                 workspace=workspace, folder=self.history.folder, environment=self.settings.environment
             )
             turn = Turn(
-                asking=self._asking(mode), history=self.history, tools=self._allowed(mode), context=context,
+                asking=self._asking(mode), history=self.history, tools=await self._allowed(mode), context=context,
                 listener=telling, asks=_asks if mode == "ask" else _never,
             )  # fmt: skip
             ended = await turn.run(content)
@@ -75,10 +79,13 @@ class Equipped:
             options=options, patience=Patience(jitter=self.jitter),
         )  # fmt: skip
 
-    def _allowed(self, mode: str) -> Mapping[str, Tool]:
+    async def _allowed(self, mode: str) -> Mapping[str, Tool]:
+        found: dict[str, Tool] = dict(self.tools)
+        if self.elsewhere is not None:
+            found |= await tools_elsewhere(self.elsewhere, tuple(self.tools))
         if mode != "read":
-            return self.tools
-        return {name: tool for name, tool in self.tools.items() if not _asks(tool.spec)}
+            return found
+        return {name: tool for name, tool in found.items() if not _asks(tool.spec)}
 
 
 def _asks(spec: ToolSpec) -> bool:

@@ -53,6 +53,11 @@ COMMANDS: Final[dict[str, Entry]] = {
     "acp": Entry(
         "acp", "acp", "Be the agent of an editor: the Agent Client Protocol over standard input and output."
     ),
+    "agent": Entry(
+        "agent",
+        "agent",
+        "Be a coding agent: the Agent Client Protocol over standard input and output.",
+    ),
     "backends": Entry("backends", "app", "The agent programs that are on offer, and whether they are ready."),
     "workers": Entry("workers", "app", "See the workers, drain them, and release them from quarantine."),
     "doctor": Entry(

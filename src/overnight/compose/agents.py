@@ -12,7 +12,7 @@ from overnight.backends.command.backend import CommandProgram
 from overnight.backends.echo.backend import EchoBackend
 from overnight.backends.process.backend import ProcessBackend
 from overnight.backends.process.program import Program
-from overnight.backends.process.settings import ProgramSettings
+from overnight.backends.process.settings import AgentAccess, ProgramSettings
 from overnight.backends.process.spawner_client import SpawnerClient
 from overnight.backends.remote.backend import RemoteBackend
 from overnight.clock import Clock
@@ -27,9 +27,12 @@ from overnight.workspaces.texts import Texts
 
 def backends(
     settings: Settings, spawner: SpawnerClient, clock: Clock, sandbox: Sandbox, *,
-    fence: Callable[[float], float] | None = None,
+    fence: Callable[[float], float] | None = None, access: AgentAccess | None = None,
 ) -> Iterator[Backend]:  # fmt: skip
-    """Every configured backend. All programs share one spawner and one sandbox. `fence`: see `ProcessBackend`."""
+    """Every configured backend. All programs share one spawner and one sandbox. `fence`: see `ProcessBackend`.
+
+    `access`: how the built-in agent's processes reach their server; None: they do not.
+    """
     files = Texts(hidden=tuple(secrets(settings)))
     for table in settings.backends:
         if table.kind == "echo":
@@ -37,7 +40,7 @@ def backends(
         elif table.kind == "remote":
             yield RemoteBackend(clock, table.name)
         else:
-            program = _program(_settings_of(table, settings), table, clock)
+            program = _program(_settings_of(table, settings, access), table, clock)
             yield ProcessBackend(
                 program,
                 spawner,
@@ -81,7 +84,7 @@ def _program(settings: ProgramSettings, table: BackendSettings, clock: Clock) ->
             return acp_program(kind, settings, clock)
 
 
-def _settings_of(table: BackendSettings, settings: Settings) -> ProgramSettings:
+def _settings_of(table: BackendSettings, settings: Settings, access: AgentAccess | None) -> ProgramSettings:
     environment: Mapping[str, str] = settings.sources.environment
     return ProgramSettings(
         name=table.name,
@@ -93,5 +96,6 @@ def _settings_of(table: BackendSettings, settings: Settings) -> ProgramSettings:
         model=table.model,
         host=environment,
         user_home=Path(environment.get("HOME") or Path.home()),
+        access=access,
         homes=settings.data_dir / "homes",
     )

@@ -11,6 +11,7 @@ from typing import Final
 
 from overnight.backends.process.adoption import rouse
 from overnight.compose import agents, confinement, hosts
+from overnight.compose.agent_access import agent_access
 from overnight.compose.ground import Ground
 from overnight.config.settings import Settings
 from overnight.domain.lease import keeper_deadline
@@ -89,8 +90,10 @@ async def _workshop(
     folders = Folders(settings.data_dir)
     # A server that only serves knows of its own machine nothing that counts.
     known = Backends if working or not settings.postgres else OfferedBackends
+    access = await agent_access(settings, ground.uow)
+    spawner = agents.spawner(settings)
     backends = known(
-        agents.backends(settings, agents.spawner(settings), ground.clock, sandbox, fence=_fence(settings)),
+        agents.backends(settings, spawner, ground.clock, sandbox, fence=_fence(settings), access=access),
         uow=ground.uow,
         clock=ground.clock,
         host_id=host,

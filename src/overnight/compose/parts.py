@@ -9,6 +9,7 @@ from functools import partial
 
 from overnight.clock import Clock, SystemClock
 from overnight.compose import health
+from overnight.compose.agent_access import agent_socket
 from overnight.compose.carrying import STALE_BEATS, Carrying, carrying
 from overnight.compose.ground import Ground, ground
 from overnight.config.settings import Settings
@@ -21,6 +22,7 @@ from overnight.engine.diff import Diffs
 from overnight.engine.doctor import Doctor
 from overnight.engine.follow import Follower
 from overnight.engine.local_source import offer_of
+from overnight.engine.model_account import ModelAccount
 from overnight.engine.preview import Previewer
 from overnight.engine.remote.service import Kept, LeaseService
 from overnight.engine.service import RunService
@@ -31,6 +33,7 @@ from overnight.engine.turn_files import TurnFiles
 from overnight.engine.whereabouts import Whereabouts
 from overnight.engine.workshop import Workshop
 from overnight.ids import HostId
+from overnight.models.configured import ConfiguredModels
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.leases import LeaseCalls
 from overnight.server.metrics import Meters
@@ -66,7 +69,8 @@ async def running(settings: Settings, *, worker: bool, handover: Callable[[], No
     meters = Meters()
     async with ground(settings, SystemClock(), working=worker, meter=meters) as below:
         crew = await carrying(settings, below, meters, working=worker)
-        services = _services(settings, below, crew, meters, handover)
+        models = ConfiguredModels(settings.models)
+        services = _services(settings, below, crew, meters, handover, models)
         try:
             yield Parts(
                 store=below.uow,
@@ -80,10 +84,16 @@ async def running(settings: Settings, *, worker: bool, handover: Callable[[], No
         finally:
             services.follower.close()
             await services.backends.close()
+            await models.close()
 
 
 def _services(
-    settings: Settings, below: Ground, crew: Carrying, meters: Meters, handover: Callable[[], None]
+    settings: Settings,
+    below: Ground,
+    crew: Carrying,
+    meters: Meters,
+    handover: Callable[[], None],
+    models: ConfiguredModels,
 ) -> Services:
     shop, store = crew.shop, below.uow
     rules = Rules(steer_how=shop.backends.steer_how, max_limits=settings.runs.max_limits)
@@ -133,6 +143,8 @@ def _services(
         config=lambda: list(settings.shown()),
         handover=handover,
         ready=health.readiness(runs, store),
+        models=models,
+        model_account=ModelAccount(store, shop.clock),
         meters=meters,
         lease_age_s=lambda: crew.lease_age_s,
     )
@@ -168,6 +180,7 @@ def listen(settings: Settings) -> Listen:
         tls_key=str(server.tls_key) if server.tls_key else None,
         trusted_proxies=("*",) if server.behind_proxy else (),
         grace_s=1.0,
+        unix=agent_socket(settings),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final, Literal, cast, get_args
 from overnight.config.sources import Sources
 
 BackendKind = Literal[
+    "agent",
     "command",
     "acp",
     "codex",
@@ -27,7 +28,7 @@ BackendKind = Literal[
 ]
 KINDS: Final[tuple[str, ...]] = get_args(BackendKind)
 BUILT_IN: Final[tuple[BackendKind, ...]] = (
-    "codex", "claude", "gemini", "opencode", "qwen", "copilot", "codex-acp", "claude-acp", "echo",
+    "codex", "claude", "gemini", "opencode", "qwen", "copilot", "codex-acp", "claude-acp", "agent", "echo",
     "remote",
 )  # fmt: skip
 """Offered even when the file does not mention them."""
@@ -121,6 +122,7 @@ def _one(sources: Sources, name: str, table: object) -> BackendSettings:
 
 _AGENT: Final = frozenset({"kind", "program", "args", "environment", "login", "model"})
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
+    "agent": frozenset({"kind", "args", "environment", "model"}),
     "command": frozenset({"kind", "command", "args", "environment", "model"}),
     "acp": frozenset({"kind", "command", "args", "environment", "model"}),
     "codex": _AGENT,

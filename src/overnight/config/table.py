@@ -159,6 +159,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         description="First wait after a backend failure that may pass; it doubles, to at most five minutes.",
     ),
     Setting(
+        key="worker.agent_endpoint",
+        variable="OVERNIGHT_AGENT_ENDPOINT",
+        kind="text",
+        default=None,
+        description="Where the built-in agent's processes reach the server that has their models: ws://HOST:PORT, "
+        "wss://HOST or unix:/PATH. Without a value: the socket of the server with the same data directory.",
+    ),
+    Setting(
         key="storage.retention_days",
         variable="OVERNIGHT_RETENTION_DAYS",
         kind="days",

@@ -10,7 +10,7 @@ from pathlib import Path
 from overnight.backends.acp.script import UsageStyle
 from overnight.backends.process.probe import Version
 from overnight.backends.process.settings import ProgramSettings
-from overnight.domain.backend import Capabilities
+from overnight.domain.backend import Capabilities, Problem
 from overnight.ports.backend import TurnStart
 
 CAPABILITIES = Capabilities(
@@ -98,6 +98,8 @@ class Agent:
     """What else is to be done in the home before a turn starts."""
     unfit: Callable[[Path], str | None] = lambda _: None
     """Why a program that was found must not be used."""
+    problems: Callable[[], tuple[Problem, ...]] = tuple
+    """What else is missing before it can work."""
 
 
 def as_it_is(program: Path) -> Executable:

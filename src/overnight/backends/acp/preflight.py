@@ -32,6 +32,7 @@ async def preflight(settings: ProgramSettings, agent: Agent, *, now_ms: int, sta
         findings.fail("program_unfit", why, mend)
     elif program is not None and agent.credentials is not None:
         await _look_at_key(findings, settings, agent, agent.credentials)
+    findings.fails.extend(agent.problems())
     return findings.check(settings.name, agent.capabilities, now_ms=now_ms, stamp=stamp)
 
 

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from overnight.domain.backend import Problem
 from overnight.errors import BackendFailure
 from overnight.ports.backend import TurnStart
 
 Login = Literal["none", "user"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentAccess:
+    """How the built-in agent's own process reaches the server that has its models and tools."""
+
+    endpoint: str
+    """`unix:/path`, `ws://…` or `wss://…`."""
+    token: Callable[[str, int], str]
+    """The token for that run under that fencing token; good for as long as the run is held so."""
+    readable: tuple[Path, ...] = ()
+    """What a sandbox must not hide: the folder of the unix socket."""
+    problems: Callable[[], tuple[Problem, ...]] = tuple
+    """Why no model would answer now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +49,8 @@ class ProgramSettings:
     """The environment of the server itself; only what is known to be harmless is passed on."""
     user_home: Path | None = None
     """Where the user's own logins are."""
+    access: AgentAccess | None = None
+    """Of the built-in agent; None: there is no server that it could reach."""
     homes: Path | None = None
     """The folder in which the homes of (session, backend) lie; preflights make a trial home there."""
 

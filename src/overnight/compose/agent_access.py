@@ -1,0 +1,63 @@
+"""How processes of the built-in agent reach the server: by which socket and token, and whether a model would answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, cast
+
+from overnight.backends.process.settings import AgentAccess
+from overnight.config.paths import data_key, private_dir, runtime_dir
+from overnight.config.settings import Settings
+from overnight.domain.agent_token import Claim, agent_secret
+from overnight.domain.backend import Problem
+from overnight.engine.agent_access import agent_key
+from overnight.errors import ModelNotFound
+from overnight.ids import RunId
+from overnight.models.catalog import Catalog
+from overnight.models.endpoint import ModelSettings
+from overnight.ports.unit_of_work import UnitOfWork
+
+_MEND: Final = (
+    "set a provider's key for the server, such as ANTHROPIC_API_KEY or OPENAI_API_KEY, "
+    "or name a provider in [models.providers]"
+)
+
+
+def agent_socket(settings: Settings) -> Path:
+    """Where a server listens for agents of this machine: alone in a folder, so that a sandbox can show just that."""
+    runtime = private_dir(runtime_dir(settings.sources.environment) / data_key(settings.data_dir))
+    return private_dir(runtime / "agents") / "socket"
+
+
+async def agent_access(settings: Settings, uow: UnitOfWork) -> AgentAccess:
+    """For a worker that knows the database."""
+    key = await agent_key(uow)
+
+    def token(run_id: str, fence: int) -> str:
+        return agent_secret(key, Claim(run_id=RunId(run_id), fence=fence))
+
+    elsewhere = cast("str | None", settings.sources["worker.agent_endpoint"])
+    if elsewhere is not None:  # whoever answers there has the models
+        return AgentAccess(endpoint=elsewhere, token=token)
+    socket = agent_socket(settings)
+    return AgentAccess(
+        endpoint=f"unix:{socket}",
+        token=token,
+        readable=(socket.parent,),
+        problems=lambda: _problems(settings.models),
+    )
+
+
+def _problems(models: ModelSettings) -> tuple[Problem, ...]:
+    """Why the default model would not answer. A run may still name another one."""
+    try:
+        endpoint = Catalog(models).find("").endpoint
+    except ModelNotFound as error:
+        return (Problem(code="model_missing", message=error.detail, mend=_MEND),)
+    if endpoint.needs:
+        return (
+            Problem(
+                code="model_missing", message=f"{endpoint.name} has no key: {endpoint.needs}", mend=_MEND
+            ),
+        )
+    return ()
