@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from overnight.domain.event import FINAL_TYPES, Recorded
@@ -53,7 +54,7 @@ class Responses:
         making = self._making.get(run.pk)
         if making is None:
             making = self._making[run.pk] = asyncio.create_task(self._final(run), name=f"response {run.id}")
-            making.add_done_callback(lambda _: self._making.pop(run.pk, None))
+            making.add_done_callback(partial(self._made, run.pk))
         return await asyncio.shield(making)
 
     async def mapper(self, run: Run, at: Position, *, extensions: bool) -> Mapper:
@@ -62,6 +63,11 @@ class Responses:
         await self._fed(run, at.whole, mapper, None)
         mapper.resume(at)
         return mapper
+
+    def _made(self, pk: int, making: asyncio.Task[Whole]) -> None:
+        del self._making[pk]
+        if not making.cancelled():
+            making.exception()  # those who waited have it; there may be none of them left
 
     async def _final(self, run: Run) -> Whole:
         ended = await self._uow.read(lambda tx: tx.runs.get(run.id, run.owner))

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 Data = Mapping[str, Any]
-MOST: Final = 512
+MOST: Final = 256
 """Ids that are remembered, so that none comes twice: agents repeat themselves at once, if at all."""
 
 
