@@ -28,6 +28,7 @@ from overnight.engine.directory import Backends
 from overnight.engine.folders import Folders
 from overnight.engine.follow import Follower
 from overnight.engine.local_source import offer_of
+from overnight.engine.model_account import ModelAccount
 from overnight.engine.policy import RunPolicy, SessionPolicy, Storage, Timing
 from overnight.engine.preview import Previewer
 from overnight.engine.remote.service import Kept, LeaseService
@@ -36,6 +37,7 @@ from overnight.engine.sessions import SessionService
 from overnight.engine.sharing import Sharing
 from overnight.engine.turn_files import TurnFiles
 from overnight.ids import RunId, new_host_id, new_token_id, new_worker_id
+from overnight.ports.model import Models
 from overnight.ports.unit_of_work import Transaction
 from overnight.server.app import create_app
 from overnight.server.leases import LeaseCalls
@@ -118,7 +120,9 @@ def _finish(tx: Transaction, run: Run, now: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Stage]:
+async def staged(
+    root: Path, *, clock: Clock | None = None, models: Models | None = None, **settings: Any
+) -> AsyncIterator[Stage]:
     """A server that listens; everything is closed at the end."""
     clock = clock or SystemClock()
     notifier = InprocNotifier()
@@ -163,6 +167,7 @@ async def staged(root: Path, *, clock: Clock | None = None, **settings: Any) -> 
         doctor=doctor, config=lambda: [{"name": "listen", "value": "127.0.0.1", "origin": "default"}],
         handover=lambda: handovers.append("now"), ready=ready,
         leases=LeaseCalls(LeaseService(kept), clock, policy, Timing()),
+        models=models, model_account=ModelAccount(store, clock),
     )  # fmt: skip
     try:
         async with serving(

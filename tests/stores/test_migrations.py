@@ -20,8 +20,8 @@ CLOCK = SystemClock()
 LATER = '''
 """A revision of the future."""
 from alembic import op
-revision = "0004"
-down_revision = "0003"
+revision = "9999"
+down_revision = "0004"
 
 def upgrade() -> None:
     op.execute("ALTER TABLE installation ADD COLUMN note TEXT")
@@ -75,7 +75,7 @@ def shape(path: Path) -> list[tuple[str, ...]]:
 def later(tmp_path: Path) -> tuple[Path, ...]:
     folder = tmp_path / "later"
     folder.mkdir()
-    (folder / "0004_later.py").write_text(LATER.format(fault=""))
+    (folder / "9999_later.py").write_text(LATER.format(fault=""))
     return (folder,)
 
 
@@ -157,12 +157,12 @@ def test_up_and_down_again_with_copies(tmp_path: Path, later: tuple[Path, ...]) 
     before = shape(path)
     up = admin.upgrade(path, CLOCK, further=later)
     assert up is not None
-    assert admin.check(path).revision == "0004"
+    assert admin.check(path).revision == "9999"
     assert (fact(path), fact(up)) == ("kept", "kept")
     assert admin.check(up).revision == migrate.HEAD
     down = admin.downgrade(path, CLOCK, migrate.HEAD, further=later)
     assert down is not None
-    assert admin.check(down).revision == "0004"
+    assert admin.check(down).revision == "9999"
     assert shape(path) == before
     made(path, "again")
     assert fact(path) == "again"
@@ -177,7 +177,7 @@ def test_nothing_to_do_makes_no_copy(tmp_path: Path) -> None:
 
 def test_a_revision_that_fails_changes_nothing(tmp_path: Path, later: tuple[Path, ...]) -> None:
     path = made(tmp_path / "o.db")
-    (later[0] / "0004_later.py").write_text(LATER.format(fault='op.execute("SELECT * FROM nowhere")'))
+    (later[0] / "9999_later.py").write_text(LATER.format(fault='op.execute("SELECT * FROM nowhere")'))
     before = shape(path)
     with pytest.raises(Exception, match="nowhere"):
         admin.upgrade(path, CLOCK, further=later)

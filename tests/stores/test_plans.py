@@ -21,6 +21,7 @@ from overnight.stores.sql import (
     lanes,
     leases,
     migrate,
+    model_calls,
     places,
     queue,
     remote,
@@ -43,8 +44,8 @@ from overnight.stores.sql.statements import Statement
 from overnight.stores.sql.transaction import SqlTransaction
 
 MODULES = (
-    approvals, changes, claims, events, gates, holds, installation, lanes, leases, places, queue, remote, requests,
-    room, run_pages, runs, session_pages, session_removal, sessions, shares, streams, tokens, turns, workers,
+    approvals, changes, claims, events, gates, holds, installation, lanes, leases, model_calls, places, queue, remote,
+    requests, room, run_pages, runs, session_pages, session_removal, sessions, shares, streams, tokens, turns, workers,
 )  # fmt: skip
 WHOLE_TABLE_IS_RIGHT = {
     "tokens._ALL", "tokens._FIND",  # people make a handful of them

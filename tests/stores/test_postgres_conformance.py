@@ -5,6 +5,7 @@ import pytest
 from overnight.testing.conformance.approvals import ApprovalSuite
 from overnight.testing.conformance.lanes import LaneSuite
 from overnight.testing.conformance.log import LogSuite
+from overnight.testing.conformance.model_calls import ModelCallSuite
 from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
 from overnight.testing.conformance.queue_walk import QueueWalkSuite
 from overnight.testing.conformance.records import RecordSuite
@@ -55,6 +56,10 @@ class TestTables(TableSuite):
 
 
 class TestSessions(SessionSuite):
+    pass
+
+
+class TestModelCalls(ModelCallSuite):
     pass
 
 

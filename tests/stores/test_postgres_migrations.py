@@ -102,10 +102,10 @@ def test_the_revisions_make_the_schema_of_the_code_there_and_back(
 ) -> None:
     fresh = shape(postgres_server, name)
     seen = {}
-    for revision in ("0002", "0001", "base"):
+    for revision in ("0003", "0002", "0001", "base"):
         postgres_admin.downgrade(made, revision)
         seen[revision] = shape(postgres_server, name)
-    for revision in ("0001", "0002", migrate.HEAD):
+    for revision in ("0001", "0002", "0003", migrate.HEAD):
         postgres_admin.downgrade(made, revision)
         assert shape(postgres_server, name) == seen.get(revision, fresh), revision
 

@@ -7,6 +7,7 @@ from overnight.stores.inproc.notifier import InprocNotifier
 from overnight.testing.conformance.approvals import ApprovalSuite
 from overnight.testing.conformance.lanes import LaneSuite
 from overnight.testing.conformance.log import LogSuite
+from overnight.testing.conformance.model_calls import ModelCallSuite
 from overnight.testing.conformance.notices import NotifierSuite
 from overnight.testing.conformance.queue import ClaimSuite, LeaseSuite
 from overnight.testing.conformance.queue_walk import QueueWalkSuite
@@ -59,6 +60,10 @@ class TestInprocNotifier(NotifierSuite):
     @pytest.fixture
     def notifier(self) -> Notifier:
         return InprocNotifier()
+
+
+class TestModelCalls(ModelCallSuite):
+    pass
 
 
 class TestLanes(LaneSuite):

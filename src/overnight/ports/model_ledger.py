@@ -26,6 +26,33 @@ class ModelCall:
     usage: ModelUsage = field(default_factory=ModelUsage)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCall:
+    """A call as it is on the account."""
+
+    pk: int
+    """Rises from one to the next."""
+    call: ModelCall
+    at: int
+    """When it had ended, wall milliseconds."""
+
+
+class ModelCallTable(Protocol):
+    """The account, inside a transaction."""
+
+    def add(self, run_pk: int, call: ModelCall, at: int) -> None:
+        """One more call. Whether the run is there is not looked at."""
+        ...
+
+    def page(self, run_pk: int, *, after: int, limit: int) -> tuple[RecordedCall, ...]:
+        """The calls behind `after`, oldest first."""
+        ...
+
+    def total(self, run_pk: int) -> tuple[int, ModelUsage]:
+        """How many calls, and all they have used. The cost is of those whose price is known; None if none is."""
+        ...
+
+
 class ModelLedger(Protocol):
     """Account of model calls. Safe to use for many runs at once."""
 

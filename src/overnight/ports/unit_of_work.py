@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from overnight.ports.approval_tables import ApprovalTable
+from overnight.ports.model_ledger import ModelCallTable
 from overnight.ports.remote import RemoteTable
 from overnight.ports.session_tables import KeyTable, QueueTable, SessionTable, ShareTable
 from overnight.ports.tables import (
@@ -94,6 +95,11 @@ class Transaction(Protocol):
     @property
     def remote(self) -> RemoteTable:
         """Workers that have no database."""
+        ...
+
+    @property
+    def model_calls(self) -> ModelCallTable:
+        """What runs have asked of language models."""
         ...
 
     @property

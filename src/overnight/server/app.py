@@ -30,6 +30,7 @@ from overnight.server.routes import (
     leases,
     log,
     messages,
+    model_calls,
     openai,
     operation,
     root,
@@ -47,6 +48,7 @@ from overnight.wire import problem
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *runs.OPERATIONS,
     *log.OPERATIONS,
+    *model_calls.OPERATIONS,
     *changes.OPERATIONS,
     *stream.OPERATIONS,
     *openai.OPERATIONS,

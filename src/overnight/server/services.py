@@ -19,6 +19,8 @@ from overnight.engine.sessions import SessionService
 from overnight.engine.sharing import Sharing
 from overnight.engine.turn_files import TurnFiles
 from overnight.ids import WorkerId
+from overnight.ports.model import Models
+from overnight.ports.model_ledger import ModelLedger
 from overnight.ports.notifier import Notifier
 from overnight.ports.unit_of_work import UnitOfWork
 from overnight.server.leases import LeaseCalls
@@ -91,6 +93,10 @@ class Services:
     """Begin to leave the agents to the next server; returns at once."""
     ready: Callable[[], Awaitable[Sequence[str]]]
     """Why the server is not ready to take work; empty when it is."""
+    models: Models | None = None
+    """Language models for whoever asks over the socket; None: there are none."""
+    model_account: ModelLedger
+    """What runs have asked of them."""
     meters: Meters = field(default_factory=Meters)
     """Counts for /metrics; the engine's too, where it is given the same."""
     lease_age_s: Callable[[], float] = lambda: 0.0

@@ -44,4 +44,3 @@ class Spoken(Protocol):
     async def left(self, socket: Socket) -> None:
         """The link is over for good. Called once, also for a socket that has never asked for anything."""
         ...
-

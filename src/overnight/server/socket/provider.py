@@ -10,7 +10,9 @@ from typing import Any, Final
 import anyio
 import structlog
 
-from overnight.client.socket.link import Handler, Link
+from overnight.client.socket.link import Link
+from overnight.client.socket.terms import Handler, Resumer
+from overnight.domain.token import TokenKind
 from overnight.errors import (
     Aborted,
     AuthRequired,
@@ -20,10 +22,11 @@ from overnight.errors import (
     OvernightError,
     RateLimited,
 )
-from overnight.ids import RunId
+from overnight.ids import ConnectionId, RunId
 from overnight.ports.model import Done, ModelEvent, ModelFilter, ModelInfo, ModelRequest, Models, ModelUsage
 from overnight.ports.model_ledger import Ending, ModelCall, ModelLedger
 from overnight.server.auth import Caller
+from overnight.server.socket.handlers import Socket
 from overnight.wire.socket.catalog.streams import (
     Question,
     done_payload,
@@ -205,8 +208,9 @@ class ProviderDesk:
 
     def _check(self) -> Caller:
         caller = self._caller()
-        if caller.share is not None or caller.principal.kind == "worker":
-            raise Forbidden("models are not for whoever comes in by a share, nor for workers")
+        kind = caller.principal.kind
+        if caller.share is not None or not (kind == "user" or (kind == "agent" and caller.claim is not None)):
+            raise Forbidden("models are for users, and for the agents of runs")
         return caller
 
     def _open(self, envelope: Envelope) -> _Stream:
@@ -251,6 +255,33 @@ class ProviderDesk:
         except OvernightError as error:
             # The answer is there and was paid for: it is not withheld because it cannot be written down.
             _log.error("model_call.not_recorded", run_id=run_id, model=call.model, error=error.detail)
+
+
+class Provider:
+    """The provider protocol for a whole server: see `handlers.Spoken`."""
+
+    kinds: frozenset[TokenKind] = frozenset({"user", "agent"})
+
+    def __init__(self, models: Models, ledger: ModelLedger) -> None:
+        self._models = models
+        self._ledger = ledger
+        self._desks: dict[ConnectionId, ProviderDesk] = {}
+
+    def handlers(self, socket: Socket) -> Mapping[str, Handler]:
+        """A desk of its own for each link."""
+        desk = self._desks[socket.id] = ProviderDesk(self._models, self._ledger, lambda: socket.caller)
+        return desk.handlers()
+
+    def resumers(self, socket: Socket) -> Mapping[str, Resumer]:
+        """Streams have no log; what is kept of them while a link is cut is the link's own."""
+        del socket
+        return {}
+
+    async def left(self, socket: Socket) -> None:
+        """Whatever was under way is written down."""
+        desk = self._desks.pop(socket.id, None)
+        if desk is not None:
+            await desk.close()
 
 
 async def _keep_quiet(event: ModelEvent) -> None:

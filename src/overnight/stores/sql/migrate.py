@@ -13,7 +13,7 @@ from overnight.stores.sql.connections import Connections
 from overnight.stores.sql.schema import ALL_TABLES
 from overnight.stores.sql.statements import Link, ddl
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The revision that `schema.py` describes."""
 OLDEST_PROGRAM: Final = "0003"
 """The oldest revision whose programs may work on that schema; the newest revision's file says the same."""

@@ -21,6 +21,7 @@ from overnight.stores.sql.context import Context
 from overnight.stores.sql.gates import SESSION, first_gate, first_turn, open_gate, session_order
 from overnight.stores.sql.holds import let_go_of, move_locks, open_behind
 from overnight.stores.sql.lanes import lane_of
+from overnight.stores.sql.model_schema import model_calls
 from overnight.stores.sql.people_schema import approvals
 from overnight.stores.sql.places import WORKSPACE, left_place, left_queue, place_for, place_of, save_place
 from overnight.stores.sql.remote_schema import last_batches
@@ -109,6 +110,7 @@ _DELETE: Final = tuple(
     Statement(delete(table).where(table.c.run_pk == key("pk")))
     for table in (
         approvals, idempotency, requests, inputs, turns, run_places, run_labels, run_specs, last_batches,
+        model_calls,
     )
 )  # fmt: skip
 _DELETE_RUN: Final = Statement(delete(runs).where(runs.c.pk == key("pk")))

@@ -19,6 +19,7 @@ from sqlalchemy import (
     text,
 )
 
+import overnight.stores.sql.model_schema
 import overnight.stores.sql.people_schema  # their tables belong to the same metadata
 import overnight.stores.sql.remote_schema
 import overnight.stores.sql.worker_schema  # noqa: F401 -- these all

@@ -11,6 +11,7 @@ from overnight.errors import SessionBusy
 from overnight.ids import RunId
 from overnight.ports.notifier import CHANGES, stream_topic
 from overnight.stores.sql.context import Context
+from overnight.stores.sql.model_schema import model_calls
 from overnight.stores.sql.people_schema import approvals, queue, rules, session_keys, shares, token_shares
 from overnight.stores.sql.remote_schema import last_batches
 from overnight.stores.sql.rows import SESSION_COLUMNS, session_of
@@ -50,6 +51,7 @@ _DELETE_RUNS: Final = (
             run_labels,
             run_specs,
             last_batches,
+            model_calls,
         )
     ),
     Statement(delete(events).where(events.c.stream_pk.in_(_OF_SESSION))),

@@ -11,6 +11,7 @@ from overnight.stores.sql.context import Context
 from overnight.stores.sql.events import SqlEventLog
 from overnight.stores.sql.installation import SqlInstallation
 from overnight.stores.sql.leases import SqlLeaseTable
+from overnight.stores.sql.model_calls import SqlModelCallTable
 from overnight.stores.sql.queue import SqlKeyTable, SqlQueueTable
 from overnight.stores.sql.remote import SqlRemoteTable
 from overnight.stores.sql.requests import SqlRequestTable
@@ -27,7 +28,7 @@ class SqlTransaction:
     """See `ports.unit_of_work.Transaction`. One for each connection, used by one unit after another."""
 
     __slots__ = (
-        "_context", "approvals", "connections", "events", "installation", "keys", "leases", "queue",
+        "_context", "approvals", "connections", "events", "installation", "keys", "leases", "model_calls", "queue",
         "remote", "requests", "runs", "sessions", "shares", "tokens", "turns", "workers",
     )  # fmt: skip
 
@@ -47,6 +48,7 @@ class SqlTransaction:
         self.tokens = SqlTokenTable(self._context)
         self.workers = SqlWorkerTable(self._context)
         self.remote = SqlRemoteTable(self._context, self.workers)
+        self.model_calls = SqlModelCallTable(self._context)
         self.installation = SqlInstallation(self._context)
 
     def notify(self, topic: str) -> None:
