@@ -23,7 +23,8 @@ READABLE = {
     "/api/v1/runs/{run_id}", "/api/v1/runs/{run_id}/status", "/api/v1/runs/{run_id}/stream",
     "/api/v1/runs/{run_id}/events", "/api/v1/runs/{run_id}/turns", "/api/v1/runs/{run_id}/diff",
     "/api/v1/runs/{run_id}/turns/{number}/prompt", "/api/v1/runs/{run_id}/turns/{number}/output",
-    "/api/v1/runs/{run_id}/files", "/api/v1/runs/{run_id}/model-calls", "/api/v1/openai/responses/{run_id}", "/api/v1/sessions/{session_id}", "/api/v1/sessions/{session_id}/history",
+    "/api/v1/runs/{run_id}/files", "/api/v1/runs/{run_id}/model-calls",
+    "/api/v1/openai/responses/{run_id}", "/api/v1/sessions/{session_id}", "/api/v1/sessions/{session_id}/history",
     "/api/v1/sessions/{session_id}/messages", "/api/v1/sessions/{session_id}/runs",
     "/api/v1/sessions/{session_id}/stream",
 }  # fmt: skip
