@@ -56,6 +56,13 @@ class SocketClient(Protocol):
         """Have `stopping` called when the server stops; the socket is then ended by whoever asked, within the grace."""
         ...
 
+    def write_text(self, message: bytes) -> None:
+        """Send a text message, given as UTF-8, at once and however full it is. Raises OSError when it is over.
+
+        `send` of the application does the same, with a string made and unmade on the way.
+        """
+        ...
+
     @property
     def full(self) -> bool:
         """Whether the client has not read what it was sent before, and no more fits."""

@@ -4,12 +4,13 @@ Loaded with the first socket that is asked for. What is changed: frames that com
 are kept and not lost; text that is no UTF-8 closes with 1007 and leaves no traceback in the log; a message is made of a
 bounded number of fragments; pings of a peer that does not read are not answered without end; a peer that is gone is
 gone after a while, however much there is left to send to it; and when the server stops, what is served here may say
-goodbye first.
+goodbye first. Frames are never compressed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,9 +20,14 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 
 from overnight.server.asgi import CLIENT
+from overnight.server.socket.waiting import Arrivals, Room
 
 MOST_FRAGMENTS: Final = 16 * 1024
 """Fragments of one message. Empty ones would otherwise go on for ever within any limit of bytes."""
+_LONG: Final = 1 << 16
+_TO_64K: Final = struct.Struct("!BBH")
+_ABOVE: Final = struct.Struct("!BBQ")
+"""Heads of frames, by the length of what follows."""
 LINGER_S: Final = 5.0
 """A connection that is closed may take this long to send what is left."""
 
@@ -31,6 +37,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
+        self.queue = Arrivals()  # type: ignore[assignment]
+        self.writable = Room()  # type: ignore[assignment]
         self._early = b""
         """Frames that came before the handshake was answered."""
         self._on_stop: Callable[[], None] | None = None
@@ -75,6 +83,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _accepted(self) -> None:
         """What only the handshake needed can go; what came with it is read now."""
+        self.request.headers.clear()  # the parser keeps them for as long as it lives
+        self.response.headers.clear()
         del self.request, self.response
         early, self._early = self._early, b""
         if early:
@@ -139,6 +149,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def watch_stop(self, stopping: Callable[[], None]) -> None:
         """See `asgi.SocketClient`."""
         self._on_stop = stopping
+
+    def write_text(self, message: bytes) -> None:
+        """See `asgi.SocketClient`."""
+        if self.close_sent or self.disconnected:
+            raise ClientDisconnected
+        size = len(message)
+        if size < 126:
+            self.transport.write(b"\x81%c%b" % (size, message))
+        elif size < _LONG:
+            self.transport.write(_TO_64K.pack(0x81, 126, size) + message)
+        else:
+            self.transport.writelines([_ABOVE.pack(0x81, 127, size), message])
 
     @property
     def full(self) -> bool:

@@ -37,7 +37,7 @@ class ServedTransport:
         if self._client.full:
             await self._room()
         try:
-            await self._send({"type": "websocket.send", "text": message.decode()})
+            self._client.write_text(message)
         except OSError:
             raise NotConnected("the client has left") from None
         self.sent_bytes += len(message)
