@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
@@ -15,7 +16,6 @@ import pytest
 from tests.agent.trees import Ground, Snapshot, ground_at, plant, snapshot, wrap
 
 from overnight.agent.tools.apply_patch import JOURNALS, recover_patches
-from overnight.agent.tools.patch import transaction
 from overnight.agent.tools.patch.grammar import parse
 from overnight.agent.tools.patch.journal import Journal, new_journal
 from overnight.agent.tools.patch.plan import PatchFailed, make_plan
@@ -59,7 +59,7 @@ REAL["fsync"] = lambda _: None  # no power is cut here, and waiting for the disk
 def failing(fault: Fault) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            patch.setattr(transaction.os, name, fault.guard(REAL[name]))
+            patch.setattr(os, name, fault.guard(REAL[name]))
         yield
 
 
@@ -208,7 +208,7 @@ def test_whoever_kills_it_between_two_calls_finds_it_whole_after_recovery(
 def test_a_file_system_without_hard_links(ground: Ground, new_tree: Snapshot) -> None:
     plant(ground.root, FILES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transaction.os, "link", no_links)
+        patch.setattr(os, "link", no_links)
         write(ground)
     assert snapshot(ground.root) == new_tree
 
@@ -249,7 +249,7 @@ def test_a_patch_at_work_is_not_taken_back_by_another(ground: Ground) -> None:
             seen.append(recover(ground.context.workspace.fd, place))
             real(*args, **options)  # type: ignore[arg-type]
 
-        patch.setattr(transaction.os, "replace", replacing)
+        patch.setattr(os, "replace", replacing)
         write(ground)
     assert len(seen) > 3
     assert set(seen) == {()}
@@ -289,6 +289,14 @@ def test_the_journal_of_another_workspace_is_left_alone(ground: Ground) -> None:
     plant(place, {"x.json": '{"version": 1, "workspace": [1, 2], "steps": [], "folders": [], "done": false}'})
     assert recover_patches(ground.context) == ()
     assert (place / "x.json").exists()
+
+
+def test_another_folder_for_journals(ground: Ground, tmp_path: Path) -> None:
+    """An agent that begins anew has another folder of its own, and finds what was left all the same."""
+    place = tmp_path / "shared"
+    plant(place, {"x.json": "{"})
+    recover_patches(dataclasses.replace(ground.context, journals=place))
+    assert os.listdir(place) == []
 
 
 def test_a_journal_leaves_nothing_behind(ground: Ground) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from tests.agent.trees import Ground, plant
@@ -16,6 +18,7 @@ from overnight.agent.tools.read_file import ReadFile
 from overnight.agent.tools.tool import PlanChanged, Tool
 from overnight.agent.tools.update_plan import UpdatePlan
 from overnight.agent.tools.view_image import ViewImage
+from overnight.agent.tools.workspace import open_workspace
 
 pytestmark = pytest.mark.anyio
 
@@ -108,6 +111,15 @@ async def test_the_full_output_of_a_command_can_be_read(ground: Ground) -> None:
     assert await lines(ground, str(ground.context.folder / "shell/call.txt")) == "L1: said"
     refused = await ground.told(ReadFile(), file_path=f"{ground.context.folder}/../outside/precious.txt")
     assert "precious.txt" in refused or "beneath" in refused
+
+
+async def test_an_own_folder_behind_a_link(ground: Ground, tmp_path: Path) -> None:
+    plant(ground.context.folder, {"shell/call.txt": "said\n"})
+    (tmp_path / "behind").symlink_to(ground.context.folder)
+    with open_workspace(ground.root, readable=(tmp_path / "behind" / "shell",)) as workspace:
+        context = dataclasses.replace(ground.context, workspace=workspace)
+        outcome = await ReadFile().run({"file_path": f"{tmp_path}/behind/shell/call.txt"}, context)
+    assert outcome.text == "L1: said"
 
 
 async def test_long_lines_are_cut_and_bytes_replaced(ground: Ground) -> None:

@@ -17,7 +17,10 @@ from overnight.agent.loop.retry import Patience
 from overnight.agent.loop.turn import Turn
 from overnight.agent.process import AgentSettings
 from overnight.agent.prompt import Surroundings, system_prompt
+from overnight.agent.tools.apply_patch import JOURNALS, recover_patches
 from overnight.agent.tools.elsewhere import tools_elsewhere
+from overnight.agent.tools.shell import OUTPUTS
+from overnight.agent.tools.threads import in_thread
 from overnight.agent.tools.tool import Permission, Tool, ToolContext, ToolSpec
 from overnight.agent.tools.workspace import open_workspace
 from overnight.client.socket.tools import ToolCalls
@@ -47,12 +50,16 @@ class Equipped:
         root = Path(self.history.cwd)
         with contextlib.ExitStack() as stack:
             try:
-                workspace = stack.enter_context(open_workspace(root))
+                readable = (self.history.folder / OUTPUTS,)
+                workspace = stack.enter_context(open_workspace(root, readable=readable))
             except OSError as error:
                 raise InvalidInput(f"the workspace {root} cannot be opened: {error.strerror}") from None
             context = ToolContext(
-                workspace=workspace, folder=self.history.folder, environment=self.settings.environment
-            )
+                workspace=workspace, folder=self.history.folder, environment=self.settings.environment,
+                journals=self.settings.folder / JOURNALS,
+            )  # fmt: skip
+            # An agent that was killed may have left a patch half way, under another history.
+            await in_thread(lambda _: recover_patches(context))
             turn = Turn(
                 asking=self._asking(mode), history=self.history, tools=await self._allowed(mode), context=context,
                 listener=telling, asks=_asks if mode == "ask" else _never,

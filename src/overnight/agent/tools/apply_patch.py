@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from overnight.agent.tools.patch.changes import changes_of
@@ -16,7 +17,7 @@ from overnight.agent.tools.workspace import OutsideWorkspace, Workspace
 from overnight.workspaces import beneath
 
 JOURNALS: Final = "patches"
-"""The folder in the agent's own folder where patches under way are written down."""
+"""The folder in the agent's own folder where patches under way are written down, where no other is named."""
 
 _DESCRIPTION: Final = """\
 Change, add, delete or move files of the workspace, all at once or not at all. The patch is text of this form:
@@ -89,8 +90,8 @@ async def apply_patch(patch: str, cwd: str | None, context: ToolContext) -> Tool
 
 
 def recover_patches(context: ToolContext) -> tuple[str, ...]:
-    """Take back what a patch has left that was killed half way; the paths. Once, before the first tool runs."""
-    return recover(context.workspace.fd, context.folder / JOURNALS)
+    """Take back what a patch has left that was killed half way; the paths. Before the first tool of a turn runs."""
+    return recover(context.workspace.fd, _journals(context))
 
 
 def _given(arguments: Mapping[str, object]) -> tuple[str, str | None]:
@@ -112,7 +113,7 @@ def _planned(workspace: Workspace, patch: str, cwd: str | None) -> Plan:
 
 
 def _applied(context: ToolContext, patch: str, cwd: str | None, stop: Stop) -> Plan:
-    place = context.folder / JOURNALS
+    place = _journals(context)
     recover(context.workspace.fd, place)
     plan = _planned(context.workspace, patch, cwd)
     if context.approved is not None and context.approved != plan.digest:
@@ -127,6 +128,10 @@ def _applied(context: ToolContext, patch: str, cwd: str | None, stop: Stop) -> P
     except PatchFailed as error:
         raise ForModel(str(error)) from None
     return plan
+
+
+def _journals(context: ToolContext) -> Path:
+    return context.journals or context.folder / JOURNALS
 
 
 def _base(workspace: Workspace, cwd: str | None) -> list[str]:

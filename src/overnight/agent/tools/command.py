@@ -18,8 +18,10 @@ from overnight.agent.tools.output import Output
 
 STOP_GRACE_S: Final = 2.0
 """Between SIGTERM and SIGKILL for a command that is stopped."""
-DRAIN_S: Final = 2.0
-"""How long output is still read when every process that could print has ended; more than that is nobody's."""
+DRAIN_S: Final = 30.0
+"""How long what was printed is read when all that could print has ended: its end comes as soon as it is read."""
+LOST_DRAIN_S: Final = 2.0
+"""The same when something may still be alive that could print."""
 _PIECE: Final = 65_536
 _SOURCE: Final = Path(overnight.keeper_protocol.__file__).resolve().parents[1]
 _START: Final = (
@@ -56,7 +58,9 @@ async def run_command(
         reading = asyncio.create_task(_read(printed, output), name="read what a command prints")
         try:
             timed_out = await command.over(timeout_s)
-            await asyncio.wait([reading], timeout=DRAIN_S)
+            await asyncio.wait(
+                [reading], timeout=DRAIN_S if command.report.get("left") == 0 else LOST_DRAIN_S
+            )
             if reading.done():
                 await reading
         finally:

@@ -127,7 +127,10 @@ class ToolContext:
 
     workspace: Workspace
     folder: Path
-    """The agent's own folder, outside the workspace: full outputs of commands, journals of patches."""
+    """The agent's own folder, outside the workspace: here are the full outputs of commands."""
+    journals: Path | None = None
+    """Where patches under way are written down; a folder in `folder` if not given. A patch that was killed is taken
+    back by whoever has the same one: let it be one that every agent of a session comes back to."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """The agent's environment; commands get it without what looks like a secret."""
     kept: frozenset[str] = frozenset()

@@ -33,7 +33,7 @@ class Workspace:
     path: Path
     fd: int
     readable: tuple[Path, ...] = ()
-    """Other folders, absolute and resolved, whose files may be read."""
+    """Other folders, by absolute paths, whose files may be read."""
 
     def names(self, given: str) -> list[str]:
         """The names from the workspace's root down to `given`, which is relative, or absolute and beneath it.
@@ -76,7 +76,7 @@ class Workspace:
     def _open(self, given: str, flags: int) -> int:
         for place in self.readable:
             if given.startswith(f"{place}/"):
-                with beneath.folder(place) as other, _told():
+                with _told(), beneath.folder(os.path.realpath(place)) as other:
                     return beneath.open_beneath(other, given[len(str(place)) + 1 :], flags)
         names = self.names(given)
         with _told():
@@ -112,9 +112,8 @@ class Workspace:
 def open_workspace(path: Path, *, readable: tuple[Path, ...] = ()) -> Iterator[Workspace]:
     """The workspace at `path` (links in it are resolved once, now). Raises OSError when it cannot be opened."""
     real = Path(os.path.realpath(path))
-    others = tuple(Path(os.path.realpath(other)) for other in readable)
     with beneath.folder(real) as descriptor:
-        yield Workspace(path=real, fd=descriptor, readable=others)
+        yield Workspace(path=real, fd=descriptor, readable=readable)
 
 
 @contextlib.contextmanager
