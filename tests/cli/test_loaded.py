@@ -11,6 +11,7 @@ NEVER = "acp alembic hypothesis overnight.testing pydantic_settings pygments pyt
 SERVES = "fastapi overnight.server overnight.wire.v1.runs prometheus_client starlette uvicorn watchfiles"
 CALLS = "httpcore2 httpx2 overnight.client"
 READS = "pydantic typer"
+ASKS = "overnight.client.client overnight.ports.model"
 STORES = "overnight.engine.maintenance overnight.stores.sql.schema psycopg pysqlite3 redis sqlalchemy sqlite3"
 
 
@@ -25,12 +26,12 @@ STORES = "overnight.engine.maintenance overnight.stores.sql.schema psycopg pysql
         (
             "overnight.cli.working",
             "compose.remote",
-            f"{NEVER} {READS} {SERVES} {STORES} anyio email httpcore2 httpx2 overnight.client.client",
+            f"{NEVER} {READS} {SERVES} {STORES} {ASKS} anyio email httpcore2 httpx2",
         ),
         (
             "overnight.cli.app, overnight.cli.up",
             "compose.foreground stores.sql.sqlite",
-            f"{NEVER} {CALLS} psycopg redis",
+            f"{NEVER} httpcore2 httpx2 psycopg redis",
         ),
     ],
     ids=["worker", "worker --server", "up"],

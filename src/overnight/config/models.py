@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from overnight.config.secrets import from_file
 from overnight.config.sources import Sources
 from overnight.errors import ModelNotFound
-from overnight.models.catalog import Catalog
 from overnight.models.endpoint import Endpoint, EndpointKind, ModelSettings
 
 KEY_VARIABLES: Final[Mapping[EndpointKind, tuple[str, ...]]] = {
@@ -181,6 +180,10 @@ def _aliases(sources: Sources) -> dict[str, str]:
 
 def _check_names(sources: Sources, found: ModelSettings) -> None:
     """Every alias and the default mean something; an alias of an alias does not."""
+    if not found.aliases and not found.default:
+        return
+    from overnight.models.catalog import Catalog  # noqa: PLC0415 -- most workers never need it, and it weighs 0.4 MiB
+
     full = Catalog(ModelSettings(endpoints=found.endpoints))
     for alias, target in found.aliases.items():
         try:

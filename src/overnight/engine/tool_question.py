@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -83,6 +82,8 @@ def _context(resolved: Resolved, *, sandbox: str, binding: bool) -> dict[str, ob
 
 
 def _diff(action: Action) -> str:
+    from difflib import unified_diff  # noqa: PLC0415 -- an agent that asks nothing needs none
+
     pieces = []
     for edit in action.edits:
         before, after = (
@@ -91,7 +92,7 @@ def _diff(action: Action) -> str:
         )
         old = "/dev/null" if edit.before is None else edit.path
         new = "/dev/null" if edit.after is None else edit.path
-        lines = difflib.unified_diff(before, after, old, new)
+        lines = unified_diff(before, after, old, new)
         pieces.append("".join(line if line.endswith("\n") else f"{line}\n" for line in lines))
     whole = plain("".join(pieces))
     cut = cut_utf8(whole, MAX_DIFF)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from overnight.ports.approval_tables import ApprovalTable
-from overnight.ports.model_ledger import ModelCallTable
 from overnight.ports.remote import RemoteTable
 from overnight.ports.session_tables import KeyTable, QueueTable, SessionTable, ShareTable
 from overnight.ports.tables import (
@@ -20,6 +19,10 @@ from overnight.ports.tables import (
     TurnTable,
 )
 from overnight.ports.worker_tables import WorkerTable
+
+if TYPE_CHECKING:
+    # A worker elsewhere has no account of model calls, and would carry the shapes of all of a model's words about.
+    from overnight.ports.model_ledger import ModelCallTable
 
 T = TypeVar("T")
 
