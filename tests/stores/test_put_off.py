@@ -11,9 +11,10 @@ from overnight.domain.event import Draft
 from overnight.domain.run import Run
 from overnight.domain.session import Session
 from overnight.domain.spec import RunSpec
-from overnight.domain.states import State
+from overnight.domain.states import Input, State
 from overnight.errors import LeaseLost, NotFound
 from overnight.ids import new_run_id
+from overnight.ports.notifier import CHANGES, QUEUE
 from overnight.ports.tables import RunFilter
 from overnight.ports.unit_of_work import Transaction
 from overnight.stores.sql import writer
@@ -165,3 +166,28 @@ async def test_a_lane_of_a_unit_that_failed_is_not_remembered(both: Stage) -> No
     run = await both.uow.write(submitter(both))
     worker = await both.worker()
     assert [one.pk for one in await both.claim(worker)] == [run.pk]
+
+
+async def test_what_is_only_known_at_the_end_is_still_said_by_its_unit(both: Stage) -> None:
+    """Whether anybody waits for the place that a run has left is asked for, and waited for by nobody."""
+    (first, _, _), (second, _, _) = await both.held(), await both.held()
+
+    def finishes(run: Run) -> Any:
+        return lambda tx: tx.runs.save(tx.runs.lock(run.pk).moved(Input.COMPLETE, both.clock.wall_ms()))
+
+    def fails(tx: Transaction) -> None:
+        finishes(second)(tx)
+        raise LeaseLost("meanwhile")
+
+    async def told(*units: Any) -> bool:
+        listener = both.notifier.subscribe(QUEUE, CHANGES)
+        await together(both, *units, lambda tx: tx.notify(CHANGES))
+        topics = {notice.topic for notice in await listener.next(20)}
+        listener.close()
+        return QUEUE in topics
+
+    assert not await told(fails), "nobody waits"
+    waiting = await both.run(spec={"backend": "nobody"})
+    assert await told(finishes(first), fails)
+    assert (await both.uow.read(lambda tx: tx.runs.lock(second.pk))).state is State.RUNNING
+    assert (await both.uow.read(lambda tx: tx.runs.lock(waiting.pk))).state is State.QUEUED

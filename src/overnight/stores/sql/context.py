@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from overnight.clock import Clock
@@ -71,6 +72,11 @@ class Context:
     def wake(self, topic: str) -> None:
         """Say "look again" about `topic` after the commit."""
         self._notices.append(Notice(topic=topic))
+
+    def waker(self, topic: str) -> Callable[[], None]:
+        """The same for later on, when the unit that is running has perhaps ended: what it says is still its own."""
+        notices = self._notices
+        return lambda: notices.append(Notice(topic=topic))
 
     def recorded(self, topic: str, events: tuple[Recorded, ...]) -> None:
         """Carry new events to the listeners of `topic` after the commit."""

@@ -18,7 +18,7 @@ from overnight.stores.sql.changes import keep_numbers, next_change
 from overnight.stores.sql.context import Context
 from overnight.stores.sql.rows import dump_waiting
 from overnight.stores.sql.schema import counters, runs
-from overnight.stores.sql.statements import Statement, has_any, key
+from overnight.stores.sql.statements import Row, Statement, has_any, key
 
 TIME: Final = "time"
 SESSION: Final = "session"
@@ -51,9 +51,8 @@ _NEXT_OF_SESSION: Final = (
     .limit(1)
 )
 _FIRST: Final[ColumnElement[int]] = literal_column("0")
-_BEHIND: Final = Statement(
+_WAITING: Final = Statement(
     select(
-        _NEXT_OF_SESSION.scalar_subquery(),
         has_any(
             select(runs.c.pk)
             .where(
@@ -71,7 +70,7 @@ _BEHIND: Final = Statement(
         ),
     )
 )
-"""Who comes next in a session, and whether any run waits for nothing but a worker, or for a limit."""
+"""Whether any run waits for nothing but a worker, or for a limit."""
 _EARLIER: Final = Statement(
     select(runs.c.id)
     .where(
@@ -88,13 +87,15 @@ _LAST_CHILD: Final = Statement(
     .order_by(runs.c.pk.desc())
     .limit(1)
 )
-_OPENED: Final = (
-    update(runs)
-    .where(runs.c.pk == key("pk"))
-    .values(gate=null(), gate_key=null(), waiting_for=null(), change=bindparam("order"))
+_OPENED: Final = update(runs).values(
+    gate=null(), gate_key=null(), waiting_for=null(), change=bindparam("order")
 )
-_OPEN: Final = Statement(_OPENED)
-_OPEN_AT_THE_END: Final = Statement(_OPENED.values(due=bindparam("order")))
+_OPEN: Final = Statement(_OPENED.where(runs.c.pk == key("pk")))
+_OPEN_NEXT: Final = Statement(
+    _OPENED.where(runs.c.pk == _NEXT_OF_SESSION.scalar_subquery())
+    .values(due=bindparam("order"))
+    .returning(runs.c.pk)
+)
 _SHUT: Final = Statement(
     update(runs)
     .where(runs.c.pk == key("pk"))
@@ -148,22 +149,22 @@ def open_next(context: Context, run: Run, *, was_held: bool) -> None:
     The first is enough: a run waits for its session only while an earlier one lives, and that one's end comes here. It
     comes behind all that are due already: a session with many runs has one of them in the queue.
     """
-    row = context.link.one(_BEHIND, key_session=run.session_pk)
-    assert row is not None  # noqa: S101 -- a SELECT without a table has one row
-    next_pk, some_wait, some_limited = row
-    if run.final and next_pk is not None:
-        _open(context, _OPEN_AT_THE_END, next_pk)
-    if was_held and (some_wait or some_limited):
-        context.wake(QUEUE)
+    wake = context.waker(QUEUE)
+
+    def if_any(rows: list[Row]) -> None:
+        if any(map(any, rows)):
+            wake()
+
+    if run.final:
+        order = next_change(context)
+        context.link.later(_OPEN_NEXT, if_any, key_session=run.session_pk, order=order)
+    if was_held:
+        context.link.later(_WAITING, if_any)
 
 
 def open_gate(context: Context, pk: int) -> None:
     """Have the run looked at again. It keeps its turn: else those that come later would overtake it time and again."""
-    _open(context, _OPEN, pk)
-
-
-def _open(context: Context, statement: Statement, pk: int) -> None:
-    context.link.run(statement, key_pk=pk, order=next_change(context))
+    context.link.tell(_OPEN, key_pk=pk, order=next_change(context))
     context.wake(QUEUE)
 
 

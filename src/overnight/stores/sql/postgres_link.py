@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Final
@@ -107,6 +107,21 @@ class PostgresLink(Link):
             return
         self._send(statement.postgres, values)
         self.changed = True
+
+    def later(self, statement: Statement, then: Callable[[list[Row]], None], /, **values: object) -> None:
+        """See `Link`."""
+        if not self._deferring:
+            super().later(statement, then, **values)
+            return
+        form = statement.postgres
+        self.make_way(form.reach, writes=form.writes)
+        self.changed |= form.writes
+        self._wire.send(
+            form.sql,
+            parameters(form.bind(values)),
+            form.bytes_at,
+            then=lambda result: then(self._wire.rows(form.sql, result)),
+        )
 
     def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
         """See `Link`. The database itself refuses to have changed none."""

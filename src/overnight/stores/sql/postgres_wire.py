@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -25,6 +25,7 @@ from overnight.stores.sql.statements import Row
 NUL, SHOWN_NUL = "\0", "\N{REPLACEMENT CHARACTER}"
 """Postgres keeps no NUL in a text. Whoever writes or asks for one gets the sign for what cannot be shown."""
 Parameter = bytes | None
+Then = Callable[[PGresult], None]
 _FULL: Final = 32_768
 """Bytes of parameters after which a message is closed, before libpq sends half of it by itself."""
 _LONGEST_NAME: Final = 40
@@ -47,8 +48,8 @@ class Wire:
         self._prepared = count()
         self._names: dict[str, bytes] = {}
         self._loaders: dict[str, psycopg.abc.Transformer] = {}
-        self._waiting: deque[str | None] = deque()
-        """What was sent and has no result yet: the text that is prepared, or None for a statement."""
+        self._waiting: deque[str | Then | None] = deque()
+        """What was sent and has no result yet: a text that is prepared, or a statement and what to do then."""
         self._open = 0
         """Messages that were closed and not answered yet."""
         self._bytes = 0
@@ -56,10 +57,17 @@ class Wire:
         self.behind = 0
         """After an error: how many statements were sent behind the one that failed first."""
 
-    def send(self, sql: str, parameters: Sequence[Parameter] = (), bytes_at: Sequence[bool] = ()) -> None:
+    def send(
+        self,
+        sql: str,
+        parameters: Sequence[Parameter] = (),
+        bytes_at: Sequence[bool] = (),
+        then: Then | None = None,
+    ) -> None:
         """Have a statement executed behind those that were sent before; its message is closed by `collect` or `close`.
 
-        Parameters are texts, those at `bytes_at` are bytes. Raises psycopg.Error for a lost connection.
+        Parameters are texts, those at `bytes_at` are bytes. Whoever says what to do `then` gets the result when it is
+        collected, and must neither fail nor send anything. Raises psycopg.Error for a lost connection.
         """
         pg = self._pg
         if pg.pipeline_status == _OFF:
@@ -68,7 +76,7 @@ class Wire:
         if name is None:
             name = self._prepare(sql)
         pg.send_query_prepared(name, parameters, bytes_at or None, _BINARY)
-        self._waiting.append(None)
+        self._waiting.append(then)
         self._bytes += 64 + sum(map(len, filter(None, parameters)))
         if self._bytes > _FULL:
             self.close()
@@ -89,7 +97,9 @@ class Wire:
         self._bytes = 0
 
     def collect(self) -> list[PGresult]:
-        """The results of all that was sent, in its order. Raises psycopg.Error: the first, when all have come."""
+        """The results of all that was sent, in its order, but for those that somebody has got who said what to do then.
+        Raises psycopg.Error: the first, when all have come.
+        """
         if self._bytes or self._waiting:
             self.close()
         self.behind = 0
@@ -101,7 +111,7 @@ class Wire:
                 result = self._next()
                 failed = None if result is None else self._take(result, found)
                 if first is None and failed is not None:
-                    first, self.behind = failed, sum(each is None for each in self._waiting)
+                    first, self.behind = failed, sum(not isinstance(each, str) for each in self._waiting)
         except psycopg.OperationalError as lost:
             raise self._error(first) if first is not None else lost from None
         finally:
@@ -127,13 +137,14 @@ class Wire:
         if status == ExecStatus.PIPELINE_SYNC:
             self._open -= 1
             return None
-        prepared = self._waiting.popleft() if self._waiting else None
+        sent = self._waiting.popleft() if self._waiting else None
+        if isinstance(sent, str):
+            if status not in _GOOD:
+                self._names.pop(sent, None)
+        elif status in _GOOD:
+            (sent or found.append)(result)
         if status in _GOOD:
-            if prepared is None:
-                found.append(result)
             return None
-        if prepared is not None:
-            self._names.pop(prepared, None)
         if status == ExecStatus.PIPELINE_ABORTED:
             return None
         return result

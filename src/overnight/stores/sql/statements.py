@@ -337,6 +337,13 @@ class Link(ABC):
     def all(self, statement: Statement, /, **values: object) -> list[Row]:
         """Every row."""
 
+    def later(self, statement: Statement, then: Callable[[list[Row]], None], /, **values: object) -> None:
+        """Execute, and give `then` every row; while the link defers perhaps only when its unit has ended, at the latest
+        before the commit is told. It must not fail, nor ask for anything; on what it does, nothing that is written may
+        depend.
+        """
+        then(self.all(statement, **values))
+
     @abstractmethod
     def select(self, clause: Executable) -> list[Row]:
         """Every row of a statement that was put together for this call."""
