@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import count
 
 import orjson
+import psycopg
 from tests.remote.far import FarWorker
 
 from bench import stage
@@ -34,7 +35,7 @@ print(time.perf_counter() - begun)
 
 
 def figures(*, long: bool) -> Iterator[Figure]:
-    with databases() as found:
+    with databases(track_commit_timestamp="on") as found:
         for reason in found.missing:
             yield Figure(name=f"not measured; {reason}", value=0, unit="")
         if found.postgres is None:
@@ -47,34 +48,52 @@ def figures(*, long: bool) -> Iterator[Figure]:
 
 
 def _waits(found: Databases, *, redis: bool) -> Iterator[Figure]:
-    """Twenty a second, each awaited by its database's own stamps; server and worker share this machine's clock."""
+    """Twenty a second, by the moments at which the database committed that a run is queued, and that it is started;
+    all share this machine's clock.
+    """
     with apart(found, redis=redis) as made:
         made.worker()
         made.ready(1)
-        runs = _paced(made)
-        waits = [_milliseconds(made, run) for run in runs[WARM:]]
-    by = "Valkey" if redis else "NOTIFY"
+        asked = dict(list(_paced(made).items())[WARM:])
+        commits = _commits(made)
+        stamps = [_milliseconds(made, run) for run in asked]
+    queued, started = ([1000 * commits[run, type] for run in asked] for type in ("run.queued", "run.started"))
+    waits = [end - begun for begun, end in zip(queued, started, strict=True)]
+    whole = [end - 1000 * begun for begun, end in zip(asked.values(), started, strict=True)]
+    by = f"two processes, {'Valkey' if redis else 'NOTIFY'}"
     for name, part, aim in PARTS:
-        yield Figure(
-            name=f"two processes, {by}: queued → started, {name}",
-            value=stage.percentile(waits, part),
-            unit="ms",
-            aim=aim,
-        )
+        value = stage.percentile(waits, part)
+        yield Figure(name=f"{by}: queued → started, commits, {name}", value=value, unit="ms", aim=aim)
+    for what, values in (("asked for → started", whole), ("by the events' stamps", stamps)):
+        for name, part, _ in PARTS:
+            yield Figure(name=f"{by}: {what}, {name}", value=stage.percentile(values, part), unit="ms")
 
 
-def _paced(made: Apart) -> list[str]:
+def _paced(made: Apart) -> dict[str, float]:
+    """The runs, and when each was about to be asked for."""
     server = made.servers[0]
     client = Asker(server.port, stage.headers())
-    runs, due = [], time.perf_counter()
+    runs, due = {}, time.perf_counter()
     for _ in range(WARM + PACED):
-        runs.append(str(orjson.loads(client.post("/api/v1/runs", BODY))["id"]))
+        asked = time.time()
+        runs[str(orjson.loads(client.post("/api/v1/runs", BODY))["id"])] = asked
         due += PACE_S
         time.sleep(max(0.0, due - time.perf_counter()))
     client.close()
     for run in runs:
         server.until(run, "completed")
     return runs
+
+
+def _commits(made: Apart) -> dict[tuple[str, str], float]:
+    """When the transaction that holds an event was committed, by run and type of the event."""
+    with psycopg.connect(made.environment["OVERNIGHT_DATABASE_URL"]) as connection:
+        rows = connection.execute(
+            "SELECT runs.id, events.type, extract(epoch FROM pg_xact_commit_timestamp(events.xmin))::float8"
+            " FROM events JOIN runs ON runs.pk = events.stream_pk"
+            " WHERE events.type IN ('run.queued', 'run.started')"
+        )
+        return {(run, type): at for run, type, at in rows}
 
 
 def _milliseconds(made: Apart, run: str) -> float:

@@ -48,12 +48,12 @@ class Databases:
 
 
 @contextmanager
-def databases() -> Iterator[Databases]:
-    """Whatever can be started here."""
+def databases(**settings: str) -> Iterator[Databases]:
+    """Whatever can be started here; `settings` are Postgres's."""
     with stage.folder() as folder, ExitStack() as stack:
         found = Databases(folder=folder)
         try:
-            found.postgres = stack.enter_context(postgres())
+            found.postgres = stack.enter_context(postgres(settings))
         except ServiceUnavailable as reason:
             found.missing.append(f"Postgres: {reason}")
         try:
