@@ -12,6 +12,7 @@ from pathlib import Path
 from generator.cli import cli_page
 from generator.failures import failures_page
 from generator.rest import rest_page
+from generator.socket import asyncapi_document, schema_document, socket_page
 from generator.tables import errors_page, events_page, settings_page, states_page
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -24,12 +25,19 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings": settings_page,
     "cli": cli_page,
     "rest": rest_page,
+    "socket": socket_page,
 }
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "socket.schema.json": schema_document,
+    "socket.asyncapi.json": asyncapi_document,
+}
+"""For programs: nothing but what the format has."""
 
 
 def pages() -> dict[Path, str]:
     """Every page's place and the content that it should have."""
-    return {REFERENCE / f"{name}.md": NOTE + "\n" + make().rstrip() + "\n" for name, make in PAGES.items()}
+    texts = {REFERENCE / f"{name}.md": NOTE + "\n" + make().rstrip() + "\n" for name, make in PAGES.items()}
+    return texts | {REFERENCE / name: make() + "\n" for name, make in DOCUMENTS.items()}
 
 
 def stale() -> list[str]:

@@ -36,7 +36,7 @@ def rest_page() -> str:
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             by_tag.setdefault(operation["tags"][0], []).append(_operation(method.upper(), path, operation))
-    shapes = [_shape(name, schema) for name, schema in sorted(described["components"]["schemas"].items())]
+    shapes = [shape(name, schema) for name, schema in sorted(described["components"]["schemas"].items())]
     return (
         HEAD
         + "\n".join(f"## Routes: {tag}\n\n" + "\n".join(operations) for tag, operations in by_tag.items())
@@ -88,7 +88,8 @@ def _answer(answer: Json) -> str:
     return _type(_content(answer)) if kind == "application/json" else f"`{kind}`"
 
 
-def _shape(name: str, schema: Json) -> str:
+def shape(name: str, schema: Json) -> str:
+    """One shape that travels, as a table of its fields."""
     head = f"### {name}\n\n"
     if about := schema.get("description"):
         head += f"{' '.join(about.split())}\n\n"

@@ -1,7 +1,7 @@
 """Flow control: no reader is sent more than it granted, none loses its terminal, nothing grows without end."""
 
 import pytest
-from tests.socket.exchange import Exchange
+from tests.socket.exchange import Exchange, raw
 
 from overnight.errors import ScopeOver, TooSlow
 from overnight.wire.socket.events import Granted, Over
@@ -107,6 +107,24 @@ def test_replies_and_requests_need_no_credit() -> None:
     two.put(two.server, "stream:a", "ack", reply_to=id_)
     two.pump()
     assert two.types("client", "stream:a")[-1] == "ack"
+
+
+def test_a_reply_does_not_wait_behind_events_that_have_no_credit() -> None:
+    two = Exchange(SMALL).greet()
+    two.open("stream:a")
+    fill(two, "stream:a", 8)
+    two.pump()
+    id_ = two.put(two.client, "stream:a", "ask")
+    two.pump()
+    two.deliver(two.server, raw("stream:a", 3, "nonsense"))
+    two.pump()
+    fill(two, "stream:a", 3)
+    two.put(two.server, "stream:a", "ack", reply_to=id_)
+    two.pump()
+    assert two.types("client", "stream:a") == ["ack", *["text"] * 4, "nack", "ack"]
+    two.client.consumed("stream:a", 4, two.now)
+    two.pump()
+    assert two.texts("client", "stream:a") == list("01234567")
 
 
 def test_what_is_transient_is_dropped_without_credit() -> None:

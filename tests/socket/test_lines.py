@@ -95,12 +95,12 @@ async def test_a_child_process_serves_a_stream_on_its_standard_streams() -> None
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stdin is not None
-    link = Link("client", Lines(child.stdout, child.stdin), hello={}, catalog=SMALL)
+    link = Link("client", Lines(child.stdout, child.stdin), hello={"token": "t"}, catalog=SMALL)
     running = asyncio.create_task(link.run())
     async with asyncio.timeout(60):
         await link.request("stream:a", "start", {"flow": {"window": 7}}, timeout_s=60)
         found = [one.payload.get("text") async for one in link.inbox("stream:a")]
-        assert found == [*(f"{number}\n\r\u2028" for number in range(1000)), None]
+        assert found == [*map(str, range(20)), None]
         await link.close()
         await running
         assert await child.wait() == 0

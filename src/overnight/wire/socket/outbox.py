@@ -19,6 +19,8 @@ class Outgoing:
     reply_to: str | None
     payload: bytes
     spends: bool = False
+    prompt: bool = False
+    """A reply: where events wait for credit, it does not wait behind them."""
     last: bool = False
     """Nothing of its scope follows it."""
     mark: int = 0
@@ -32,8 +34,8 @@ class Outbox:
     reader is sent at most the bound of the queue beyond its window.
     """
 
-    __slots__ = ("_keep_bytes", "_kept", "_kept_bytes", "_spent", "closing", "credit", "policy", "sent", "seq",
-                 "waiting", "waiting_bytes", "window")  # fmt: skip
+    __slots__ = ("_keep_bytes", "_kept", "_kept_bytes", "_prompt", "_spent", "closing", "credit", "policy", "sent",
+                 "seq", "waiting", "waiting_bytes", "window")  # fmt: skip
 
     def __init__(self, *, window: int, policy: Policy = "pause", keep_bytes: int = 0) -> None:
         self.window = window
@@ -48,6 +50,7 @@ class Outbox:
         self.waiting: deque[Outgoing] = deque()
         self.waiting_bytes = 0
         self._spent = 0
+        self._prompt = 0
         self._keep_bytes = keep_bytes
         self._kept: deque[Outgoing] = deque()
         self._kept_bytes = 0
@@ -57,6 +60,7 @@ class Outbox:
         self.waiting.append(one)
         self.waiting_bytes += len(one.payload)
         self.closing = self.closing or one.last
+        self._prompt += one.prompt
 
     def drop_events(self) -> None:
         """Forget what waits for credit; requests and replies stay."""
@@ -65,12 +69,21 @@ class Outbox:
 
     @property
     def ready(self) -> bool:
-        """Whether the first in the queue may go."""
-        return bool(self.waiting) and (self.closing or self.credit > 0 or not self.waiting[0].spends)
+        """Whether one in the queue may go."""
+        return bool(self.waiting) and (self._prompt > 0 or not self._blocked)
+
+    @property
+    def _blocked(self) -> bool:
+        return self.waiting[0].spends and self.credit <= 0 and not self.closing
 
     def take(self) -> Outgoing:
-        """The first in the queue, which is ready: counted, numbered by `seq`, and kept where that is wanted."""
-        one = self.waiting.popleft()
+        """The next one of a queue that is ready: counted, numbered by `seq`, and kept where that is wanted."""
+        if self._blocked:
+            one = next(one for one in self.waiting if one.prompt)
+            self.waiting.remove(one)
+        else:
+            one = self.waiting.popleft()
+        self._prompt -= one.prompt
         self.waiting_bytes -= len(one.payload)
         self.seq += 1
         self.sent += 1
@@ -105,6 +118,7 @@ class Outbox:
             self.waiting.appendleft(one)
             self.waiting_bytes += len(one.payload)
             self._spent -= one.spends
+            self._prompt += one.prompt
         self._kept.clear()
         self._kept_bytes = 0
         self.sent = arrived

@@ -25,8 +25,8 @@ from overnight.wire.socket.scope import REOPENING, SURVIVING, Scope, Scopes
 from overnight.wire.socket.sender import Sender
 from overnight.wire.socket.sequence import Sequence
 
-_UNANSWERED: Final = frozenset({"reply", "control", "terminal"})
-"""Roles that are never answered with a nack when the message cannot even be read: that could go on for ever."""
+_LATE: Final = frozenset({"reply", "terminal"})
+"""Roles of messages that say nothing any more once their scope is gone: they are dropped."""
 _GREETING: Final = frozenset({"hello", "welcome"})
 
 
@@ -48,7 +48,7 @@ class Receiver:
     def malformed(self, one: Malformed, now_ms: int) -> list[Event]:
         """What could not be read as an envelope."""
         known = self._sender.catalog.get(one.type)
-        if known is None or known.role not in _UNANSWERED:
+        if known is None or known.role != "reply":  # a nack to a nack could go on for ever
             return self._nack(one.error, CONN, one.id, one.type, now_ms)
         self.dropped += 1
         return [Refused(error=one.error, scope=one.scope, id=one.id)]
@@ -132,7 +132,7 @@ class Receiver:
                 self._sender.asked[one.id] = CONN
                 self._sender.queue(CONN, "ack", {}, now_ms=now_ms, reply_to=one.id)
                 return []
-        if message is not None and (message.role in _UNANSWERED or (over and message.role != "request")):
+        if message is not None and (message.role in _LATE or (over and message.role != "request")):
             self.dropped += 1
             return []
         error = ScopeOver(f"{one.scope} is over") if over else UnknownScope(f"{one.scope} is not open here")

@@ -112,8 +112,10 @@ class Sender:
         if message.role == "terminal" and reply_to is not None:
             self.asked.pop(reply_to, None)
         refused = type_ == "nack" and not found.mine and reply_to is not None and reply_to == found.opener
-        one = Outgoing(type=type_, id=self._new_id(), ts=now_ms, reply_to=reply_to, payload=data,
-                       spends=message.spends, last=message.role == "terminal" or refused)  # fmt: skip
+        one = Outgoing(
+            type=type_, id=self._new_id(), ts=now_ms, reply_to=reply_to, payload=data, spends=message.spends,
+            prompt=message.role == "reply", last=message.role == "terminal" or refused,
+        )  # fmt: skip
         self._put(found, one)
         if message.role == "terminal":
             self._scopes.bury(scope)
@@ -130,8 +132,9 @@ class Sender:
         if found is None:
             self.control("nack", payload, now_ms, id_)
             return
-        self._put(found, Outgoing(type="nack", id=self._new_id(), ts=now_ms, reply_to=id_,
-                                  payload=payload_bytes(payload)))  # fmt: skip
+        one = Outgoing(type="nack", id=self._new_id(), ts=now_ms, reply_to=id_, payload=payload_bytes(payload),
+                       prompt=True)  # fmt: skip
+        self._put(found, one)
 
     def _answer(self, request: str | None) -> None:
         if request is None or self.asked.pop(request, None) is None:
@@ -221,7 +224,7 @@ class Sender:
         if found.opener is not None:
             self.opened.pop(found.opener, None)
         for one in found.outbox.waiting:
-            if one.reply_to is not None and not one.spends and not one.last:
+            if one.prompt and not one.last:
                 self._control.put(one)
 
     def data_to_send(self, *, all_lanes: bool, most_bytes: int | None = None) -> list[bytes]:
