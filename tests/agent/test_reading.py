@@ -165,11 +165,6 @@ async def test_an_empty_file(ground: Ground) -> None:
 async def test_a_huge_file_is_not_read_to_its_end(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_file, "MOST_SCANNED", 1 << 20)
     monkeypatch.setattr(read_file, "MOST_BLOCK", 1 << 20)
-    plant(ground.root, {"f": b"first\n"})
-    with (ground.root / "f").open("r+b") as file:
-        file.seek(10_000)
-        file.write(b"\n")
-        file.truncate(1 << 40)
     plant(ground.root, {"text": "first\n" + "x" * (2 << 20) + "\nlast\n"})
     assert "only the first" in await ground.told(ReadFile(), file_path="text", offset=3)
     assert await lines(ground, "text", limit=1) == "L1: first"

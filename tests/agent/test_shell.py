@@ -15,6 +15,7 @@ from tests.agent.trees import Ground, plant
 
 from overnight.agent.tools.environment import cleaned
 from overnight.agent.tools.output import MOST_SHOWN_BYTES, Output
+from overnight.agent.tools.registry import default_tools
 from overnight.agent.tools.shell import Shell
 from overnight.agent.tools.tool import ToolOutcome
 from overnight.keeper_protocol import stat_fields
@@ -173,6 +174,7 @@ async def test_a_cancellation_before_it_has_begun(ground: Ground, mark: str) -> 
 
 AGENT = """
 import asyncio, pathlib, sys
+from overnight.agent.tools.registry import default_tools
 from overnight.agent.tools.shell import Shell
 from overnight.agent.tools.tool import ToolContext
 from overnight.agent.tools.workspace import open_workspace
@@ -260,6 +262,38 @@ def taken(folder: Path, pieces: list[bytes]) -> Output:
         output.take(piece)
     output.close()
     return output
+
+
+async def test_an_endless_output_does_not_fill_the_disk(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overnight.agent.tools.output.MOST_KEPT", 100_000)
+    outcome = await script(ground, "yes needle | head -c 1000000")
+    path = Path(str(outcome.structured["output_path"]))
+    assert (path.stat().st_size, outcome.structured["output_bytes"]) == (100_000, 1_000_000)
+    assert "the beginning of it, 100000 bytes, is in" in seen(outcome)
+
+
+@NEEDS_PROC
+async def test_no_descriptor_is_left_open(ground: Ground) -> None:
+    async def calls() -> int:
+        for given in (
+            {"script": "echo x"},
+            {"command": ["no-such-program"]},
+            {"script": "x", "workdir": ".."},
+        ):
+            await default_tools().call("shell", given, ground.context)
+        call = asyncio.create_task(Shell().run({"script": "echo; exec sleep 1000"}, ground.context))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        await ground.patch("*** Add File: a\n+x")
+        await ground.patch("*** Delete File: a")
+        await default_tools().call("grep_files", {"pattern": "x"}, ground.context)
+        return len(os.listdir("/proc/self/fd"))
+
+    counts = [await calls() for _ in range(8)]
+    assert counts[-1] - counts[0] < 4, counts  # one that is being closed is none that is left
 
 
 async def test_an_output_that_cannot_be_kept_does_not_stop_the_command(ground: Ground) -> None:

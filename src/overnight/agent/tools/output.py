@@ -83,7 +83,7 @@ class Output:
     def _where(self) -> str:
         if self.path is None:
             return ""
-        kept = "all of it" if self.total <= MOST_KEPT else f"its first {MOST_KEPT} bytes"
+        kept = "all of it" if self.total <= MOST_KEPT else f"the beginning of it, {MOST_KEPT} bytes,"
         return f"; {kept} is in {self.path}"
 
     def _keep(self, data: bytes) -> None:
