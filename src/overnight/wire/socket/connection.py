@@ -251,7 +251,7 @@ class Connection:
                 events += self._receiver.take(one, size, now_ms)
             else:
                 events += self._receiver.malformed(one, now_ms)
-        if any(isinstance(one, Closing) for one in events):
+        if self._receiver.broken is not None:
             self.state = "closed"
         return events
 

@@ -38,12 +38,16 @@ class Receiver:
         self.sequence = Sequence()
         """That of `conn`."""
         self._side: Side = side
+        self._other: Side = "server" if side == "client" else "client"
         self._scopes = scopes
         self._sender = sender
+        self.broken: Closing | None = None
+        """The numbering of the control lane is beyond repair."""
 
     def restart(self) -> None:
         """Another transport."""
         self.sequence = Sequence()
+        self.broken = None
 
     def malformed(self, one: Malformed, now_ms: int) -> list[Event]:
         """What could not be read as an envelope."""
@@ -68,9 +72,10 @@ class Receiver:
     def _on_conn(self, one: Envelope, message: MessageType | None, now_ms: int) -> list[Event]:
         if (refused := self.sequence.check(one.seq)) is not None:
             if self._side == "client":
-                return [Closing(code=1002, reason=refused.detail)]
+                self.broken = Closing(code=1002, reason=refused.detail)
+                return [self.broken]
             return self._nack(refused, CONN, one.id, one.type, now_ms)
-        checked = self._checked(one, message)
+        checked = self._checked(one, message, CONN)
         if isinstance(checked, OvernightError) or message is None:
             self.sequence.refuse(one.seq)
             return self._nack(_error(checked), CONN, one.id, one.type, now_ms)
@@ -125,7 +130,7 @@ class Receiver:
     def _without_scope(self, one: Envelope, message: MessageType | None, now_ms: int) -> list[Event]:
         over = self._scopes.over(one.scope)
         kind = kind_of(one.scope)
-        if message is not None and kind in message.kinds and message.may_send(_other(self._side)):
+        if message is not None and kind in message.kinds and message.may_send(self._other):
             if message.opens and not (over and (kind not in REOPENING or self._scopes.sending(one.scope))):
                 return self._opening(one, message, now_ms)
             if message.settles:
@@ -142,7 +147,7 @@ class Receiver:
         refused: Any = Sequence().check(one.seq)
         if refused is None and len(self._scopes) >= self._sender.limits.scopes:
             refused = TooManyRequests(f"{self._sender.limits.scopes} scopes are open already")
-        checked = refused or self._checked(one, message)
+        checked = refused or self._checked(one, message, kind_of(one.scope))
         if isinstance(checked, OvernightError):
             return self._nack(checked, CONN, one.id, one.type, now_ms)
         scope = self._sender.open_theirs(one.scope, one.id, getattr(checked, "flow", None))
@@ -162,7 +167,7 @@ class Receiver:
                 return self._nack(refused, CONN, one.id, one.type, now_ms)
             lost = isinstance(refused, SequenceGap) and (message is None or message.role != "request")
             return self._refuse(scope, one, refused, now_ms, fatal=lost)
-        checked = self._checked(one, message)
+        checked = self._checked(one, message, scope.kind)
         if message is not None and message.opens:
             checked = ScopeExists(f"{scope.name} is open already")
         if isinstance(checked, OvernightError) or message is None:
@@ -200,11 +205,11 @@ class Receiver:
 
     # Refusing.
 
-    def _checked(self, one: Envelope, message: MessageType | None) -> Any:
+    def _checked(self, one: Envelope, message: MessageType | None, kind: str) -> Any:
         """The payload as its type wants it, or the error to refuse it with."""
-        if message is None or kind_of(one.scope) not in message.kinds:
-            return UnknownType(f"{one.type} is no message of {kind_of(one.scope)}")
-        if not message.may_send(_other(self._side)) or message.name in _GREETING:
+        if message is None or kind not in message.kinds:
+            return UnknownType(f"{one.type} is no message of {kind}")
+        if not message.may_send(self._other) or message.name in _GREETING:
             return UnexpectedType(f"{one.type} is not expected from you here")
         if message.role == "request":
             if len(self._sender.asked) >= self._sender.limits.requests:
@@ -242,7 +247,3 @@ def _received(one: Envelope, body: Any, message: MessageType, *, opened: bool = 
 
 def _error(checked: Any) -> OvernightError:
     return checked if isinstance(checked, OvernightError) else ProtocolError()
-
-
-def _other(side: Side) -> Side:
-    return "server" if side == "client" else "client"

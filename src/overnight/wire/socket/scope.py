@@ -30,16 +30,16 @@ class Scope:
     intake: Intake
     sequence: Sequence = field(default_factory=Sequence)
     arrived: int = 0
+    kind: str = field(init=False)
+    """`session`, `stream`, `tool` or `run`."""
 
-    @property
-    def kind(self) -> str:
-        """`session`, `stream`, `tool` or `run`."""
-        return kind_of(self.name)
+    def __post_init__(self) -> None:
+        self.kind = kind_of(self.name)
 
     @property
     def survives(self) -> bool:
         """Whether it outlives a cut."""
-        return kind_of(self.name) in SURVIVING
+        return self.kind in SURVIVING
 
 
 class Scopes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -64,7 +64,7 @@ class MessageType:
     fails: bool = False
     replies: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def spends(self) -> bool:
         """Whether it takes credit of its scope."""
         return self.role in ("event", "transient")
@@ -76,12 +76,20 @@ class MessageType:
 
     def may_send(self, side: Side) -> bool:
         """Whether that side sends messages of this type."""
-        return self.sender in ("both", side)
+        return side in self._senders
+
+    @cached_property
+    def _senders(self) -> tuple[str, ...]:
+        return ("client", "server") if self.sender == "both" else (self.sender,)
+
+    @cached_property
+    def _validate(self) -> Callable[[Mapping[str, Any]], Any]:
+        return self.adapter.validator.validate_python
 
     def check(self, payload: Mapping[str, Any]) -> Any:
         """The payload as a value of its class. InvalidPayload names the first fields that are wrong."""
         try:
-            return self.adapter.validate_python(payload)
+            return self._validate(payload)
         except ValidationError as error:
             found = [(_pointer(one["loc"]), str(one["msg"])) for one in error.errors(include_url=False)]
             told = "; ".join(f"{pointer}: {text}" for pointer, text in found[:_MOST_TOLD])
