@@ -9,7 +9,7 @@ from pathlib import Path
 from overnight.domain.mode import Modes
 from overnight.domain.redaction import Redactor
 from overnight.domain.rule import Rule
-from overnight.domain.session import SessionState
+from overnight.domain.session import Session, SessionState
 from overnight.domain.spec import ApprovalKind, ApprovalPolicy, ApprovalsSpec, LimitsSpec, Sandbox
 
 
@@ -74,6 +74,11 @@ class SessionPolicy:
         """For a session in that state; None: for ever."""
         hours = {"active": self.active_hours, "suspended": self.suspended_days * 24}.get(state)
         return None if hours is None else round(hours * 3_600_000)
+
+    def expires_at(self, session: Session) -> int | None:
+        """When it expires if nothing touches it, in wall milliseconds; None: never."""
+        patience = self.patience_ms(session.state)
+        return None if patience is None else session.updated_at + patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

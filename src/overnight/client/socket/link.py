@@ -252,6 +252,7 @@ class Link:
         message = self.connection.catalog[type_]
         id_ = self.connection.queue(scope, type_, payload, now_ms=self.clock(), reply_to=reply_to)
         if message.opens and kind_of(scope) not in self._handlers:
+            self._unread.pop(scope, None)  # what an earlier scope of that name has left
             self.inbox(scope)
         if message.role == "terminal":
             self._scope_over(Over(scope=scope))
@@ -286,6 +287,7 @@ class Link:
     def open(self, scope: str) -> None:
         """Open a scope without an opening message, as `resume` does."""
         self.connection.open(scope)
+        self._unread.pop(scope, None)
 
     def forget(self, scope: str) -> None:
         """Have no more to do with the scope: later messages of it are dropped. The other side is not told."""

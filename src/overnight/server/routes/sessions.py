@@ -184,9 +184,7 @@ def _standing(tx: Transaction, session_id: SessionId, owner: str) -> tuple[Sessi
 
 
 def _resource(here: Context, session: Session) -> dict[str, object]:
-    patience = here.services.session_policy.patience_ms(session.state)
-    expires_at = None if patience is None else session.updated_at + patience
-    return session_resource(session, expires_at=expires_at)
+    return session_resource(session, expires_at=here.services.session_policy.expires_at(session))
 
 
 _session = partial(Operation, tag="sessions")
