@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-agents cluster faults check bench lock agents docs clean
+.PHONY: help setup run test test-agents test-live cluster faults check bench lock agents docs clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -42,6 +42,9 @@ test: setup ## run every test, those with the real agent programs among them (AR
 test-agents: setup ## fetch every pinned agent program (about 2 GB) and drive each one (ARGS=…)
 	@$(PY) -m overnight.testing.agents install all
 	@OVERNIGHT_TEST_AGENTS=1 $(PY) -m pytest -m real_agents tests/backends tests/sandbox tests/e2e $(ARGS)
+
+test-live: setup ## ask every provider of models that has a key here; a limit that is reached is a skip (ARGS=…)
+	@OVERNIGHT_TEST_LIVE=1 $(PY) -m pytest -rs -m live tests/live $(ARGS)
 
 cluster: setup ## start Postgres, Valkey, two servers and three workers, kill one of each, and judge (ARGS=…)
 	@$(PY) -m overnight.testing.cluster show $(ARGS)

@@ -12,6 +12,7 @@ EndpointKind = Literal["openai", "openai-chat", "anthropic", "google", "github-c
 USUAL_MODELS: Final[dict[str, str]] = {
     "anthropic": "claude-sonnet-5-5",
     "openai": "gpt-6.1-terra",
+    "openai-chat": "gpt-6.1-terra",
     "google": "gemini-3.8-flash",
     "scripted": "script",
 }
@@ -38,7 +39,11 @@ class Endpoint:
     @property
     def usual(self) -> str | None:
         """The model for whoever names none."""
-        return self.models[0] if self.models else USUAL_MODELS.get(self.kind)
+        if self.models:
+            return self.models[0]
+        # What speaks like OpenAI has models of its own.
+        known = self.name == self.kind or self.kind not in {"openai", "openai-chat"}
+        return USUAL_MODELS.get(self.kind) if known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
