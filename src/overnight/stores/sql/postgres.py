@@ -37,7 +37,11 @@ a pipeline is neither idle nor in a statement, so no other limit of the server e
 """
 _BOUNDED_SINCE: Final = 170_000
 """The Postgres that knows `transaction_timeout`; before, only a lost connection ends such a session."""
-_BOUND: Final = f"SET LOCAL transaction_timeout = {MOST_MS}"
+_BOUNDED: Final = (
+    postgres_schema.BEGUN[0],
+    f"{postgres_schema.BEGUN[1]}, set_config('transaction_timeout', '{MOST_MS}', true)",
+)
+"""From the moment at which it is its turn: what stands in one list is done one after the other."""
 _KEPT_MS: Final = 24 * 3_600_000
 """Marks older than this belong to no writer that is still there."""
 _ADD_MARK: Final = insert(installation).values(key=bindparam("key"), value=bindparam("value"))
@@ -71,7 +75,7 @@ class PostgresGround:
         """See `Ground`."""
         our = cast("PostgresLink", link)
         bounded = our.raw.info.server_version >= _BOUNDED_SINCE
-        our.begin((*postgres_schema.BEGUN, _BOUND) if bounded else postgres_schema.BEGUN, LAST)
+        our.begin(_BOUNDED if bounded else postgres_schema.BEGUN, LAST)
 
     def seal(self, link: Link) -> None:
         """See `Ground`. The mark is the batch's own: nobody else leaves the same, not even after a crash, when the
@@ -79,7 +83,8 @@ class PostgresGround:
         be run again in any case; and without a mark its commit writes nothing to the disk.
         """
         link.make_way(None, writes=False)
-        if not cast("PostgresLink", link).changed:
+        our = cast("PostgresLink", link)
+        if not (our.changed or our.unheard):
             return
         self._mark = max(self._mark + 1, self._clock.wall_ms())
         link.tell(_MARK, key=self._name, value=str(self._mark))

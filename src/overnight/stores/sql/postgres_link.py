@@ -51,7 +51,7 @@ class PostgresLink(Link):
     commit: one way there and back. So errors come late, and any may be another unit's.
     """
 
-    __slots__ = ("_ahead", "_core", "_cursor", "_wire", "changed", "raw")
+    __slots__ = ("_ahead", "_core", "_cursor", "_wire", "changed", "raw", "unheard")
 
     dialect: DialectName = "postgres"
     doubtful = True
@@ -67,6 +67,8 @@ class PostgresLink(Link):
         self._ahead: tuple[Statement, list[Row]] | None = None
         self.changed = False
         """Whether the transaction has perhaps changed anything."""
+        self.unheard = 0
+        """How many statements might have, of which it will be heard later."""
 
     def by_itself(self) -> Watched:
         """The connection, for the library's own calls; until the next call of ours."""
@@ -82,7 +84,7 @@ class PostgresLink(Link):
         form = ahead.postgres
         self._wire.send(form.sql, parameters(form.bind({})), form.bytes_at)
         self._ahead = ahead, self._wire.rows(form.sql, self._wire.collect()[-1])
-        self.changed = False
+        self.changed, self.unheard = False, 0
 
     def _send(self, form: Form, values: Mapping[str, object]) -> None:
         if self.put_off.tables or self._savepoint == "due":
@@ -115,13 +117,14 @@ class PostgresLink(Link):
             return
         form = statement.postgres
         self.make_way(form.reach, writes=form.writes)
-        self.changed |= form.writes
-        self._wire.send(
-            form.sql,
-            parameters(form.bind(values)),
-            form.bytes_at,
-            then=lambda result: then(self._wire.rows(form.sql, result)),
-        )
+        self.unheard += form.writes
+
+        def hear(result: PGresult) -> None:
+            self.unheard -= form.writes
+            self.changed |= form.writes and bool(result.command_tuples)
+            then(self._wire.rows(form.sql, result))
+
+        self._wire.send(form.sql, parameters(form.bind(values)), form.bytes_at, then=hear)
 
     def change_one(self, statement: Statement, missing: OvernightError, /, **values: object) -> None:
         """See `Link`. The database itself refuses to have changed none."""
@@ -240,5 +243,5 @@ class PostgresLink(Link):
 
 
 _CONTROL: Final = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
-_SIZES: Final = (16, 4, 1)
+_SIZES: Final = (16, 4, 2, 1)
 """How many rows are inserted at once: few, as each is a statement of its own to the server."""
