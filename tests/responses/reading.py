@@ -25,11 +25,16 @@ class Reader:
         self.began: list[str] = []
         self.ended: list[str] = []
         self.numbers: list[int] = []
+        self.places: dict[str, int] = {}
 
     def read(self, steps: Sequence[Step]) -> Reader:
         """Take these steps, in order."""
         for step in steps:
             self.numbers.append(step["sequence_number"])
+            if id := step.get("item_id") or step.get("item", {}).get("id"):
+                assert self.places.setdefault(id, step["output_index"]) == step["output_index"], (
+                    "it never moves"
+                )
             match step["type"]:
                 case "response.output_item.added":
                     self.began.append(step["item"]["id"])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 from openai import OpenAI
 from tests.e2e.conftest import Start
 from tests.e2e.harness import TOKEN, Server
@@ -50,8 +51,10 @@ def client(server: Server) -> Iterator[OpenAI]:
 class Follower(threading.Thread):
     """Reads a run's stream to its end in the background."""
 
-    def __init__(self, server: Server, run: str) -> None:
+    def __init__(self, server: Server, run: str, after: int = 0) -> None:
         super().__init__(daemon=True)
+        self.after = after
+        self.broken: openai.OpenAIError | None = None
         self.server = server
         self.run_id = run
         self.events: list[dict[str, Any]] = []
@@ -59,8 +62,11 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         with client(self.server) as reader:
-            for event in reader.responses.retrieve(self.run_id, stream=True):
-                self.events.append(event.to_dict())
+            try:
+                for event in reader.responses.retrieve(self.run_id, stream=True, starting_after=self.after):
+                    self.events.append(event.to_dict())
+            except openai.OpenAIError as error:
+                self.broken = error
 
     @property
     def said(self) -> str:
@@ -77,6 +83,7 @@ class Follower(threading.Thread):
         """The last event, once the stream is over."""
         self.join(120)
         assert not self.is_alive()
+        assert self.broken is None, self.broken
         return self.events[-1]
 
 
@@ -94,6 +101,27 @@ def test_text_is_read_while_the_agent_is_still_at_it(serve: Start, tmp_path: Pat
         whole = reader.responses.retrieve(run)
     assert whole.output_text == "Here. Halfway there."
     assert whole.to_dict() == last["response"]
+
+
+def test_a_sentence_goes_on_behind_a_server_that_was_killed_in_it(serve: Start, tmp_path: Path) -> None:
+    start, go = tmp_path / "start", tmp_path / "go"
+    moves = ["wait_for", str(start)], ["say", "Half a "], ["wait_for", str(go)], ["say", "sentence."]
+    server = serve({}, config=speaker(*HERE, *moves))
+    run, first = begun(server, start)
+    wait_until(lambda: first.said == "Here. Half a ", within=120, what="the half of a message")
+    server.kill()
+    first.join(120)
+    assert isinstance(first.broken, openai.APIConnectionError)
+    server.start()
+    second = Follower(server, run, first.events[-1]["sequence_number"])
+    go.touch()
+    assert second.ended()["type"] == "response.completed"
+    read = Reader().read(first.events).read(second.events)
+    assert read.deltas == {**Reader().read(first.events).whole, **read.whole}
+    assert "".join(read.deltas[id] for id in read.began if id.startswith("msg_")) == "Here. Half a sentence."
+    assert sorted(read.began) == sorted(read.ended)
+    assert len(set(read.places.values())) == len(read.began)
+    assert read.numbers == sorted(set(read.numbers))
 
 
 def test_a_question_to_a_person_is_an_item_and_so_is_the_answer(serve: Start, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def _position(last_event_id: str | None, starting_after: int) -> Position:
     seq = sse.cursor(last_event_id, None)
     if seq is None:
         raise InvalidCursor("a response is told from its beginning, or behind a number")
-    return Position.behind(seq)
+    return Position.after(seq)
 
 
 _HEADERS: Final = {name.decode(): value.decode() for name, value in sse.HEADERS[1:]}

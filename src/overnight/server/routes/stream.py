@@ -148,7 +148,7 @@ async def stream_run(
 async def _as_responses(
     here: Here, run: Run, mark: StreamMark, after: int, query: RunStreamQuery, what: Attachment
 ) -> Response:
-    at = Position.behind(after)
+    at = Position.after(after)
     responses.refuse_gap(query.on_gap)
     responses.check_position(at, mark)
     return await responses.told(

@@ -17,7 +17,7 @@ from overnight.wire.responses.calls import CALLS
 from overnight.wire.responses.document import Head
 from overnight.wire.responses.live import Piece, Shown, Waiting
 from overnight.wire.responses.names import Names
-from overnight.wire.responses.position import ADDED, LIVE, PART, Kind, Position
+from overnight.wire.responses.position import ADDED, LIVE, MOST_BEHIND, PART, Kind, Position
 from overnight.wire.responses.speech import PREFIX, Speech, Words
 
 Step = dict[str, Any]
@@ -32,6 +32,8 @@ _FIRST: Final = 2
 _SHOWN: Final[Mapping[str, Kind]] = {"message.delta": "message", "reasoning.delta": "reasoning"}
 _SPOKEN: Final[Mapping[str, Kind]] = {"message.completed": "message", "reasoning.completed": "reasoning"}
 _TURN_ENDS: Final = frozenset({"turn.started", "turn.completed", "turn.failed", "turn.abandoned"})
+_TORN: Final = frozenset({"turn.failed", "turn.abandoned"})
+_ENDED: Final = "end_turn"
 _EDGES: Final = _TURN_ENDS | FINAL_TYPES
 """Behind these nothing of an earlier turn goes on."""
 MAPPED: Final = ("run.started", *_SPOKEN, *CALLS, *sorted(_EDGES))
@@ -48,6 +50,8 @@ class Mapper:
         self._extensions = extensions
         self._steps: list[Step] = []
         self._base = 0
+        self._before = Position(0, 0)
+        """What was shown when the present event came: its steps, told again, start from there."""
         self._names = Names()
         self._live: Shown | None = None
         self._waiting = Waiting()
@@ -59,6 +63,7 @@ class Mapper:
 
     def feed(self, event: Recorded) -> list[Step]:
         """What the next event becomes: all but the last step of a run, which the response itself belongs to."""
+        self._before = self._shown(0)
         self._names.seq, self._steps, self._base = event.seq, [], 0
         if event.seq == 1:
             self._begin()
@@ -91,7 +96,7 @@ class Mapper:
     def resume(self, at: Position) -> None:
         """Everything up to event `at.whole` has been fed, and the reader has what `at` says it has."""
         if at.kind is not None:
-            index, part = self._names.next(), at.slot != ADDED
+            index, part = self._names.next() - at.behind, at.slot != ADDED
             self._live = Shown(at.kind, None, index, length=at.shown, text=None, part=part)
 
     def _read(self, event: Recorded) -> None:
@@ -105,8 +110,7 @@ class Mapper:
         elif event.type in CALLS:
             self._say_all(0, CALLS[event.type](names, data))
         elif event.type in _EDGES:
-            self._break_off()
-            names.forget_calls()
+            self._edge(clean=event.type not in _TORN and data.get("stop_reason", _ENDED) == _ENDED)
         else:
             self._lifecycle(0, "response.in_progress", "in_progress")
 
@@ -154,10 +158,16 @@ class Mapper:
         if text := live.take(piece):
             self._say(LIVE, speech.delta(text))
 
-    def _break_off(self) -> None:
-        """What is being shown will not be completed. A reader who has not seen it begin is told nothing of it."""
+    def _edge(self, *, clean: bool) -> None:
+        """A turn begins, or ends. One that was torn off leaves a place for what may have been shown of it.
+
+        What is being shown will not be completed. A reader who has not seen it begin is told nothing of it.
+        """
         live, self._live = self._live, None
+        self._names.forget_calls()
         self._waiting.clear()
+        if not clean and live is None:
+            self._names.next()
         if live is not None and live.id is not None and live.text is not None:
             speech = Speech(live.kind, self._names.use(live.id), live.index)
             self._say(0, speech.breaks_off("".join(live.text)))
@@ -167,8 +177,17 @@ class Mapper:
             self._say(number, one)
 
     def _say(self, slot: int, words: Words) -> None:
-        kind, shown = (None, 0) if self._live is None else (self._live.kind, self._live.length)
-        self._steps.append(_step(Position(self.seq, slot + self._base, kind, shown), words))
+        kept = self._before
+        within = Position(self.seq, slot + self._base, kept.kind, kept.shown, kept.behind)
+        at = within if slot < ADDED else self._shown(slot)
+        self._steps.append(_step(at, words))
+
+    def _shown(self, slot: int) -> Position:
+        live = self._live
+        if live is None:
+            return Position(self.seq, slot)
+        behind = min(self._names.count - live.index - 1, MOST_BEHIND)
+        return Position(self.seq, slot, live.kind, live.length, behind)
 
 
 _EVENTS: Final = frozenset(MAPPED)
