@@ -11,16 +11,8 @@ from urllib.parse import urlsplit
 from overnight.config.secrets import from_file
 from overnight.config.sources import Sources
 from overnight.errors import ModelNotFound
-from overnight.models.endpoint import Endpoint, EndpointKind, ModelSettings
+from overnight.models.endpoint import KEY_VARIABLES, Endpoint, EndpointKind, ModelSettings
 
-KEY_VARIABLES: Final[Mapping[EndpointKind, tuple[str, ...]]] = {
-    "openai": ("OPENAI_API_KEY",),
-    "openai-chat": ("OPENAI_API_KEY",),
-    "anthropic": ("ANTHROPIC_API_KEY",),
-    "google": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    "github-copilot": ("GITHUB_COPILOT_API_KEY", "GITHUB_COPILOT_API_TOKEN", "COPILOT_GITHUB_TOKEN"),
-}
-"""The providers that are there without being configured, and where their keys are looked for."""
 ADDRESS_VARIABLES: Final[Mapping[EndpointKind, str]] = {
     "openai": "OPENAI_BASE_URL",
     "openai-chat": "OPENAI_BASE_URL",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -9,6 +10,14 @@ from typing import Final, Literal
 EndpointKind = Literal["openai", "openai-chat", "anthropic", "google", "github-copilot", "scripted"]
 """What it speaks: `openai` is the Responses API, `openai-chat` Chat Completions, the rest is as it is called."""
 
+KEY_VARIABLES: Final[Mapping[EndpointKind, tuple[str, ...]]] = {
+    "openai": ("OPENAI_API_KEY",),
+    "openai-chat": ("OPENAI_API_KEY",),
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "google": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "github-copilot": ("GITHUB_COPILOT_API_KEY", "GITHUB_COPILOT_API_TOKEN", "COPILOT_GITHUB_TOKEN"),
+}
+"""The providers that are there without being configured, and where their keys are looked for."""
 USUAL_MODELS: Final[dict[str, str]] = {
     "anthropic": "claude-sonnet-5-5",
     "openai": "gpt-6.1-terra",

@@ -1,7 +1,8 @@
 """`make run`: one job from goal to outcome on a server of its own, live, then the server stays up.
 
-With an agent program and a key or login, that program works; without, the sample agent. `--agent codex` (or claude)
-fetches the pinned program from npm and lets it talk to the scripted model server.
+With an agent program and a key or login, that program works; without, the built-in agent: on a real model where there
+is a key, else on a model that plays a script. `--agent codex` (or claude) fetches the pinned program from npm and lets
+it talk to the scripted model server; `--agent sample` is a small program without any model.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from overnight.models.endpoint import KEY_VARIABLES
 from overnight.testing.agents.install import AgentsUnavailable, install
-from overnight.testing.demo_script import SCRIPT
+from overnight.testing.demo_script import SCRIPT, for_builtin_agent
 from overnight.testing.sample_workspace import GOAL, copy_to
 
 KEYS = {
@@ -50,7 +52,7 @@ def main() -> int:
     """Carry out the demo; the exit status is the run's with `--once`, else the server's."""
     parser = argparse.ArgumentParser(prog="make run", description=__doc__)
     parser.add_argument(
-        "--agent", choices=("sample", "codex", "claude"), help="instead of what is found on PATH"
+        "--agent", choices=("agent", "sample", "codex", "claude"), help="instead of what is found on PATH"
     )
     parser.add_argument("--once", action="store_true", help="end with the run")
     parser.add_argument("--folder", type=Path, help="where everything is kept (default: a fresh one)")
@@ -59,7 +61,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         try:
             url = stack.enter_context(_model_server(folder)) if asked.agent in KEYS else ""
-            choice = _choose(asked.agent, url)
+            choice = _choose(asked.agent, url, folder)
         except AgentsUnavailable as problem:
             return _say(f"demo: {problem}", 1)
         _say(f"demo: {choice.words}")
@@ -95,20 +97,50 @@ def _run(environment: Mapping[str, str], workspace: Path, choice: Choice) -> int
     return subprocess.run(argv, env=environment, cwd=workspace, check=False).returncode
 
 
-def _choose(agent: str | None, model_url: str) -> Choice:
+def _choose(agent: str | None, model_url: str, folder: Path) -> Choice:
     if agent in KEYS:
         return _scripted(agent, model_url)
     if agent is None:
         for name, (variable, login) in KEYS.items():
             if shutil.which(name) and (os.environ.get(variable) or (Path.home() / login).is_file()):
                 return _own(name, variable)
+    return _sample() if agent == "sample" else _builtin(folder)
+
+
+def _builtin(folder: Path) -> Choice:
+    key = next(
+        (
+            variable
+            for variables in KEY_VARIABLES.values()
+            for variable in variables
+            if os.environ.get(variable)
+        ),
+        None,
+    )
+    if key is not None:
+        return Choice(
+            name="agent", backend="agent", config="",
+            words=f"the built-in agent works, on the usual model of whoever {key} belongs to",
+        )  # fmt: skip
+    script = folder / "model.json"
+    script.write_text(json.dumps(for_builtin_agent()), encoding="utf-8")
+    return Choice(
+        name="agent", backend="agent",
+        words="the built-in agent works, on a model that plays a script (no download, no key). With a provider's key, "
+        "such as ANTHROPIC_API_KEY, a real model answers. `make run AGENT=codex` fetches the real Codex program from "
+        "npm (about 400 MB, cached) and runs it against the project's own scripted model server",
+        config=f'[models]\ndefault = "script:demo"\n[models.providers.script]\nkind = "scripted"\n'
+        f"script = {json.dumps(str(script))}\n",
+    )  # fmt: skip
+
+
+def _sample() -> Choice:
     sample = Path(__file__).parent / "agents" / "sample_agent.py"
     command = json.dumps([sys.executable, str(sample)])
     return Choice(
         name="sample",
         backend="sample",
-        words="the small sample agent works (no download). `make run AGENT=codex` fetches the real Codex program "
-        "from npm (about 400 MB, cached) and runs it against the project's own scripted model server",
+        words="the small sample agent works, without any model",
         config=f'[backends.sample]\nkind = "command"\ncommand = {command}\n',
     )
 

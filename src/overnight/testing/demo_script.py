@@ -31,6 +31,22 @@ def _log(*parts: str) -> dict[str, Any]:
     return _shell(f"printf '{_note(*parts)}' >> WORKLOG.md")
 
 
+def for_builtin_agent() -> dict[str, Any]:
+    """The same script in the words of the built-in agent's own tools."""
+    return {
+        **SCRIPT,
+        "turns": [
+            {**turn, "moves": [_own_words(move) for move in turn["moves"]]} for turn in SCRIPT["turns"]
+        ],
+    }
+
+
+def _own_words(move: dict[str, Any]) -> dict[str, Any]:
+    if move.get("tool") != "shell":
+        return move
+    return {**move, "arguments": {"command": ["bash", "-lc", move["arguments"]["command"]]}}
+
+
 SCRIPT: dict[str, Any] = {
     "turns": [
         {

@@ -36,6 +36,8 @@ NEVER_ENTERED: Final = frozenset(
     | {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache"}
 )
 """Names of folders in which nobody works by hand."""
+STAGED: Final = ".overnight-"
+"""So begin the names of files that a patch of the built-in agent lays ready beside those that it will replace."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -50,6 +52,8 @@ class Globs:
 
     def file(self, path: str) -> bool:
         """Whether changes of that file are told."""
+        if path.rpartition("/")[2].startswith(STAGED):
+            return False
         shown = path.encode("utf-8", "replace")
         return self._include.fullmatch(shown) is not None and self._exclude.fullmatch(shown) is None
 
