@@ -64,6 +64,12 @@ def test_values_come_back_as_they_were(link: PostgresLink, a: str | None, c: byt
         assert found == (a, b, c, True, "end")
 
 
+def test_a_result_is_given_up_once_it_was_read(link: PostgresLink) -> None:
+    for _ in range(3):
+        assert link.one(ECHO, a="x", b=1, c=None, d="end") == ("x", 1, None, True, "end")
+    assert [loader.pgresult for loader in link._wire._loaders.values()] == [None]
+
+
 def test_a_nul_is_shown_for_what_it_is(link: PostgresLink) -> None:
     found = link.one(ECHO, a="a\0b", b=0, c=b"a\0b", d=None)
     assert found == ("a\N{REPLACEMENT CHARACTER}b", 0, b"a\0b", True, None)

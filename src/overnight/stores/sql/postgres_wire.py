@@ -162,7 +162,9 @@ class Wire:
             loader.set_pgresult(result)
         else:
             loader.set_pgresult(result, set_loaders=False)
-        return loader.load_rows(0, result.ntuples, tuple)
+        rows = loader.load_rows(0, result.ntuples, tuple)
+        loader.set_pgresult(None, set_loaders=False)  # it would keep the result until the next one
+        return rows
 
     def rest(self) -> None:
         """Leave the connection to psycopg's own calls. Raises psycopg.Error when something that was sent has failed."""
