@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from overnight.client.socket.inproc import pair
 from overnight.client.socket.link import Admission, Link
 from overnight.client.socket.streams import ModelStreams
+from overnight.domain.agent_token import Claim
 from overnight.domain.request import Principal
 from overnight.errors import ModelNotFound
 from overnight.ids import RunId
@@ -132,6 +135,28 @@ class Talk:
     streams: ModelStreams
     frames: list[bytes]
     cut: Callable[[], None]
+    tasks: list[asyncio.Task[Any]]
+
+    async def ended(self) -> None:
+        """Both ends have noticed that the connection is over."""
+        await asyncio.wait(self.tasks)
+
+    def terminals(self) -> list[str]:
+        """The scopes that have been ended, each as often as that was said."""
+        said = [one for frame in self.frames for one in _envelopes(frame)]
+        return [one["scope"] for one in said if one["type"] in {"done", "error", "aborted", "completed"}]
+
+
+def _envelopes(frame: bytes) -> list[dict[str, Any]]:
+    found = orjson.loads(frame)
+    return found if isinstance(found, list) else [found]
+
+
+RUN = RunId("run_01k0c3v9h4f6x8r2m5t7w9y1zb")
+AGENT = Caller(
+    principal=Principal(owner="usr_local", name="agent", kind="agent"), digest="d", user="usr_local",
+    claim=Claim(run_id=RUN, fence=1),
+)  # fmt: skip
 
 
 USER = Caller(principal=Principal(owner="usr_local", name="usr_local"), digest="d", user="usr_local")
@@ -156,7 +181,7 @@ async def talking(
     tasks = [asyncio.create_task(server.run()), asyncio.create_task(client.run())]
     try:
         await client.ready()
-        yield Talk(client, server, desk, ModelStreams(client), frames, near.cut)
+        yield Talk(client, server, desk, ModelStreams(client), frames, near.cut, tasks)
     finally:
         await client.close()
         await server.close()

@@ -7,11 +7,10 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.socket.models import USAGE, Book, TestModels, question, saying, talking
+from tests.socket.models import AGENT, RUN, USAGE, Book, TestModels, question, saying, talking
 
 from overnight.client.socket.link import Nacked
 from overnight.client.socket.streams import RemoteModels
-from overnight.domain.agent_token import Claim
 from overnight.domain.request import Principal
 from overnight.errors import (
     Aborted,
@@ -24,7 +23,6 @@ from overnight.errors import (
     OvernightError,
     RateLimited,
 )
-from overnight.ids import RunId
 from overnight.ports.model import (
     Done,
     ModelFilter,
@@ -410,13 +408,6 @@ async def test_a_hundred_streams_at_once_each_have_their_own_answer() -> None:
         assert talk.desk.live == 0
         starts = [one for one in sent(talk.frames) if one["type"] == "stream.start"]
         assert {one["seq"] for one in starts} == {1}, "numbers are counted for each stream by itself"
-
-
-RUN = RunId("run_01k0c3v9h4f6x8r2m5t7w9y1zb")
-AGENT = Caller(
-    principal=Principal(owner="usr_local", name="agent", kind="agent"), digest="d", user="usr_local",
-    claim=Claim(run_id=RUN, fence=1),
-)  # fmt: skip
 
 
 async def test_what_an_agent_asks_is_on_its_runs_account() -> None:
