@@ -15,7 +15,7 @@ from overnight.wire.socket.limits import Limits
 
 MESSAGES, ROUNDS = 20_000, 5
 WINDOW = Limits(window=1_000_000, queue=1_000_000, queue_bytes=1 << 30, keep_bytes=1 << 20)
-START = {"context": {"messages": []}}
+START: dict[str, object] = {"context": {"messages": []}}
 DELTA = {"index": 0, "delta": "A few words at a time, "}
 EVENTS = orjson.dumps({"cursor": 7, "events": [{"seq": number, "type": "x"} for number in range(20)]})
 

@@ -38,6 +38,11 @@ def offered(url: str, token: str | None, model: str | None) -> Offer:
     )  # fmt: skip
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 async def judge(offer: Offer) -> int:
     """Run every check, say what came of it, and give how many failed."""
     failed = 0
@@ -47,12 +52,12 @@ async def judge(offer: Offer) -> int:
             async with asyncio.timeout(offer.patience_s * 10):
                 await check(offer)
         except NotOffered as missing:
-            print(f"  --  {name}: not judged, nothing offered: {missing}")
+            _say(f"  --  {name}: not judged, nothing offered: {missing}")
         except (Broken, OvernightError, TimeoutError) as error:
             failed += 1
-            print(f"FAIL  {name}: {str(error) or 'took too long'}")
+            _say(f"FAIL  {name}: {str(error) or 'took too long'}")
         else:
-            print(f"  ok  {name}")
+            _say(f"  ok  {name}")
     return failed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,10 +36,13 @@ class Probe:
         self.heard: list[Heard] = []
         """Everything that has come, in order."""
         self.welcome: Heard = {}
+        self.events: Counter[str] = Counter()
+        """How many have come in each scope."""
         self._next = itertools.count(1)
         self._seqs: dict[str, int] = {}
         self._waiting: list[Heard] = []
         self._granted: dict[str, int] = {}
+        self._of: dict[str, list[Heard]] = {}
 
     async def raw(self, message: bytes) -> None:
         """Send this, whatever it is."""
@@ -74,6 +78,9 @@ class Probe:
             self._waiting = found[::-1] if isinstance(found, list) else [found]
         one = self._waiting.pop()
         self.heard.append(one)
+        self._of.setdefault(one["scope"], []).append(one)
+        if self.role(one) in ("event", "transient"):
+            self.events[one["scope"]] += 1
         return one
 
     async def until(self, what: str, wanted: Callable[[Heard], bool]) -> Heard:
@@ -127,13 +134,12 @@ class Probe:
 
     async def grant_heard(self, scope: str) -> None:
         """Let as many events come as have come and were not granted before."""
-        heard = sum(self.role(one) in ("event", "transient") for one in self.of(scope))
-        if (more := heard - self._granted.get(scope, 0)) > 0:
+        if (more := self.events[scope] - self._granted.get(scope, 0)) > 0:
             await self.grant(scope, more)
 
     def of(self, scope: str) -> list[Heard]:
         """What has come in one scope."""
-        return [one for one in self.heard if one["scope"] == scope]
+        return self._of.get(scope, [])
 
     def role(self, one: Heard) -> str:
         """What the catalog says of its type."""
