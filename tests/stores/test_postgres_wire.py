@@ -100,7 +100,7 @@ def test_of_what_went_together_the_first_error_is_told(link: PostgresLink) -> No
     begin(link)
     link.tell(ADD, key="a", value="1")
     link.tell(ADD, key="a", value="2")
-    link.change_one(TOUCH, NotFound("none"), key_pk=1, at=1)
+    link.change_one(TOUCH, NotFound("none"), key_pk=-1, at=1)
     with pytest.raises(psycopg.errors.UniqueViolation):
         link.one(VALUE, key_key="a")
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
@@ -112,7 +112,7 @@ def test_of_what_went_together_the_first_error_is_told(link: PostgresLink) -> No
 def test_a_commit_is_not_come_to_behind_an_error(link: PostgresLink) -> None:
     begin(link)
     link.tell(ADD, key="a", value="1")
-    link.change_one(TOUCH, NotFound("none"), key_pk=1, at=1)
+    link.change_one(TOUCH, NotFound("none"), key_pk=-1, at=1)
     with pytest.raises(Unreached) as unreached:
         link.commit()
     assert isinstance(unreached.value.__cause__, psycopg.errors.DivisionByZero)
