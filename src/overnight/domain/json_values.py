@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from itertools import repeat
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -45,14 +46,16 @@ def dump(value: object) -> Any:
     if kind in _ATOMS:
         return value
     if kind is dict or isinstance(value, Mapping):
-        return {name: dump(item) for name, item in cast("Mapping[str, object]", value).items()}
+        pairs = cast("Mapping[str, object]", value).items()
+        return {name: item if item.__class__ in _ATOMS else dump(item) for name, item in pairs}
     if isinstance(value, list | tuple | frozenset):
-        return [dump(item) for item in value]
+        return [item if item.__class__ in _ATOMS else dump(item) for item in value]
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, bytes):
         return value.decode()
-    return {name: dump(getattr(value, name)) for name in _names(kind)}
+    members = ((name, getattr(value, name)) for name in _names(kind))
+    return {name: item if item.__class__ in _ATOMS else dump(item) for name, item in members}
 
 
 def load(kind: type[T], document: object) -> T:
@@ -128,12 +131,12 @@ def _exactly(kind: type) -> Loader:
     return load_atom
 
 
-def _literal(values: tuple[Any, ...]) -> Loader:
-    known = {(value.__class__, value) for value in values}
+def _literal(texts: tuple[str, ...]) -> Loader:
+    known = frozenset(texts)
 
     def load_literal(value: Any) -> Any:
-        if value.__class__ not in _ATOMS or (value.__class__, value) not in known:
-            raise Unfit(f"must be one of {', '.join(map(str, values))}")
+        if value.__class__ is not str or value not in known:
+            raise Unfit(f"must be one of {', '.join(texts)}")
         return value
 
     return load_literal
@@ -171,16 +174,28 @@ def _one_of(parts: tuple[Any, ...]) -> Loader:
 
 def _mapping(key: Loader, item: Loader) -> Loader:
     def load_mapping(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise Unfit("must be an object")
-        return {key(name): _member(item, name, found) for name, found in value.items()}
+        _check_mapping(value)
+        if item is _same or not value:
+            return dict(value)
+        found, name = {}, None
+        try:
+            for name, one in value.items():
+                found[key(name)] = item(one)
+        except Unfit as unfit:
+            raise unfit.within(name) from None
+        return found
 
     return load_mapping
 
 
+def _check_mapping(value: Any) -> None:
+    if value.__class__ is not dict and not isinstance(value, Mapping):
+        raise Unfit("must be an object")
+
+
 def _items(item: Loader) -> Loader:
     def load_items(value: Any) -> Any:
-        return tuple(_member(item, at, found) for at, found in enumerate(_listed(value)))
+        return _each(repeat(item), value) if _listed(value) else ()
 
     return load_items
 
@@ -189,46 +204,62 @@ def _row(ways: Sequence[Loader]) -> Loader:
     def load_row(value: Any) -> Any:
         if len(_listed(value)) != len(ways):
             raise Unfit(f"must have {len(ways)} items")
-        return tuple(_member(way, at, value[at]) for at, way in enumerate(ways))
+        return _each(ways, value)
 
     return load_row
 
 
 def _listed(value: Any) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
+    if value.__class__ is not list and not isinstance(value, tuple):
         raise Unfit("must be a list")
     return value
 
 
-def _member(way: Loader, name: object, value: Any) -> Any:
+def _each(ways: Iterable[Loader], values: Sequence[Any]) -> tuple[Any, ...]:
+    found: list[Any] = []
     try:
-        return way(value)
+        for way, value in zip(ways, values, strict=False):
+            found.append(way(value))
     except Unfit as unfit:
-        raise unfit.within(name) from None
+        raise unfit.within(len(found)) from None
+    return tuple(found)
 
 
 def _dataclass(kind: Any) -> Loader:
     hints = get_type_hints(kind)
-    ways = [(field.name, _loader(hints[field.name])) for field in fields(kind) if field.init]
+    ways = {field.name: _loader(hints[field.name]) for field in fields(kind) if field.init}
     needed = frozenset(field.name for field in fields(kind) if _is_needed(field))
+    # Most members are as they are: looking at their class is a third of the work of calling what would.
+    plain = {name: _classes(hints[name]) for name in ways}
 
     def load_dataclass(value: Any) -> Any:
         if value.__class__ is kind:
             return value
-        if not isinstance(value, Mapping):
-            raise Unfit("must be an object")
+        _check_mapping(value)
         if not needed <= value.keys():
             raise Unfit("is missing", (min(needed - value.keys()),))
-        found = {}
-        for name, way in ways:
-            if name in value:
-                try:
-                    found[name] = way(value[name])
-                except Unfit as unfit:
-                    raise unfit.within(name) from None
+        found, name = {}, None
+        try:
+            for name, one in value.items():
+                classes = plain.get(name)
+                if classes is not None:
+                    found[name] = one if one.__class__ in classes else ways[name](one)
+        except Unfit as unfit:
+            raise unfit.within(name) from None
         return kind(**found)
 
     return load_dataclass
+
+
+def _classes(hint: Any) -> frozenset[type]:
+    """Of which classes values may be that need not be looked at any further."""
+    if isinstance(hint, NewType):
+        return _classes(hint.__supertype__)
+    if get_origin(hint) is Annotated:
+        return _classes(get_args(hint)[0])
+    if get_origin(hint) in {Union, UnionType}:
+        return frozenset[type]().union(*map(_classes, get_args(hint)))
+    return frozenset({hint} & _ATOMS)
 
 
 def _is_needed(field: Field[Any]) -> bool:
