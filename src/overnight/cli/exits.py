@@ -58,6 +58,8 @@ def told() -> Iterator[None]:
         # A folder that may not be read, a disk that is full: the system's own words say it best.
         say(f"overnight: {error}")
         sys.exit(Exit.FAILED)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
 
 
 def report(error: OvernightError) -> Exit:
