@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Final
 
 from overnight.domain.spec import LimitsSpec, RunSpec
 from overnight.domain.states import FINAL, Input, State, TurnState, advance
@@ -106,6 +108,17 @@ class Run:
         name, _, model = self.spec.fallback[self.fallback - 1].partition("/")
         return name, model or None
 
+    def but(self, **changes: object) -> Run:
+        """The run with other values in these fields: what `replace` gives, for half its price. Several of them are made
+        whenever a run is claimed or settled. Raises AttributeError for a field that is none.
+        """
+        made = object.__new__(Run)
+        for put, value in zip(_PUT, _FIELDS(self), strict=True):
+            put(made, value)
+        for name, value in changes.items():
+            object.__setattr__(made, name, value)
+        return made
+
     def moved(self, input: Input, now_ms: int, **changes: object) -> Run:
         """The run after `input`, with `changes` to other fields.
 
@@ -115,7 +128,12 @@ class Run:
         if state in FINAL:
             changes = {"ended_at": now_ms, "waiting_for": None, "waiting_until": None, "now": None, **changes}
             changes |= {"worker": None, "pid": None, "not_before": None, "waiting_since": None}
-        return replace(self, state=state, updated_at=now_ms, **changes)  # type: ignore[arg-type]
+        return self.but(state=state, updated_at=now_ms, **changes)
+
+
+_NAMES: Final = tuple(each.name for each in fields(Run))
+_FIELDS: Final = attrgetter(*_NAMES)
+_PUT: Final = tuple(getattr(Run, name).__set__ for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ these go behind their gate, so that the next claim does not meet them again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, bindparam, literal_column, null, select, update
@@ -262,8 +262,8 @@ class _Claim:
             return
         host_id = self._offer.host_id
         taken = [
-            replace(
-                run, token=run.token + 1, waiting_for=None, host_id=host_id, change=order,
+            run.but(
+                token=run.token + 1, waiting_for=None, host_id=host_id, change=order,
                 place=place_once_begun(run.spec, run.place, host_id),
             )
             for run, order in zip(self._taken, next_changes(self._context, len(self._taken)), strict=True)

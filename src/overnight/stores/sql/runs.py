@@ -208,7 +208,7 @@ class SqlRunTable:
             open_behind(self._context, run, let_go)
         if queued:
             self._context.wake(QUEUE)
-        return replace(run, change=change, token=token, last_seq=last_seq, last_event_at=last_at)
+        return run.but(change=change, token=token, last_seq=last_seq, last_event_at=last_at)
 
     def _save(self, run: Run, *, raised: int, **values: object) -> tuple[int, int, int | None]:
         """The token after it, and the end of the run's stream."""
