@@ -43,6 +43,7 @@ _OPEN_TIME: Final = Statement(
     )
     # One that has begun keeps its turn: it has waited for it already.
     .values(gate=null(), waiting_for=null(), due=case((runs.c.started_at.is_(None), _TURN), else_=runs.c.due))
+    .returning(runs.c.pk)
 )
 _NEXT_OF_SESSION: Final = (
     select(runs.c.pk)
@@ -138,8 +139,13 @@ def first_turn(context: Context, run: Run) -> int:
 def open_due(context: Context, now_ms: int) -> None:
     """Open the gates whose time has come; many of them little by little."""
     keep_numbers(context)
-    if context.link.run(_OPEN_TIME, key_now=now_ms, most=_MOST) == _MOST:
-        context.wake(QUEUE)
+    wake = context.waker(QUEUE)
+
+    def if_more(rows: list[Row]) -> None:
+        if len(rows) == _MOST:
+            wake()
+
+    context.link.later(_OPEN_TIME, if_more, key_now=now_ms, most=_MOST)
 
 
 def open_next(context: Context, run: Run, *, was_held: bool) -> None:
