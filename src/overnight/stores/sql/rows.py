@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 def dump(document: object) -> str:
     """A JSON document as the database keeps it."""
-    return canonical(document).decode()
+    return "{}" if document == {} else canonical(document).decode()
 
 
 def load(text: str) -> dict[str, Any]:
@@ -63,7 +63,9 @@ def _dump_stats(stats: Stats) -> str:
     )
 
 
+@lru_cache(maxsize=256)
 def _load_stats(text: str) -> Stats:
+    # Frozen, and the same of every run that has not begun.
     found = load(text)
     tests = found.pop("tests")
     return Stats(

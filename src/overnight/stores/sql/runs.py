@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import bindparam, case, delete, func, insert, literal_column, null, select, update
@@ -129,10 +128,10 @@ class SqlRunTable:
         """See the port."""
         pk = next_change(self._context)
         place = run.place or at_host(run.host_id)
-        run = replace(run, pk=pk, change=pk, place=place, last_seq=0, last_event_at=None)
+        run = run.but(pk=pk, change=pk, place=place, last_seq=0, last_event_at=None)
         gate = first_gate(run)
         if gate is None and (waiting := session_order(self._context, run)) is not None:
-            gate, run = SESSION, replace(run, waiting_for=waiting)
+            gate, run = SESSION, run.but(waiting_for=waiting)
         add_stream(self._context, pk, kind="run", owner=run.owner, run_id=run.id, session_id=run.session_id)
         self._link.add_one(
             _ADD,
