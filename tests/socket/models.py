@@ -1,6 +1,7 @@
 """What the tests of the provider protocol share: models under a test's control, and two links that talk."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -143,13 +144,7 @@ class Talk:
 
     def terminals(self) -> list[str]:
         """The scopes that have been ended, each as often as that was said."""
-        said = [one for frame in self.frames for one in _envelopes(frame)]
-        return [one["scope"] for one in said if one["type"] in {"done", "error", "aborted", "completed"}]
-
-
-def _envelopes(frame: bytes) -> list[dict[str, Any]]:
-    found = orjson.loads(frame)
-    return found if isinstance(found, list) else [found]
+        return list(terminals(self.frames).elements())
 
 
 RUN = RunId("run_01k0c3v9h4f6x8r2m5t7w9y1zb")
@@ -197,3 +192,26 @@ def _overhear(transport: Any, frames: list[bytes]) -> None:
         await send(message)
 
     transport.send = overheard
+
+
+TERMINALS = {"done", "error", "aborted", "completed"}
+
+
+def sent(frames: list[bytes]) -> list[dict[str, Any]]:
+    """Every envelope that went either way."""
+    found = []
+    for frame in frames:
+        value = orjson.loads(frame)
+        found += value if isinstance(value, list) else [value]
+    return found
+
+
+def words(asked: ModelRequest) -> str:
+    """What was asked."""
+    (block,) = asked.context.messages[0].content
+    return block.text if isinstance(block, TextBlock) else ""
+
+
+def terminals(frames: list[bytes]) -> Counter[str]:
+    """How many terminals each scope had."""
+    return Counter(one["scope"] for one in sent(frames) if one["type"] in TERMINALS)
