@@ -32,8 +32,11 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 	@echo "setup: done; the command is $(VENV)/bin/overnight"
 
-run: setup ## run a sample job to its end, live, then keep the server up (AGENT=codex|claude, ONCE=1)
+run: setup ## run a sample job to its end, live, then keep the server up (AGENT=agent|sample|codex|claude, ONCE=1)
 	@$(PY) -m overnight.testing.demo $(if $(AGENT),--agent '$(AGENT)') $(if $(filter-out 0 no false,$(ONCE)),--once)
+
+demo-agent: setup ## let the built-in agent mend a test, its model on the server and a tool on another host (no network)
+	@$(PY) -m overnight.testing.demo_agent $(ARGS)
 
 test: setup ## run every test, those with the real agent programs among them (ARGS=…)
 	@$(PY) -m overnight.testing.agents install usual || echo "test: without them, the tests marked real_agents are skipped" >&2

@@ -12,13 +12,8 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +21,7 @@ from pathlib import Path
 from overnight.models.endpoint import KEY_VARIABLES
 from overnight.testing.agents.install import AgentsUnavailable, install
 from overnight.testing.demo_script import SCRIPT, for_builtin_agent
+from overnight.testing.demo_server import end, environment, fresh_folder, is_ready, say
 from overnight.testing.sample_workspace import GOAL, copy_to
 
 KEYS = {
@@ -57,44 +53,44 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end with the run")
     parser.add_argument("--folder", type=Path, help="where everything is kept (default: a fresh one)")
     asked = parser.parse_args()
-    folder = _folder(asked.folder)
+    folder = fresh_folder(asked.folder)
     with contextlib.ExitStack() as stack:
         try:
             url = stack.enter_context(_model_server(folder)) if asked.agent in KEYS else ""
             choice = _choose(asked.agent, url, folder)
         except AgentsUnavailable as problem:
-            return _say(f"demo: {problem}", 1)
-        _say(f"demo: {choice.words}")
+            return say(f"demo: {problem}", 1)
+        say(f"demo: {choice.words}")
         return _serve_and_run(folder, choice, once=asked.once)
 
 
 def _serve_and_run(folder: Path, choice: Choice, *, once: bool) -> int:
-    environment = _environment(folder, choice)
+    variables = environment(folder, choice.config)
     workspace = copy_to(folder / "workspace")
-    _say(f"demo: the workspace is {workspace}, everything else is beside it")
-    server = subprocess.Popen([sys.executable, "-m", "overnight", "up"], env=environment, cwd=folder)
+    say(f"demo: the workspace is {workspace}, everything else is beside it")
+    server = subprocess.Popen([sys.executable, "-m", "overnight", "up"], env=variables, cwd=folder)
     try:
-        if not _ready(server, environment["OVERNIGHT_LISTEN"]):
-            return _say("demo: the server did not start", server.wait() or 1)
-        status = _run(environment, workspace, choice)
+        if not is_ready(server, variables["OVERNIGHT_LISTEN"]):
+            return say("demo: the server did not start", server.wait() or 1)
+        status = _run(variables, workspace, choice)
         if once:
             return status
-        where = f"http://{environment['OVERNIGHT_LISTEN']}"
-        _say(
+        where = f"http://{variables['OVERNIGHT_LISTEN']}"
+        say(
             f"demo: the run has ended; the server stays up at {where} (log in with the link above; Ctrl-C ends it)"
         )
         return server.wait()
     except KeyboardInterrupt:
         return 130
     finally:
-        _end(server)
+        end(server)
 
 
-def _run(environment: Mapping[str, str], workspace: Path, choice: Choice) -> int:
+def _run(variables: Mapping[str, str], workspace: Path, choice: Choice) -> int:
     argv = [sys.executable, "-m", "overnight", "run", GOAL, "--backend", choice.backend]
     argv += ["--workspace", str(workspace), "--max-turns", "10"]
     argv += ["--model", choice.model] if choice.model else []
-    return subprocess.run(argv, env=environment, cwd=workspace, check=False).returncode
+    return subprocess.run(argv, env=variables, cwd=workspace, check=False).returncode
 
 
 def _choose(agent: str | None, model_url: str, folder: Path) -> Choice:
@@ -155,7 +151,7 @@ def _own(name: str, variable: str) -> Choice:
 
 
 def _scripted(name: str, url: str) -> Choice:
-    program = install((name,), say=_say)[name]  # type: ignore[arg-type,index]
+    program = install((name,), say=say)[name]  # type: ignore[arg-type,index]
     words = f"the real {name} program works, against the scripted model server at {url}"
     if name == "claude":
         table = f'environment = {{ ANTHROPIC_BASE_URL = "{url}", ANTHROPIC_API_KEY = "no-real-key" }}'
@@ -180,65 +176,6 @@ def _model_server(folder: Path) -> Iterator[str]:
             yield str(json.loads(process.stdout.readline())["url"])
         finally:
             process.terminate()
-
-
-def _environment(folder: Path, choice: Choice) -> dict[str, str]:
-    config = folder / "overnight.toml"
-    config.touch(mode=0o600)
-    config.write_text(choice.config, encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OVERNIGHT_")}
-    return {
-        **kept,
-        "OVERNIGHT_CONFIG": str(config),
-        "OVERNIGHT_DATA_DIR": str(folder / "data"),
-        "OVERNIGHT_WORKSPACE_ROOTS": str(folder),
-        "OVERNIGHT_LISTEN": f"127.0.0.1:{_port()}",
-        "OVERNIGHT_LOG_LEVEL": os.environ.get("OVERNIGHT_LOG_LEVEL", "warning"),
-    }
-
-
-def _folder(asked: Path | None) -> Path:
-    if asked is not None:
-        asked.mkdir(parents=True, exist_ok=True)
-        return asked.resolve()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if base.resolve().is_relative_to(Path(tempfile.gettempdir()).resolve()):
-        # Codex refuses to keep its helpers beneath the temporary directory.
-        base = Path("/var/tmp") / f"overnight-{os.getuid()}"  # noqa: S108
-    base = base / "overnight" / "demo"
-    base.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=base))
-
-
-def _port() -> int:
-    """4010 when it is free, else any free one."""
-    for port in (4010, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
-
-
-def _ready(server: subprocess.Popen[bytes], listen: str) -> bool:
-    deadline = time.monotonic() + 30
-    while server.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{listen}/readyz", timeout=2):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(15)
-
-
-def _say(words: str, status: int = 0) -> int:
-    sys.stderr.write(words + "\n")
-    return status
 
 
 if __name__ == "__main__":
