@@ -79,16 +79,22 @@ def _asker(endpoint: Endpoint) -> Asker:
 
 
 def _listed(catalog: Catalog, filter: ModelFilter) -> tuple[ModelInfo, ...]:
-    from overnight.models.knowledge import known_ids, window  # noqa: PLC0415 -- the same
+    from overnight.models.knowledge import known_ids  # noqa: PLC0415 -- the same
 
     def known(endpoint: Endpoint) -> Iterable[str]:
         # What cannot be used is said once for its provider, not for each of its models.
         return () if endpoint.needs else known_ids(endpoint)
 
-    return catalog.list(filter, known=known, window=window)
+    return catalog.list(filter, known=known, window=_window)
 
 
 def _described(catalog: Catalog, place: Place) -> ModelInfo:
-    from overnight.models.knowledge import window  # noqa: PLC0415 -- the same
+    return catalog.describe(place, window=_window)
 
-    return catalog.describe(place, window=window)
+
+def _window(endpoint: Endpoint, id: str) -> int | None:
+    if endpoint.kind == "scripted":
+        return None
+    from overnight.models.windows import window  # noqa: PLC0415 -- the same, if less of it
+
+    return window(endpoint, id)

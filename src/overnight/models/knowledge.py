@@ -1,8 +1,7 @@
-"""What is known about models without asking anybody: names and context windows. Loaded when it is asked for."""
+"""The names of models that are known without asking anybody. Loaded when somebody wants a list."""
 
 from __future__ import annotations
 
-from genai_prices.data_snapshot import get_snapshot
 from pydantic_ai.models import known_model_names
 
 from overnight.models.endpoint import Endpoint
@@ -14,15 +13,3 @@ def known_ids(endpoint: Endpoint) -> list[str]:
         return []
     names = (name.partition(":") for name in known_model_names())
     return [id for provider, _, id in names if provider == endpoint.name]
-
-
-def window(endpoint: Endpoint, id: str) -> int | None:
-    """The context window of a model, where the price list knows it."""
-    provider = "openai" if endpoint.kind == "openai-chat" else endpoint.kind
-    try:
-        _, found = get_snapshot().find_provider_model(
-            id, provider=None, provider_id=provider, provider_api_url=None
-        )
-    except LookupError:
-        return None
-    return found.context_window
