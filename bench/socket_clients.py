@@ -110,17 +110,18 @@ class Client:
         self.socket.close()
 
 
-def echoes(port: int, *, clients: int, seconds: float, payload: bytes) -> Sequence[float]:
-    """Seconds that each of many echoes took; every client has one under way."""
+def echoes(port: int, *, clients: int, seconds: float, payload: bytes, at_once: int = 1) -> Sequence[float]:
+    """Seconds that each of many rounds took; every client has one round under way, of `at_once` echoes."""
     found: list[float] = []
     waiting = {one.socket.fileno(): one for one in (Client(port) for _ in range(clients))}
-    frame, answer = text(payload), len(_head(0x81, len(payload))) + len(payload)
+    frames = text(payload) * at_once
+    answer = (len(_head(0x81, len(payload))) + len(payload)) * at_once
     poll = select.epoll()
     sent, got = {}, dict.fromkeys(waiting, 0)
     for number, one in waiting.items():
         poll.register(number, select.EPOLLIN)
         sent[number] = time.perf_counter()
-        one.socket.sendall(frame)
+        one.socket.sendall(frames)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for number, _ in poll.poll(0.1):
@@ -130,7 +131,7 @@ def echoes(port: int, *, clients: int, seconds: float, payload: bytes) -> Sequen
                 now = time.perf_counter()
                 found.append(now - sent[number])
                 got[number], sent[number] = 0, now
-                one.socket.sendall(frame)
+                one.socket.sendall(frames)
     poll.close()
     for one in waiting.values():
         one.leave()

@@ -27,6 +27,7 @@ EVENT = b'{"seq":1,"type":"message.completed","at":"2026-11-22T00:00:00.000Z","d
 EVENTS = 6400
 """Of the log that `fan` sends."""
 BATCH = 64
+PIECE = b"x" * 16_384
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
@@ -48,7 +49,11 @@ async def door(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept", "subprotocol": "overnight.v1"})
     transport = _transport(scope, receive, send)
     while (message := await transport.receive()) is not None:
-        await transport.send(message.encode())
+        if message == "flood":
+            for _ in range(4096):
+                await transport.send(PIECE)
+        else:
+            await transport.send(message.encode())
 
 
 async def fan(scope: Any, receive: Any, send: Any) -> None:
