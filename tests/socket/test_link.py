@@ -1,92 +1,25 @@
-"""The link: requests, handlers, inboxes, cuts and ends, over transports in one process."""
+"""The link: requests, handlers and inboxes, over transports in one process."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from tests.socket.exchange import SMALL
+from tests.socket.linked import Server, count, hold, joined
 
-from overnight.client.socket.inproc import InProcess, pair
-from overnight.client.socket.link import Admission, Ended, Handler, Link, Nacked
+from overnight.client.socket.link import Link, Nacked
 from overnight.errors import (
-    Disconnected,
     InvalidPayload,
     NoReply,
     NotFound,
     ScopeOver,
-    StreamTrimmed,
     TooSlow,
-    Unauthorized,
 )
 from overnight.testing.signals import eventually
-from overnight.wire.socket.catalog.control import Hello
 from overnight.wire.socket.envelope import Envelope
 from overnight.wire.socket.limits import Limits
 
 pytestmark = pytest.mark.anyio
-
-
-class Server:
-    """Lets everybody with the token in, and keeps links that were cut."""
-
-    def __init__(self, limits: Limits | None = None, **handlers: Handler) -> None:
-        self.limits = limits or Limits()
-        self.handlers = {name.replace("_", "."): one for name, one in handlers.items()}
-        self.links: dict[str, Link] = {}
-        self.resumed = 0
-
-    async def greet(self, link: Link, hello: Hello) -> Admission:
-        if hello.token != "t":
-            raise Unauthorized
-        known = self.links.get(hello.resume.connection) if hello.resume else None
-        name = hello.resume.connection if hello.resume and known else f"c{len(self.links)}"
-        self.resumed += known is not None
-        self.links[name] = known or link
-        return Admission(connection=name, resume_key="k", link=known)
-
-    async def serve(self, transport: InProcess) -> Ended:
-        async def resume(link: Link, scope: str, cursor: int) -> None:
-            if cursor == 13:
-                raise StreamTrimmed("gone", extra={"earliest": 20, "latest": 30})
-            link.post(scope, "text", {"text": f"after {cursor}"})
-
-        link = Link("server", transport, limits=self.limits, handlers=self.handlers, on_hello=self.greet,
-                    resumers={"run": resume}, catalog=SMALL)  # fmt: skip
-        return await link.run()
-
-
-@asynccontextmanager
-async def joined(server: Server, **client_handlers: Handler) -> AsyncIterator[tuple[Link, InProcess]]:
-    """A client that is greeted; at the end both are closed and nothing of them runs."""
-    before = asyncio.all_tasks()
-    ours, theirs = pair()
-    link = Link("client", ours, hello={"token": "t"}, catalog=SMALL, handlers=client_handlers)
-    tasks = [asyncio.create_task(server.serve(theirs)), asyncio.create_task(link.run())]
-    await link.ready()
-    try:
-        yield link, ours
-    finally:
-        await link.close()
-        for one in server.links.values():
-            await one.close()
-        async with asyncio.timeout(20):
-            await asyncio.gather(*tasks)
-        assert asyncio.all_tasks() - before == set()
-
-
-async def count(link: Link, envelope: Envelope) -> None:
-    """Ack, say numbers, end."""
-    await link.send(envelope.scope, "ack", {}, reply_to=envelope.id)
-    for number in range(2000):
-        await link.send(envelope.scope, "text", {"text": str(number)})
-    await link.end(envelope.scope, "done", {})
-
-
-async def hold(link: Link, envelope: Envelope) -> None:
-    """Open, and leave it so."""
 
 
 async def refuse(link: Link, envelope: Envelope) -> None:
@@ -245,74 +178,6 @@ async def test_a_reader_that_is_too_slow_gets_its_terminal_all_the_same() -> Non
         assert len(found) <= 13
 
 
-async def test_a_cut_goes_unnoticed_by_streams() -> None:
-    server = Server(start=count)
-    async with joined(server) as (link, ours):
-        await link.request("stream:a", "start", {"flow": {"window": 16}})
-        inbox = link.inbox("stream:a")
-        texts: list[str] = []
-        ends = [ours]
-        again: list[asyncio.Task[Ended]] = []
-        for cut in range(1, 4):
-            while len(texts) < cut * 300:
-                texts.append((await anext(inbox)).payload["text"])
-            ends[-1].cut()
-            await eventually(lambda: link.connection.state == "cut")
-            end, theirs = pair()
-            ends.append(end)
-            again += [asyncio.create_task(server.serve(theirs)), asyncio.create_task(link.run(end))]
-            await link.ready()
-        texts += [one.payload["text"] async for one in inbox if one.type == "text"]
-        assert texts == [str(number) for number in range(2000)]
-        assert server.resumed == 3
-        await link.close()
-        await asyncio.gather(*again)
-
-
-async def test_a_client_that_comes_back_before_the_cut_is_noticed_takes_over() -> None:
-    server = Server(start=hold)
-    async with joined(server) as (link, _):
-        await link.request("stream:a", "start", {})
-        held = server.links["c0"]
-        ours, theirs = pair()
-        await link.supplant()
-        again = [asyncio.create_task(server.serve(theirs)), asyncio.create_task(link.run(ours))]
-        await link.ready()
-        held.post("stream:a", "done", {})
-        assert [one.type async for one in link.inbox("stream:a")] == ["done"]
-        await link.close()
-        await asyncio.gather(*again)
-
-
-async def test_at_a_cut_subscriptions_and_requests_of_the_connection_are_lost() -> None:
-    never = asyncio.Event()
-
-    async def silent(link: Link, envelope: Envelope) -> None:
-        await never.wait()
-
-    async with joined(Server(start=hold, ask=silent)) as (link, ours):
-        await link.request("run:a", "start", {})
-        asked = asyncio.create_task(link.request("conn", "ask", {}))
-        inbox = link.inbox("run:a")
-        await asyncio.sleep(0)
-        ours.cut()
-        with pytest.raises(Disconnected):
-            await asked
-        with pytest.raises(Disconnected):
-            await anext(inbox)
-
-
-async def test_scopes_with_a_log_go_on_from_their_cursor_or_tell_the_gap() -> None:
-    async with joined(Server()) as (link, _):
-        await link.resume({"run:a": 7, "run:b": 13, "session:c": 1})
-        assert (await anext(link.inbox("run:a"))).payload == {"text": "after 7"}
-        with pytest.raises(StreamTrimmed) as gap:
-            await anext(link.inbox("run:b"))
-        assert gap.value.extra == {"earliest": 20, "latest": 30}
-        with pytest.raises(StreamTrimmed):
-            await anext(link.inbox("session:c"))
-
-
 async def test_a_server_asks_its_client() -> None:
     async def work(link: Link, envelope: Envelope) -> None:
         await link.send(envelope.scope, "ack", {}, reply_to=envelope.id)
@@ -326,47 +191,6 @@ async def test_a_server_asks_its_client() -> None:
         assert [one.type async for one in there.inbox("tool:1")] == ["text", "done"]
 
 
-async def test_a_wrong_token_is_told_and_closes() -> None:
-    ours, theirs = pair()
-    link = Link("client", ours, hello={"token": "no"}, catalog=SMALL)
-    server = asyncio.create_task(Server().serve(theirs))
-    ended = await link.run()
-    assert (ended.code, ended.survives) == (1008, False)
-    assert (await server).code == 1008
-    await link.close()
-
-
-async def test_who_does_not_say_hello_in_time_is_turned_away() -> None:
-    ours, theirs = pair()
-    ended = await Link("server", theirs, limits=Limits(hello_s=1), catalog=SMALL).run()
-    assert ended.code == 1008
-    assert await ours.receive() is None
-
-
-async def test_close_says_goodbye_is_idempotent_and_ends_whoever_waits() -> None:
-    never = asyncio.Event()
-
-    async def silent(link: Link, envelope: Envelope) -> None:
-        await never.wait()
-
-    server = Server(start=hold, ask=silent)
-    async with joined(server) as (link, _):
-        await link.request("stream:a", "start", {})
-        asked = asyncio.create_task(link.request("conn", "ask", {}))
-        read = asyncio.create_task(anext(link.inbox("stream:a")))
-        await asyncio.sleep(0)
-        await link.close()
-        await link.close()
-        for one in (asked, read):
-            with pytest.raises(Disconnected):
-                await one
-        with pytest.raises(Disconnected):
-            await link.send("stream:b", "start", {})
-        with pytest.raises(Disconnected):
-            await link.ready()
-        await eventually(lambda: not server.links["c0"].connection.survives)
-
-
 async def test_the_inbox_that_is_closed_drops_the_scope() -> None:
     async with joined(Server(start=count)) as (link, _):
         await link.request("stream:a", "start", {})
@@ -374,3 +198,12 @@ async def test_the_inbox_that_is_closed_drops_the_scope() -> None:
             assert (await anext(inbox)).type == "text"
         assert [one async for one in inbox] == []
         assert len(link.connection.scopes) == 0
+
+
+async def test_an_answer_that_ends_its_scope_is_not_kept_for_nobody() -> None:
+    async def whole(link: Link, envelope: Envelope) -> None:
+        await link.end(envelope.scope, "done", {}, reply_to=envelope.id)
+
+    async with joined(Server(start=whole)) as (link, _):
+        assert (await link.request("stream:a", "start", {})).type == "done"
+        assert [one async for one in link.inbox("stream:a")] == []

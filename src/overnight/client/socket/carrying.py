@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -30,8 +30,6 @@ class Carrying:
     ) -> None:  # fmt: skip
         self.closing: Closing | None = None
         """Why to close; what is queued before is sent yet."""
-        self.cut = False
-        """Stop at once, as if the transport had broken."""
         self._connection = connection
         self._transport = transport
         self._room = room
@@ -40,6 +38,8 @@ class Carrying:
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()
         self._ticker: asyncio.Handle | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._aborted = False
 
     def wake(self) -> None:
         """There may be something to send, or a reason to stop."""
@@ -50,13 +50,30 @@ class Carrying:
         self.closing = self.closing or closing
         self._wake.set()
 
+    def abort(self) -> None:
+        """Stop at once, as if the transport had broken, even when it takes nothing any more."""
+        if self._task is not None and not self._aborted:
+            self._aborted = True
+            self._task.cancel()
+
     async def run(self) -> None:
-        """Until the transport ends or is to be closed; it is closed then."""
+        """Until the transport ends or there is a reason to close it."""
         reader = asyncio.create_task(self._read())
+        self._task = task = asyncio.current_task()
         self._tick()
+        try:
+            await self._until_over(reader)
+        except asyncio.CancelledError:
+            if task is None or not self._aborted or task.uncancel() > 0:
+                raise
+        if reader.done() and not reader.cancelled() and (fault := reader.exception()) is not None:
+            log.error("socket.broken", error=repr(fault), exc_info=fault)
+
+    async def _until_over(self, reader: asyncio.Task[None]) -> None:
         try:
             await self._write(reader)
         finally:
+            self._task = None
             if self._ticker is not None:
                 self._ticker.cancel()
             reader.cancel()
@@ -82,7 +99,7 @@ class Carrying:
             self._wake.set()
 
     async def _write(self, reader: asyncio.Task[None]) -> None:
-        while not self.cut:
+        while True:
             self._wake.clear()
             ending = self.closing is not None or reader.done()
             if not await self._flush() or ending:

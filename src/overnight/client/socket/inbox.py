@@ -20,6 +20,8 @@ class Inbox:
 
     def __init__(self, scope: str, *, consumed: Callable[[], None], closed: Callable[[], None]) -> None:
         self.scope = scope
+        self.wanted = False
+        """Somebody has asked for it."""
         self._consumed = consumed
         self._closed = closed
         self._waiting: deque[tuple[Envelope, bool]] = deque()

@@ -37,6 +37,9 @@ _MOST_UNREAD: Final = 256
 _DEAD: Final = 1011
 """With this code a connection is closed whose peer does not answer; whatever outlives a cut outlives that."""
 
+_LAST_WORDS_S: Final = 10.0
+"""How long a peer may take to read what is left when the link is closed."""
+
 
 class Link:
     """Runs a `Connection` over one transport after another.
@@ -72,6 +75,7 @@ class Link:
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._resumable: Welcome | None = None
         self._told = False
         self._closed = False
 
@@ -93,8 +97,8 @@ class Link:
         if self._side == "server":
             return await welcomed(self, transport)
         payload = dict(self._hello)
-        if self.welcome is not None and self.connection.survives:
-            payload["resume"] = {"connection": self.welcome.connection, "key": self.welcome.resume_key}
+        if self._resumable is not None and self.connection.survives:
+            payload["resume"] = {"connection": self._resumable.connection, "key": self._resumable.resume_key}
         self.connection.hello(payload, self.clock())
         return await self.serve(transport, [])
 
@@ -122,8 +126,10 @@ class Link:
         self._ready.clear()
         closing = carrying.closing or Closing(code=1006, reason="")
         final = self._closed or self._told or (carrying.closing is not None and closing.code != _DEAD)
-        self._dispatch(self.connection.close() if final else self.connection.cut(self.clock()))
+        self._dispatch(self.connection.part(self.clock()) if final else self.connection.cut(self.clock()))
         survives = not final and self.connection.survives
+        if not survives:
+            self._resumable = None
         self._abandon(None if not survives else CONN)
         return Ended(code=closing.code, reason=closing.reason, survives=survives, told=self._told)
 
@@ -137,8 +143,7 @@ class Link:
     async def supplant(self) -> None:
         """End the transport that is being served, as if it had been cut, and wait until it is no longer served."""
         if self._carrying is not None:
-            self._carrying.cut = True
-            self._carrying.wake()
+            self._carrying.abort()
         await self._idle.wait()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -151,10 +156,18 @@ class Link:
         if self._carrying is not None:
             self._carrying.close(Closing(code=code, reason=reason))
         if not self._work.here:
-            await self._idle.wait()
+            await self._stopped()
         self._dispatch(self.connection.close())
         self._abandon(None)
         await self._work.finished()
+
+    async def _stopped(self) -> None:
+        """The transport is no longer served: everything was sent, or it does not take it."""
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._idle.wait()
+        except TimeoutError:
+            await self.supplant()
 
     # What came.
 
@@ -169,13 +182,15 @@ class Link:
 
     def _received(self, one: Received) -> None:
         envelope, role = one.envelope, one.message.role
-        self._replies.came(envelope)
+        expected = self._replies.came(envelope)
         if role == "reply":
             return
         if role == "control":
             self._controlled(envelope)
             return
         inbox = self._inboxes.get(envelope.scope)
+        if expected and inbox is not None and not inbox.wanted:
+            return  # whoever has asked has it, and nobody else listens
         handler = resume if envelope.type == "resume" else self._handlers.get(envelope.type)
         if handler is None and (inbox is None or role == "request"):
             handler = self._handlers.get(kind_of(envelope.scope), unserved if inbox is None else None)
@@ -186,7 +201,10 @@ class Link:
 
     def _controlled(self, envelope: Envelope) -> None:
         if isinstance(envelope.body, Welcome):
-            self.welcome = envelope.body
+            self.welcome = self._resumable = envelope.body
+            self._replies.prune(
+                lambda scope: scope == CONN or self.connection.scopes.sending(scope) is not None
+            )
             self._ready.set()
         elif envelope.type == "goodbye" and self._carrying is not None:
             self._told = True
@@ -253,7 +271,7 @@ class Link:
         id_ = self.connection.queue(scope, type_, payload, now_ms=self.clock(), reply_to=reply_to)
         if message.opens and kind_of(scope) not in self._handlers:
             self._unread.pop(scope, None)  # what an earlier scope of that name has left
-            self.inbox(scope)
+            self._inbox(scope)
         if message.role == "terminal":
             self._scope_over(Over(scope=scope))
         self._wake()
@@ -307,6 +325,11 @@ class Link:
 
     def inbox(self, scope: str) -> Inbox:
         """What comes in the scope. A scope that this side opens with a message has one from then on."""
+        found = self._inbox(scope)
+        found.wanted = True
+        return found
+
+    def _inbox(self, scope: str) -> Inbox:
         found = self._inboxes.get(scope)
         if found is None:
             found = self._unread.pop(scope, None)

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from overnight.errors import OvernightError
+from overnight.errors import Disconnected, OvernightError
 from overnight.wire.socket.envelope import Envelope
 
 
@@ -28,12 +28,18 @@ class Replies:
         finally:
             self._waiting.pop(request, None)
 
-    def came(self, envelope: Envelope) -> None:
-        """A message, which may be the reply to something."""
-        if envelope.reply_to is not None:
-            found = self._waiting.pop(envelope.reply_to, None)
-            if found is not None and not found[1].done():
-                found[1].set_result(envelope)
+    def came(self, envelope: Envelope) -> bool:
+        """A message, which may be the reply to something. True: somebody has waited for it."""
+        found = self._waiting.pop(envelope.reply_to, None) if envelope.reply_to is not None else None
+        if found is None or found[1].done():
+            return False
+        found[1].set_result(envelope)
+        return True
+
+    def prune(self, is_open: Callable[[str], bool]) -> None:
+        """After a cut: replies in scopes that are over by now may have been lost with the connection."""
+        for scope in {scope for scope, _ in self._waiting.values() if not is_open(scope)}:
+            self.fail(Disconnected("the reply was cut off"), scope=scope)
 
     def fail(self, error: OvernightError, *, scope: str | None = None) -> None:
         """No reply will come any more, in this scope or, without one, at all."""

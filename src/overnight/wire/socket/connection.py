@@ -105,17 +105,30 @@ class Connection:
     def cut(self, now_ms: int) -> list[Event]:
         """The transport is gone. Scopes with a log are over here; the others wait for `hello`, or for `tick`."""
         if self.state == "closed":
-            return self.close()
+            return self.part(now_ms)
         self.state = "cut"
         self._cut_at = now_ms
         events: list[Event] = [self._lose(one.name) for one in self.scopes if not one.survives]
         self._sender.restart()
         return events
 
+    def part(self, now_ms: int) -> list[Event]:
+        """The transport ended in order, or for a reason that coming back does not mend: nothing outlives it.
+
+        The connection may begin anew with another hello.
+        """
+        events = self.close()
+        self.state, self._cut_at = "cut", now_ms
+        self._sender.restart()
+        return events
+
     def close(self) -> list[Event]:
         """It is over for good; so is every scope."""
         self.state = "closed"
-        return [self._lose(one.name) for one in self.scopes]
+        over: list[Event] = [self._lose(one.name) for one in self.scopes]
+        for one in self.scopes.surviving():
+            self.scopes.settled(one.name)
+        return over
 
     @property
     def survives(self) -> bool:
