@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from tests.server.stage import Stage
 
-from overnight.domain.agent_token import Claim, agent_secret, claimed
+from overnight.domain.agent_token import Claim, agent_secret, claimed, key_of_run
 from overnight.domain.run import Run
 from overnight.engine.agent_access import agent_key
 from overnight.errors import Unauthorized
@@ -19,14 +19,15 @@ KEY = b"k" * 32
 pytestmark = pytest.mark.anyio
 
 
-async def _secret(stage: Stage, run: Run, fence: int) -> str:
-    return agent_secret(await agent_key(stage.store), Claim(run_id=run.id, fence=fence))
+async def _secret(stage: Stage, run: Run, attempt: int) -> str:
+    claim = Claim(run_id=run.id, turn=run.turn, attempt=attempt)
+    return agent_secret(key_of_run(await agent_key(stage.store), run.id), claim)
 
 
-async def test_it_acts_for_its_run_as_long_as_that_is_held_so(stage: Stage) -> None:
+async def test_it_acts_for_its_run_as_long_as_that_turn_is_its_latest(stage: Stage) -> None:
     run = await stage.submitted()
     authenticator = Authenticator(stage.store, stage.clock)
-    caller = await authenticator.caller(await _secret(stage, run, run.token))
+    caller = await authenticator.caller(await _secret(stage, run, run.attempt))
     assert (caller.run_id, caller.principal.kind, caller.user, caller.admin) == (
         run.id,
         "agent",
@@ -35,16 +36,16 @@ async def test_it_acts_for_its_run_as_long_as_that_is_held_so(stage: Stage) -> N
     )
     assert await authenticator.still(caller)
     with pytest.raises(Unauthorized):
-        await authenticator.caller(await _secret(stage, run, run.token + 1))
+        await authenticator.caller(await _secret(stage, run, run.attempt + 1))
     await stage.finish(run)
     assert not await authenticator.still(caller)
     with pytest.raises(Unauthorized):
-        await authenticator.caller(await _secret(stage, run, run.token))
+        await authenticator.caller(await _secret(stage, run, run.attempt))
 
 
 async def test_it_opens_no_route(stage: Stage) -> None:
     run = await stage.submitted()
-    client = stage.client(await _secret(stage, run, run.token))
+    client = stage.client(await _secret(stage, run, run.attempt))
     for method, path in (
         ("GET", "/api/v1/runs"),
         ("GET", f"/api/v1/runs/{run.id}"),
@@ -69,8 +70,8 @@ CHANGES: tuple[Callable[[str], str], ...] = (
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_token_that_was_changed_claims_nothing(change: Callable[[str], str]) -> None:
-    claim = Claim(run_id=new_run_id(1_700_000_000_000), fence=7)
-    secret = agent_secret(KEY, claim)
+    claim = Claim(run_id=new_run_id(1_700_000_000_000), turn=7, attempt=1)
+    secret = agent_secret(key_of_run(KEY, claim.run_id), claim)
     assert claimed(KEY, secret) == claim
     assert claimed(KEY, change(secret)) is None
     assert claimed(b"another key", secret) is None

@@ -150,7 +150,7 @@ class Talk:
 RUN = RunId("run_01k0c3v9h4f6x8r2m5t7w9y1zb")
 AGENT = Caller(
     principal=Principal(owner="usr_local", name="agent", kind="agent"), digest="d", user="usr_local",
-    claim=Claim(run_id=RUN, fence=1),
+    claim=Claim(run_id=RUN, turn=1, attempt=1),
 )  # fmt: skip
 
 

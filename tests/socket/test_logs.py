@@ -14,7 +14,7 @@ from overnight.client.socket.connector import Backoff, Connector
 from overnight.client.socket.link import Link, Nacked
 from overnight.client.socket.target import Target
 from overnight.client.socket.transport import SocketTransport
-from overnight.domain.agent_token import Claim, agent_secret
+from overnight.domain.agent_token import Claim, agent_secret, key_of_run
 from overnight.engine.agent_access import agent_key
 from overnight.errors import StreamTrimmed
 from overnight.testing.signals import eventually
@@ -151,7 +151,8 @@ async def test_what_cannot_be_followed_is_refused_with_its_code(stage: Stage) ->
     run = await stage.submitted()
     strangers = await stage.token(owner="usr_other")
     worker = await stage.token(kind="worker")
-    process = agent_secret(await agent_key(stage.store), Claim(run_id=run.id, fence=run.token))
+    key = key_of_run(await agent_key(stage.store), run.id)
+    process = agent_secret(key, Claim(run_id=run.id, turn=run.turn, attempt=run.attempt))
     other = await stage.submitted("another")
     missing = "run_" + "0" * 26
     for token, id, after, code in (

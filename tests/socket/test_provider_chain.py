@@ -15,7 +15,7 @@ from overnight.client.socket.link import Link
 from overnight.client.socket.streams import ModelStreams, RemoteModels
 from overnight.client.socket.target import Target
 from overnight.client.socket.transport import SocketTransport
-from overnight.domain.agent_token import Claim, agent_secret
+from overnight.domain.agent_token import Claim, agent_secret, key_of_run
 from overnight.domain.run import Run
 from overnight.engine.agent_access import agent_key
 from overnight.errors import BudgetSpent, ModelError, RateLimited
@@ -73,8 +73,9 @@ async def linked(stage: Stage, token: str, frames: list[bytes] | None = None) ->
 @contextlib.asynccontextmanager
 async def asking(stage: Stage, run: Run, frames: list[bytes] | None = None) -> AsyncIterator[Link]:
     """A link of the run's own agent."""
-    claim = Claim(run_id=run.id, fence=run.token)
-    async with linked(stage, agent_secret(await agent_key(stage.store), claim), frames) as link:
+    claim = Claim(run_id=run.id, turn=run.turn, attempt=run.attempt)
+    key = key_of_run(await agent_key(stage.store), run.id)
+    async with linked(stage, agent_secret(key, claim), frames) as link:
         yield link
 
 

@@ -25,7 +25,7 @@ from overnight.wire.socket.catalog.control import Hello
 
 def caller(user: str = "usr_local", run: RunId | None = None) -> Caller:
     kind = "user" if run is None else "agent"
-    claim = None if run is None else Claim(run_id=run, fence=1)
+    claim = None if run is None else Claim(run_id=run, turn=1, attempt=1)
     principal = Principal(owner=user, name=user, kind=kind)  # type: ignore[arg-type]
     return Caller(principal=principal, digest="d", user=user, claim=claim)
 

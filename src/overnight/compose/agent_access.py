@@ -8,7 +8,7 @@ from typing import Final, cast
 from overnight.backends.process.settings import AgentAccess
 from overnight.config.paths import data_key, private_dir, runtime_dir
 from overnight.config.settings import Settings
-from overnight.domain.agent_token import Claim, agent_secret
+from overnight.domain.agent_token import Claim, agent_secret, key_of_run
 from overnight.domain.backend import Problem
 from overnight.engine.agent_access import agent_key
 from overnight.errors import ModelNotFound
@@ -33,8 +33,9 @@ async def agent_access(settings: Settings, uow: UnitOfWork) -> AgentAccess:
     """For a worker that knows the database."""
     key = await agent_key(uow)
 
-    def token(run_id: str, fence: int) -> str:
-        return agent_secret(key, Claim(run_id=RunId(run_id), fence=fence))
+    def token(run_id: str, turn: int, attempt: int) -> str:
+        claim = Claim(run_id=RunId(run_id), turn=turn, attempt=attempt)
+        return agent_secret(key_of_run(key, claim.run_id), claim)
 
     elsewhere = cast("str | None", settings.sources["worker.agent_endpoint"])
     if elsewhere is not None:  # whoever answers there has the models

@@ -16,10 +16,11 @@ _KEY: Final = "agent_key"
 async def agent_key(uow: UnitOfWork) -> bytes:
     """The key; made by whoever asks first."""
     found = await uow.read(lambda tx: tx.installation.get(_KEY))
-    return bytes.fromhex(found if found is not None else await uow.write(_made))
+    return bytes.fromhex(found if found is not None else await uow.write(key_in))
 
 
-def _made(tx: Transaction) -> str:
+def key_in(tx: Transaction) -> str:
+    """The same within a unit that writes, in hex."""
     found = tx.installation.get(_KEY)
     if found is None:
         found = secrets.token_hex(32)

@@ -51,7 +51,7 @@ class Caller:
     share: Share | None = None
     """The share by which it acts, if it does not act in its own name."""
     claim: Claim | None = None
-    """Of an agent's own process: the hold of a run that it works for."""
+    """Of an agent's own process: the attempt at a turn that it is."""
 
     @property
     def run_id(self) -> RunId | None:
@@ -167,13 +167,13 @@ class Authenticator:
         return Caller(principal=principal, digest=digest(secret), user=owner, claim=claim)
 
     async def _holding(self, claim: Claim) -> str:
-        """The owner of the run, as long as it is held as claimed. Raises Unauthorized."""
+        """The owner of the run, as long as the claimed attempt is its latest. Raises Unauthorized."""
         try:
             run = await self._uow.read(lambda tx: tx.runs.get(claim.run_id, None))
         except NotFound:
             raise Unauthorized("the run of this token is gone") from None
-        if run.final or run.token != claim.fence:
-            raise Unauthorized("the run of this token has ended, or somebody else holds it now")
+        if run.final or (run.turn, run.attempt) != (claim.turn, claim.attempt):
+            raise Unauthorized("the turn of this token is over, or is tried anew")
         return run.owner
 
     async def _by_digest(self, wanted: str) -> Caller:

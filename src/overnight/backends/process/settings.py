@@ -22,8 +22,8 @@ class AgentAccess:
 
     endpoint: str
     """`unix:/path`, `ws://…` or `wss://…`."""
-    token: Callable[[str, int], str]
-    """The token for that run under that fencing token; good for as long as the run is held so."""
+    token: Callable[[str, int, int], str]
+    """The token for that attempt at that turn of that run (id, turn, attempt); good for as long as it is the latest."""
     readable: tuple[Path, ...] = ()
     """What a sandbox must not hide: the folder of the unix socket."""
     problems: Callable[[], tuple[Problem, ...]] = tuple
