@@ -29,9 +29,7 @@ def make_newer(folder: Path) -> Path:
     """The folder to put into PYTHONPATH so that `python -m overnight` is the newer one."""
     copy = folder / "overnight"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    metadata = folder / f"overnight-{VERSION}.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text(f"Metadata-Version: 2.1\nName: overnight\nVersion: {VERSION}\n", encoding="utf-8")
+    (copy / "version.py").write_text(f'"""A version to come."""\n\nVERSION = "{VERSION}"\n', encoding="utf-8")
     migrate = copy / "stores/sql/migrate.py"
     text = migrate.read_text(encoding="utf-8")
     found = re.search(r'^HEAD: Final = "(\w+)"$', text, re.MULTILINE)
