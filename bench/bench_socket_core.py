@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 
 import orjson
 
 from bench.figure import Figure
+from overnight.client.socket.inproc import pair
+from overnight.client.socket.link import Admission, Link
+from overnight.wire.socket.catalog.control import Hello
 from overnight.wire.socket.connection import Connection
+from overnight.wire.socket.envelope import Envelope
 from overnight.wire.socket.events import Received
 from overnight.wire.socket.limits import Limits
 
 MESSAGES, ROUNDS = 20_000, 5
+SOAK_S = 120
 WINDOW = Limits(window=1_000_000, queue=1_000_000, queue_bytes=1 << 30, keep_bytes=1 << 20)
 START: dict[str, object] = {"context": {"messages": []}}
 DELTA = {"index": 0, "delta": "A few words at a time, "}
 EVENTS = orjson.dumps({"cursor": 7, "events": [{"seq": number, "type": "x"} for number in range(20)]})
 
 
-def figures(*, long: bool) -> Iterator[Figure]:
-    del long
+async def figures(*, long: bool) -> AsyncIterator[Figure]:
     for batch, name in ((1, "one a message"), (64, "64 a message")):
         limit = _rate(lambda batch=batch: _json(batch))  # type: ignore[misc]
         yield Figure(
@@ -29,6 +35,9 @@ def figures(*, long: bool) -> Iterator[Figure]:
             limit=limit, limit_name="orjson alone", aim="",
         )  # fmt: skip
     yield Figure(name="socket core: one batch of 20 events to 100 readers", value=_rate(_crowd), unit="/s")
+    if long:
+        async for one in _soak():
+            yield one
 
 
 def _rate(work: Callable[[], int]) -> float:
@@ -86,3 +95,47 @@ def _crowd() -> int:
             server.queue(scope, "run.events", EVENTS, now_ms=1)
         server.data_to_send()
     return rounds * len(scopes)
+
+
+async def _stream(link: Link, envelope: Envelope) -> None:
+    await link.send(envelope.scope, "ack", {}, reply_to=envelope.id)
+    for number in range(100):
+        await link.send(envelope.scope, "text.delta", {"index": 0, "delta": str(number)})
+    await link.end(envelope.scope, "aborted", {"reason": "enough"})
+
+
+async def _greet(_link: Link, _hello: Hello) -> Admission:
+    return Admission(connection="c", resume_key="k")
+
+
+async def _soak() -> AsyncIterator[Figure]:
+    """Fifty sessions with four streams each, one after another in every place, all on one connection."""
+    ours, theirs = pair()
+    server = Link("server", theirs, handlers={"stream.start": _stream}, on_hello=_greet)
+    client = Link("client", ours)
+    seen: Counter[str] = Counter()
+    until = time.monotonic() + SOAK_S
+
+    async def place(name: str) -> None:
+        while time.monotonic() < until:
+            scope = f"stream:{name}.{seen[name]}"
+            await client.request(scope, "stream.start", START, timeout_s=600)
+            heard = [one async for one in client.inbox(scope)]
+            seen[name] += 1
+            seen["wrong"] += [one.payload.get("delta") for one in heard] != [*map(str, range(100)), None]
+            seen["events"] += len(heard)
+
+    running = [asyncio.create_task(server.run()), asyncio.create_task(client.run())]
+    async with asyncio.TaskGroup() as group:
+        for number in range(200):
+            group.create_task(place(f"{number // 4}.{number % 4}"))
+    left = sum(one.connection.scopes.counts()["open"] + one.connection.waiting for one in (client, server))
+    await client.close()
+    await server.close()
+    await asyncio.gather(*running)
+    yield Figure(
+        name=f"socket core: 200 streams at once, {SOAK_S} s", value=seen["events"] / SOAK_S, unit="/s"
+    )
+    yield Figure(
+        name=f"socket core: {seen['wrong']} streams went wrong, {left} things were left", value=left, unit=""
+    )

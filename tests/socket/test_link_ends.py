@@ -15,6 +15,8 @@ from overnight.errors import (
     Disconnected,
     StreamTrimmed,
 )
+from overnight.testing.conformance.socket.offer import Offer
+from overnight.testing.conformance.socket.probe import Probe
 from overnight.testing.signals import eventually
 from overnight.wire.socket.envelope import Envelope
 from overnight.wire.socket.limits import Limits
@@ -171,3 +173,24 @@ async def test_after_a_goodbye_the_same_link_begins_anew() -> None:
         for one in server.links.values():
             await one.close()
         await asyncio.gather(*again)
+
+
+async def test_a_peer_that_asks_and_never_reads_is_not_read_any_more() -> None:
+    """Its requests would otherwise become replies without end."""
+    ours, theirs = pair()
+    serving = asyncio.create_task(Server(Limits(requests=100_000), ask=hold).serve(theirs))
+    probe = Probe(ours, Offer(connect=lambda: asyncio.sleep(0, ours), token="t"))  # type: ignore[arg-type]
+    await probe.hello()
+    sent = 0
+    try:
+        async with asyncio.timeout(60):
+            while sent < 20_000:
+                await asyncio.wait_for(probe.say("conn", "nonsense"), 0.5)
+                sent += 1
+    except TimeoutError:
+        pass
+    assert sent < 5_000
+    for _ in range(sent):
+        assert (await probe.hear())["type"] == "nack"  # type: ignore[index]
+    await ours.close()
+    await serving

@@ -36,7 +36,8 @@ class Carrying:
         self._clock = clock
         self._dispatch = dispatch
         self._wake = asyncio.Event()
-        self._sent = asyncio.Event()
+        self._sent: asyncio.Event | None = None
+        """There while the reader waits for what is queued to be sent; an idle connection has none."""
         self._ticker: asyncio.Handle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._aborted = False
@@ -91,7 +92,7 @@ class Carrying:
                 self._dispatch(self._connection.receive(data, self._clock()))
                 self._wake.set()
                 while self._connection.congested:
-                    self._sent.clear()
+                    self._sent = asyncio.Event()
                     await self._sent.wait()
         except (OvernightError, OSError) as error:
             log.debug("socket.receive_failed", error=str(error))
@@ -112,7 +113,8 @@ class Carrying:
             while messages := self._connection.data_to_send(_SLICE):
                 for message in messages:
                     await self._transport.send(message)
-                self._sent.set()
+                if self._sent is not None:
+                    self._sent.set()
                 self._room.look(self._connection.room)
         except (OvernightError, OSError) as error:
             log.debug("socket.send_failed", error=str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Policy = Literal["pause", "fail"]
 
@@ -25,6 +25,10 @@ class Outgoing:
     """Nothing of its scope follows it."""
     mark: int = 0
     """It has arrived when so many events of the scope were consumed."""
+
+
+_NOTHING: Final[deque[Outgoing]] = deque()
+"""What a scope that keeps nothing keeps; most connections have one such lane and nothing else."""
 
 
 class Outbox:
@@ -52,7 +56,7 @@ class Outbox:
         self._spent = 0
         self._prompt = 0
         self._keep_bytes = keep_bytes
-        self._kept: deque[Outgoing] = deque()
+        self._kept: deque[Outgoing] = deque() if keep_bytes else _NOTHING
         self._kept_bytes = 0
 
     def put(self, one: Outgoing) -> None:
