@@ -179,7 +179,7 @@ async def test_a_peer_that_asks_and_never_reads_is_not_read_any_more() -> None:
     """Its requests would otherwise become replies without end."""
     ours, theirs = pair()
     serving = asyncio.create_task(Server(Limits(requests=100_000), ask=hold).serve(theirs))
-    probe = Probe(ours, Offer(connect=lambda: asyncio.sleep(0, ours), token="t"))  # type: ignore[arg-type]
+    probe = Probe(ours, Offer(connect=lambda: asyncio.sleep(0, ours), token="t"))
     await probe.hello()
     sent = 0
     try:
