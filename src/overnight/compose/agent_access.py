@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from overnight.backends.process.settings import AgentAccess
 from overnight.config.paths import data_key, private_dir, runtime_dir
@@ -13,9 +14,11 @@ from overnight.domain.backend import Problem
 from overnight.engine.agent_access import agent_key
 from overnight.errors import ModelNotFound
 from overnight.ids import RunId
-from overnight.models.catalog import Catalog
-from overnight.models.endpoint import ModelSettings
 from overnight.ports.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from overnight.client.endpoint import Endpoint
+    from overnight.models.endpoint import ModelSettings
 
 _MEND: Final = (
     "set a provider's key for the server, such as ANTHROPIC_API_KEY or OPENAI_API_KEY, "
@@ -49,8 +52,21 @@ async def agent_access(settings: Settings, uow: UnitOfWork) -> AgentAccess:
     )
 
 
+def access_elsewhere(settings: Settings, server: Endpoint, key_of: Callable[[str], str]) -> AgentAccess:
+    """For a worker of a server elsewhere, which is given a key with each run that it leases (in hex)."""
+
+    def token(run_id: str, turn: int, attempt: int) -> str:
+        claim = Claim(run_id=RunId(run_id), turn=turn, attempt=attempt)
+        return agent_secret(bytes.fromhex(key_of(run_id)), claim)
+
+    named = cast("str | None", settings.sources["worker.agent_endpoint"])
+    return AgentAccess(endpoint=named or f"ws{server.url.removeprefix('http')}", token=token)
+
+
 def _problems(models: ModelSettings) -> tuple[Problem, ...]:
     """Why the default model would not answer. A run may still name another one."""
+    from overnight.models.catalog import Catalog  # noqa: PLC0415 - a worker without agents of ours has no use for it
+
     try:
         endpoint = Catalog(models).find("").endpoint
     except ModelNotFound as error:

@@ -30,6 +30,7 @@ from overnight.client.worker.unit_of_work import PASSING, RemoteUnitOfWork
 from overnight.client.worker.watch import Watch
 from overnight.clock import Clock, SystemClock
 from overnight.compose import agents, confinement, hosts
+from overnight.compose.agent_access import access_elsewhere
 from overnight.compose.ending import Ending, work_until_the_end
 from overnight.compose.ground import make_folders
 from overnight.config import logging
@@ -132,7 +133,7 @@ async def elsewhere(settings: Settings, endpoint: Endpoint) -> AsyncIterator[Els
         for lock in locks:
             lock.acquire()
             taken.append(lock)
-        async with _made(settings, calls, ServedClock(system)) as crew:
+        async with _made(settings, endpoint, calls, ServedClock(system)) as crew:
             yield crew
     finally:
         await calls.close()
@@ -154,7 +155,9 @@ def _calls(settings: Settings, endpoint: Endpoint) -> Calls | Transport:
 
 
 @asynccontextmanager
-async def _made(settings: Settings, calls: Calls | Transport, clock: ServedClock) -> AsyncIterator[Elsewhere]:
+async def _made(
+    settings: Settings, endpoint: Endpoint, calls: Calls | Transport, clock: ServedClock
+) -> AsyncIterator[Elsewhere]:
     async def post(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
             response = await calls.request("POST", ROOT + path, json=body)
@@ -171,13 +174,22 @@ async def _made(settings: Settings, calls: Calls | Transport, clock: ServedClock
     desk = RestLeaseDesk(post)
     sandbox = await confinement.confinement(settings, agents.home(settings))
     length = LeaseLength(partial(timing_of, settings.timing))
+    made: list[RemoteUnitOfWork] = []
+
+    def key_of(run_id: str) -> str:
+        return made[0].agent_key(run_id)
+
+    access = access_elsewhere(settings, endpoint, key_of)
     programs = list(
-        agents.backends(settings, agents.spawner(settings), clock, sandbox, fence=length.keeper_deadline)
+        agents.backends(
+            settings, agents.spawner(settings), clock, sandbox, fence=length.keeper_deadline, access=access
+        )
     )
     me = _row(settings, clock, agents.here(settings, sorted(program.name for program in programs)))
     length.begin((await _greeted(desk, me, clock)).lease_s)
     notifier = InprocNotifier()
     uow = RemoteUnitOfWork(desk, clock, notifier, me)
+    made.append(uow)
     backends = Backends(programs, uow=uow, clock=clock, host_id=me.host_id)
     try:
         yield _crew(settings, desk, uow, notifier, clock, backends, me, length)

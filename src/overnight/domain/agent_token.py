@@ -1,9 +1,9 @@
 """The token of an agent's own process: derived, so that starting a turn writes nothing. Pure.
 
-It names one attempt at one turn of one run, signed with a key of that run, which is derived from a key that only servers
-and workers know; a worker elsewhere is given the keys of its own runs and no other. The token goes on being good where
-another process takes the agent over, and is worth nothing once the turn is tried again, the next one begins, or the run
-has ended: whoever checks it looks at the run.
+It names one attempt at one turn of one run, signed with a key of that run, which is derived from a key that only
+servers and workers know; a worker elsewhere is given the keys of its own runs and no other. The token goes on being
+good where another process takes the agent over, and is worth nothing once the turn is tried again, the next one begins,
+or the run has ended: whoever checks it looks at the run.
 """
 
 from __future__ import annotations

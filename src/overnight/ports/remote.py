@@ -252,6 +252,8 @@ class Granted:
 
     facts: Facts
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    agent_key: str = field(default="", repr=False)
+    """What the tokens of this run's own agents are signed with, in hex; empty where the server knows of none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ class Holding:
         self.run: Run = granted.facts.run
         self.token = granted.facts.run.token
         self.environment: Mapping[str, str] = granted.environment
+        self.agent_key = granted.agent_key
         self.facts = granted.facts
         self.lock = asyncio.Lock()
         self.batches = 0

@@ -111,6 +111,10 @@ class RemoteUnitOfWork:
         """All that is held: {run id: token}."""
         return {holding.run.id: holding.token for holding in self._holdings.values()}
 
+    def agent_key(self, run_id: str) -> str:
+        """See `Granted.agent_key`, of a run that is held; empty for others."""
+        return next((one.agent_key for one in self._holdings.values() if one.run.id == run_id), "")
+
     def run_of(self, pk: int) -> tuple[RunId, int] | None:
         """Id and token of a run that is held."""
         holding = self._holdings.get(pk)

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from overnight.clock import Clock
+from overnight.domain.agent_token import key_of_run
 from overnight.domain.backend import BackendCheck
 from overnight.domain.event import Draft
 from overnight.domain.redaction import Redactor
@@ -21,6 +22,7 @@ from overnight.domain.spec import RunSpec
 from overnight.domain.values import Failure
 from overnight.domain.worker import Worker
 from overnight.engine import moves
+from overnight.engine.agent_access import key_in
 from overnight.engine.conduct import RELEASE
 from overnight.engine.local_source import OfferOf, broken, claimed
 from overnight.engine.policy import RunPolicy, Timing
@@ -184,7 +186,10 @@ class LeaseService:
 
     def _one(self, tx: Transaction, run: Run, now: int) -> Granted:
         run = tx.runs.lock(run.pk)
-        return Granted(facts=facts_of(tx, run, now), environment=self._environment(tx, run))
+        key = key_of_run(bytes.fromhex(key_in(tx)), run.id)
+        return Granted(
+            facts=facts_of(tx, run, now), environment=self._environment(tx, run), agent_key=key.hex()
+        )  # fmt: skip
 
     def _environment(self, tx: Transaction, run: Run) -> dict[str, str]:
         secrets = self._kept.policy.secrets

@@ -83,6 +83,7 @@ def granted_document(granted: Granted) -> dict[str, Any]:
         "turn": run.turn,
         "last_seq": run.last_seq,
         "environment": dict(granted.environment),
+        "agent_key": granted.agent_key,
         "facts": facts_document(granted.facts, spec=True),
     }
 
@@ -97,7 +98,10 @@ def grant_of(document: Mapping[str, Any]) -> Grant:
 
 def granted_of(document: Mapping[str, Any]) -> Granted:
     """The reverse of `granted_document`."""
-    return Granted(facts=facts_of(document["facts"]), environment=document["environment"])
+    return Granted(
+        facts=facts_of(document["facts"]), environment=document["environment"],
+        agent_key=document.get("agent_key", ""),
+    )  # fmt: skip
 
 
 def batch_document(batch: Batch) -> dict[str, Any]:
