@@ -341,3 +341,40 @@ def test_what_is_received_has_its_payload_checked(two: Exchange) -> None:
     assert isinstance(start, Received)
     assert start.opened
     assert start.envelope.body.flow.window == 5
+
+
+def test_a_payload_is_what_it_was_when_it_was_sent(two: Exchange) -> None:
+    two.open("stream:a")
+    said = {"text": "before"}
+    two.put(two.server, "stream:a", "text", said)
+    said["text"] = "after"
+    two.pump()
+    assert two.texts("client", "stream:a") == ["before"]
+
+
+def test_the_first_terminal_counts(two: Exchange) -> None:
+    two.open("stream:a")
+    two.put(two.server, "stream:a", "done")
+    with pytest.raises(ScopeOver):
+        two.put(two.server, "stream:a", "failed", {"code": "late"})
+    two.server.fail("stream:a", ProtocolError(), two.now)
+    two.pump()
+    assert two.types("client", "stream:a") == ["ack", "done"]
+
+
+def test_ending_what_was_never_there_leaves_nothing_behind(two: Exchange) -> None:
+    for number in range(20):
+        two.deliver(two.server, raw(f"stream:{number}", 1, "abort", id=f"x{number}"))
+    two.pump()
+    assert two.server.scopes.counts() == {"open": 0, "settling": 0, "tombstones": 0}
+    assert two.server.unanswered == 0
+
+
+def test_both_sides_may_end_a_scope_at_once(two: Exchange) -> None:
+    two.open("tool:a")
+    two.put(two.client, "tool:a", "done")
+    two.put(two.server, "tool:a", "failed", {"code": "x"})
+    two.pump()
+    for side in (two.client, two.server):
+        assert side.scopes.counts() == {"open": 0, "settling": 0, "tombstones": 1}
+        assert side.dropped == 1

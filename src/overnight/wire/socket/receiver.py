@@ -139,6 +139,11 @@ class Receiver:
                 return []
         if message is not None and (message.role in _LATE or (over and message.role != "request")):
             self.dropped += 1
+            if (
+                over and message.role == "terminal"
+            ):  # both sides have ended it, so neither waits for the other
+                self._scopes.settled(one.scope)
+                self._confirm(one.scope, now_ms)
             return []
         error = ScopeOver(f"{one.scope} is over") if over else UnknownScope(f"{one.scope} is not open here")
         return self._nack(error, CONN, one.id, one.type, now_ms)
