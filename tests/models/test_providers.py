@@ -1,7 +1,7 @@
 """Each kind of provider through its own client: what is streamed, what it used, what is sent, and what goes wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -39,9 +39,16 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(scope="module")
+def playing() -> Iterator[ModelServer]:
+    with ModelServer([]) as made:
+        yield made
+
+
 @pytest.fixture
-def server(start_model: StartModel) -> ModelServer:
-    return start_model([])
+def server(playing: ModelServer) -> ModelServer:
+    playing.forget()
+    return playing
 
 
 @pytest.fixture
@@ -203,14 +210,15 @@ async def test_cancelling_ends_the_providers_request(
     await eventually(lambda: server.abandoned == 1)
 
 
-async def test_a_provider_that_says_nothing_is_not_waited_for(
-    kind: Any, server: ModelServer, asked: ConfiguredModels
-) -> None:
-    server.play([{"text": "A beginning, and then nothing more.", "fault": "hang"}])
+async def test_a_provider_that_says_nothing_is_not_waited_for(kind: Any, start_model: StartModel) -> None:
+    # Nobody knows when this server notices that it was given up, so it serves no other test.
+    server = start_model([{"text": "A beginning, and then nothing more.", "fault": "hang"}])
+    asked = models(endpoint(kind, server))
     with pytest.raises(ModelError) as broken:
         await ask(asked, request(kind, timeout_s=0.3))
     assert type(broken.value) in {ModelTimeout, ModelError}
     assert broken.value.retryable
+    await asked.close()
 
 
 async def test_the_readers_own_error_stays_its_own(

@@ -59,6 +59,12 @@ class ModelServer:
         """How many answers that hung were given up by their client."""
         return 0 if self._app is None else self._app.abandoned
 
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been asked."""
+        if self._app is not None:
+            self._app.requests.clear()
+            self._app.abandoned = 0
+
     def play(self, script: Script | list[Any] | dict[str, Any]) -> None:
         """Go on with another script from the next request."""
         chosen = script if isinstance(script, Script) else parse_script(script)
