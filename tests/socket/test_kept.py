@@ -99,7 +99,7 @@ async def test_cut_anywhere_nothing_is_missing_and_nothing_comes_twice(
     async with staged(tmp_path) as stage:
         async with wire(stage.port) as whole, client(whole.url, stage.secret) as link:
             assert await executed(link, "whole") == WHOLE
-        for number, budget in enumerate(range(300, whole.passed, 151)):
+        for number, budget in enumerate(range(300, whole.passed, 251)):
             async with wire(stage.port, budget, budget // 2) as cut, client(cut.url, stage.secret) as link:
                 heard = await _heard_in_spite_of_cuts(link, f"cut-{number}")
                 assert heard == WHOLE, f"cut after {budget} of {whole.passed} bytes"
