@@ -7,18 +7,30 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
+from overnight.domain.agent_token import key_of_run
 from overnight.domain.event import canonical
 from overnight.domain.run import Run, Turn
 from overnight.domain.session import QueuedMessage
+from overnight.engine.agent_access import key_in
 from overnight.engine.remote import rules
 from overnight.errors import InvalidInput, NotFound
 from overnight.ids import ApprovalId, MessageId
-from overnight.ports.remote import Answers, Ask, AskKind, Facts
+from overnight.ports.remote import Answers, Ask, AskKind, Facts, Granted
 from overnight.ports.unit_of_work import Transaction
 
 MOST_EVENTS: Final = 1000
 MOST_MESSAGES: Final = 200
 MOST_TYPES: Final = 100
+
+
+def granted(tx: Transaction, run: Run, secrets: Mapping[str, str], now_ms: int) -> Granted:
+    """A run that was leased just now, with the values and the key that its agents get; `secrets` are the operator's."""
+    named = {name: secrets[name] for name in run.spec.secrets if name in secrets}
+    return Granted(
+        facts=facts_of(tx, run, now_ms),
+        environment={**tx.runs.secret_environment(run.pk), **named},
+        agent_key=key_of_run(bytes.fromhex(key_in(tx)), run.id).hex(),
+    )
 
 
 def facts_of(tx: Transaction, run: Run, now_ms: int) -> Facts:

@@ -13,7 +13,6 @@ from typing import Final
 import structlog
 
 from overnight.clock import Clock
-from overnight.domain.agent_token import key_of_run
 from overnight.domain.backend import BackendCheck
 from overnight.domain.event import Draft
 from overnight.domain.redaction import Redactor
@@ -22,13 +21,12 @@ from overnight.domain.spec import RunSpec
 from overnight.domain.values import Failure
 from overnight.domain.worker import Worker
 from overnight.engine import moves
-from overnight.engine.agent_access import key_in
 from overnight.engine.conduct import RELEASE
 from overnight.engine.local_source import OfferOf, broken, claimed
 from overnight.engine.policy import RunPolicy, Timing
 from overnight.engine.remote import live
 from overnight.engine.remote.apply import Application, PlaceDiffers
-from overnight.engine.remote.facts import answers_of, facts_of
+from overnight.engine.remote.facts import answers_of, facts_of, granted
 from overnight.engine.remote.seats import (
     Caller,
     beat,
@@ -185,16 +183,7 @@ class LeaseService:
         )  # fmt: skip
 
     def _one(self, tx: Transaction, run: Run, now: int) -> Granted:
-        run = tx.runs.lock(run.pk)
-        key = key_of_run(bytes.fromhex(key_in(tx)), run.id)
-        return Granted(
-            facts=facts_of(tx, run, now), environment=self._environment(tx, run), agent_key=key.hex()
-        )  # fmt: skip
-
-    def _environment(self, tx: Transaction, run: Run) -> dict[str, str]:
-        secrets = self._kept.policy.secrets
-        named = {name: secrets[name] for name in run.spec.secrets if name in secrets}
-        return {**tx.runs.secret_environment(run.pk), **named}
+        return granted(tx, tx.runs.lock(run.pk), self._kept.policy.secrets, now)
 
     async def take(self, caller: Caller, run_id: RunId, token: int, lease_s: float = 0.0) -> Granted:
         """Take over a run that the same host has held under `token`."""
