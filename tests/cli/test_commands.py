@@ -78,6 +78,7 @@ BAD_USAGE = [
     ["sessions"], ["sessions", "show"], ["sessions", "new", "x", "--config", "=1"], ["sessions", "ls", "--limit", "0"],
     ["chat", "last", "--backend", "echo"], ["chat", "a", "b"], ["handover", "now"], ["nothing"], [],
     ["worker", "extra"], ["worker", "--slots", "0"], ["workers", "drain"], ["workers", "nothing"],
+    ["tools"], ["tools", "serve"], ["tools", "call"], ["tools", "call", "x", "{", "--timeout", "soon"],
     ["upgrade", "extra"], ["upgrade", "--within", "soon"],
 ]  # fmt: skip
 

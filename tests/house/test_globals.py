@@ -34,6 +34,7 @@ OWN_PROCESS: dict[str, str] = {
     "keeper/": "a keeper, a spawner and an agent about to be started are processes with nothing else in them",
     "testing/agents/": "sample agents are programs of their own",
     "cli/acp.py": "the command that is an editor's agent, before it begins",
+    "cli/sourcing.py": "the command that is a host of tools, before it begins",
     "cli/staying.py": "the commands that are the server or a worker, before it begins",
     "compose/foreground.py": "the command that is the server, once it is up",
     "compose/worker.py": "the command that is a worker, once it is up",

@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, Entry]] = {
         "agent",
         "Be a coding agent: the Agent Client Protocol over standard input and output.",
     ),
+    "tools": Entry("tools", "app", "Offer tools to agents and programs, and call those that are on offer."),
     "backends": Entry("backends", "app", "The agent programs that are on offer, and whether they are ready."),
     "workers": Entry("workers", "app", "See the workers, drain them, and release them from quarantine."),
     "doctor": Entry(

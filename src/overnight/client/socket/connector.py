@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,12 +52,14 @@ class Backoff:
 class Connector:
     """Runs `link` over one connection after another. Its scopes go on where the core lets them; `follow` does the rest.
 
-    `run` goes on until `close`, or until trying again makes no sense: the token is refused, or the URL.
+    `run` goes on until `close`, or until trying again makes no sense: the token is refused, or the URL. `beside` is
+    called for every connection once its peer is greeted, and cancelled with it.
     """
 
     def __init__(
         self, link: Link, where: Target | Where, *, patience: Patience | None = None, backoff: Backoff | None = None,
         clock: Clock | None = None, chance: Callable[[], float] = random.random,
+        beside: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self.link = link
         self.attempts = 0
@@ -69,6 +72,7 @@ class Connector:
         self._chance = chance
         self._transport = SocketTransport(patience)
         self._failures = 0
+        self._beside = beside
         self._closed = asyncio.Event()
 
     async def run(self) -> None:
@@ -96,15 +100,24 @@ class Connector:
         """One connection, from its opening to its end."""
         self.attempts += 1
         await self._transport.connect(self._where if isinstance(self._where, Target) else self._where())
+        beside = asyncio.create_task(self._greeted(), name="beside a connection")
         try:
             await self.link.run(self._transport)
         finally:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
             await self._transport.close()
             self.last = self._transport.closing
         if self.last is not None and self.last.code == 1008 and not self._closed.is_set():
             raise Unauthorized(
                 f"the server has ended the connection: {self.last.reason or 'no reason given'}"
             )
+
+    async def _greeted(self) -> None:
+        if self._beside is not None:
+            with contextlib.suppress(Disconnected):
+                await self.link.ready()
+                await self._beside()
 
     async def _wait(self, seconds: float) -> None:
         """For so long, or until it is closed."""

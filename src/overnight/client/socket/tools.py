@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
+import orjson
 import structlog
 
+from overnight.client.socket.inbox import Inbox
 from overnight.client.socket.link import Handler, Link
 from overnight.errors import Disconnected, OvernightError, ScopeOver, ToolFailure, ToolUnavailable, tree
+from overnight.wire.socket.catalog.tools import MOST_TOOLS
 from overnight.wire.socket.envelope import CONN, Envelope
 
 LIST_S: Final = 30.0
+PARCEL_BYTES: Final = 256 * 1024
+"""Bytes of tools in one message."""
 _log = structlog.get_logger(__name__)
 
 
@@ -74,15 +79,14 @@ class ToolCalls:
         async with self._link.inbox(scope) as inbox:
             try:
                 await self._link.request(scope, "tool.execute", payload)
-                async for envelope in inbox:
-                    if envelope.type != "tool.stream":
-                        return _answer(envelope)
-                    if hear is not None:
-                        await hear(_progress(envelope.payload))
-            except asyncio.CancelledError:
+                ended = await _heard(inbox, hear)
+            except OvernightError:
+                raise
+            except BaseException:
+                # Cancelled, or `hear` has raised: nobody is left who would want its answer.
                 await asyncio.shield(self._give_up(scope))
                 raise
-        raise ToolUnavailable("the execution ended without a word")
+        return _answer(ended)
 
     async def cancel(self, execution: str, reason: str = "") -> None:
         """Want no more of it; idempotent, also for executions that are over or were never begun."""
@@ -90,10 +94,9 @@ class ToolCalls:
             await self._link.request(f"tool:{execution}", "tool.cancel", {"reason": reason})
 
     async def _give_up(self, scope: str) -> None:
-        try:
+        # A server that does not hear this ends the execution with the link, or by its clock.
+        with contextlib.suppress(OvernightError):
             await self._link.request(scope, "tool.cancel", {"reason": "its caller gave up"}, timeout_s=5.0)
-        except OvernightError as error:
-            _log.info("tool.cancel_unheard", scope=scope, reason=error.detail)
 
 
 class Tool(Protocol):
@@ -123,20 +126,30 @@ class ToolHost:
 
     async def offer(self, link: Link) -> None:
         """Register everything; to be called for each link anew. Raises Nacked with the server's code."""
-        tools = [dict(tool.meta) for tool in self.tools.values()]
-        await link.request(CONN, "tool.register", {"tools": tools})
+        for tools in _parcels([dict(tool.meta) for tool in self.tools.values()]):
+            await link.request(CONN, "tool.register", {"tools": tools})
+
+    async def close(self, reason: str) -> None:
+        """Cancel what is under way, and tell its callers."""
+        running = [task for task in self._running.values() if not task.done()]
+        for task in running:
+            self._reasons[task] = reason
+            task.cancel()
+        while self._running:
+            await asyncio.wait(set(self._running.values()))
+            await asyncio.sleep(0)
 
     async def _execute(self, link: Link, envelope: Envelope) -> None:
         scope = envelope.scope
-        await link.send(scope, "ack", {}, reply_to=envelope.id)
         began = link.clock()
 
         async def hear(progress: Progress) -> None:
             await link.send(scope, "tool.stream", _streamed(progress))
 
         task = asyncio.create_task(self._run(envelope, hear), name=f"tool {envelope.body.name}")
-        self._running[id(link), scope] = task
+        self._running[id(link), scope] = task  # before anything is awaited: a cancel may be right behind
         try:
+            await link.send(scope, "ack", {}, reply_to=envelope.id)
             type_, payload = await self._ended(task)
         except asyncio.CancelledError:
             task.cancel()
@@ -177,6 +190,16 @@ class ToolHost:
             task.cancel()
 
 
+async def _heard(inbox: Inbox, hear: Hear | None) -> Envelope:
+    """The terminal. Raises ToolUnavailable where there is none."""
+    async for envelope in inbox:
+        if envelope.type != "tool.stream":
+            return envelope
+        if hear is not None:
+            await hear(_progress(envelope.payload))
+    raise ToolUnavailable("the execution ended without a word")
+
+
 def _answer(envelope: Envelope) -> Answer:
     said = envelope.payload
     if envelope.type == "tool.result":
@@ -201,6 +224,21 @@ def tool_failure(code: str, message: str) -> ToolFailure | Disconnected:
     error = kinds.get(code, ToolFailure)(message)
     error.code = code  # type: ignore[misc]
     return error
+
+
+def _parcels(tools: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """As many at a time as one message takes."""
+    parcel: list[Mapping[str, Any]] = []
+    size = 0
+    for tool in tools:
+        weight = len(orjson.dumps(tool))
+        if parcel and (len(parcel) == MOST_TOOLS or size + weight > PARCEL_BYTES):
+            yield parcel
+            parcel, size = [], 0
+        parcel.append(tool)
+        size += weight
+    if parcel:
+        yield parcel
 
 
 def _progress(said: Mapping[str, Any]) -> Progress:

@@ -18,6 +18,7 @@ from overnight.client.socket.link import Handler, Link
 from overnight.domain.token import TokenKind
 from overnight.errors import (
     Forbidden,
+    InvalidInput,
     NotFound,
     OvernightError,
     RateLimited,
@@ -144,15 +145,21 @@ class _Desk:
             type_, payload = await self._outcome(link, scope, body, execution)
         except OvernightError as error:
             type_, payload = "tool.error", {"code": error.code, "message": error.detail, "retryable": False}
+        except BaseException:
+            # Its caller is gone, or this is a fault of ours: either way it is not under way any more.
+            execution.completed_at, execution.status = link.clock(), "failed"
+            raise
         execution.completed_at = link.clock()
         execution.status = "timeout" if payload.get("code") == ToolTimeout.code else _TERMINALS[type_]
         await link.end(scope, type_, {"duration_ms": execution.completed_at - began, **payload})
 
     def _begun(self, body: ToolExecute, scope: str, link: Link) -> _Execution:
         known = self._known
+        if scope != f"tool:{body.execution}":
+            raise InvalidInput("the execution is not the one of the scope", mend="name the same id in both")
         if sum(one.completed_at is None for one in known.values()) >= self._most:
             raise RateLimited(f"{self._most} executions are under way on this connection")
-        execution = known[scope.partition(":")[2]] = _Execution(body.execution, body.name, link.clock())
+        execution = known[body.execution] = _Execution(body.execution, body.name, link.clock())
         while len(known) > REMEMBERED:
             oldest = next((key for key, one in known.items() if one.completed_at is not None), None)
             if oldest is None:
@@ -182,6 +189,7 @@ class _Hosted:
         self._offered = offered
         self._link = offered.host.link
         self._scope = scope
+        self._begun = False
         self._payload = {
             "execution": scope.partition(":")[2], "call": body.call, "name": body.name, "arguments": dict(arguments),
             "timeout_ms": timeout_ms,
@@ -202,8 +210,8 @@ class _Hosted:
             await self._stop("it took too long")
             raise ToolTimeout(f"{self._payload['name']} did not answer within {seconds:g} s")
         except BaseException:
-            # Also where the caller is gone: nothing of it goes on at the host.
-            if not forwarding.done():
+            # Also where the caller is gone, or has lost the scope: nothing of it goes on at the host.
+            if self._begun:
                 await asyncio.shield(self._stop("its caller is gone"))
             raise
         finally:
@@ -213,18 +221,22 @@ class _Hosted:
 
     async def _forward(self, caller: Link, scope: str, execution: _Execution) -> tuple[str, dict[str, Any]]:
         try:
+            self._begun = True
             await self._link.request(self._scope, "tool.execute", self._payload)
             async with self._link.inbox(self._scope) as inbox:
                 async for envelope in inbox:
                     if envelope.type in _TERMINALS:
+                        self._begun = False
                         return envelope.type, _plain(envelope)
                     if envelope.type == "tool.stream":
                         execution.status = "streaming"
-                        await caller.send(scope, "tool.stream", dict(envelope.payload))
-        except ToolFailure:
+                        await _told(caller, scope, dict(envelope.payload))
+        except (ToolFailure, _CallerGone):
             raise
         except OvernightError as error:
-            raise ToolUnavailable(f"the host of {self._payload['name']} has left: {error.detail}") from None
+            raise ToolUnavailable(
+                f"the host of {self._payload['name']} does not answer: {error.detail}"
+            ) from None
         raise ToolUnavailable(f"the host of {self._payload['name']} ended the execution without a word")
 
     async def _cancelled(
@@ -238,11 +250,26 @@ class _Hosted:
         return "tool.cancelled", {"reason": reason}
 
     async def _stop(self, reason: str) -> None:
+        """Have the host stop, once; one that is cut off hears it if it comes back."""
+        self._begun = False
+        said = {"reason": reason[:1000]}
         with contextlib.suppress(OvernightError, TimeoutError):
+            if self._link.connection.state != "open":
+                self._link.post(self._scope, "tool.cancel", said)
+                return
             async with asyncio.timeout(CANCEL_S):
-                await self._link.request(
-                    self._scope, "tool.cancel", {"reason": reason[:1000]}, timeout_s=CANCEL_S
-                )
+                await self._link.request(self._scope, "tool.cancel", said, timeout_s=CANCEL_S)
+
+
+class _CallerGone(OvernightError):
+    """The caller's scope is over, so there is nobody to tell."""
+
+
+async def _told(caller: Link, scope: str, payload: Mapping[str, Any]) -> None:
+    try:
+        await caller.send(scope, "tool.stream", payload)
+    except OvernightError as error:
+        raise _CallerGone(error.detail) from None
 
 
 def _plain(envelope: Envelope) -> dict[str, Any]:

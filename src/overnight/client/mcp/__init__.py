@@ -1,0 +1,1 @@
+"""MCP servers as hosts of tools: programs on this machine, or servers at a URL."""
