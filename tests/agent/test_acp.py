@@ -91,7 +91,8 @@ async def talking(tmp_path: Path, script: Any, *tools: Tool) -> AsyncIterator[Cl
 
     async def workshop(history: History, _: Sequence[Mapping[str, Any]]) -> Equipped:
         named: Mapping[str, Tool] = {tool.spec.name: tool for tool in tools}
-        return Equipped(settings=settings, history=history, models=Scripted(script), tools=named)
+        models = script if isinstance(script, Scripted) else Scripted(script)
+        return Equipped(settings=settings, history=history, models=models, tools=named)
 
     served = Peer(Queues(there, back))
     agent = AgentOfSessions(served, settings.folder, workshop, version="0")
@@ -105,6 +106,7 @@ async def talking(tmp_path: Path, script: Any, *tools: Tool) -> AsyncIterator[Cl
         await back.put(None)
         async with asyncio.timeout(20):
             await asyncio.gather(*tasks)
+        agent.close()
 
 
 async def opened(client: Client, tmp_path: Path) -> str:

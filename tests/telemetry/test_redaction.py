@@ -29,6 +29,7 @@ SHAPES = [
     "AKIAIOSFODNN7EXAMPLE",
     "xoxb-123456789012-abcdefghij",
     "ovn_" + "a1B2" * 10,
+    "ova_run_" + "01hq" * 6 + "ab.1.2." + "0f" * 32,
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
     KEY,
 ]

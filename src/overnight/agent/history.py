@@ -1,12 +1,14 @@
 """What was said in one session of the agent: kept in a file that only grows, so that another process can go on.
 
 One JSON document a line: a message of the model port, or a mark that everything before it was summarised. A line that
-was cut by a crash is the last one, and is left out. What a tool call came to is written before the model is asked
-again, so whoever goes on never repeats a call that has an answer, and knows which calls have none.
+cannot be read, as a crash leaves one behind half written, is passed over and stays in the file. What a call came to is
+written before the model is asked again, so whoever goes on never repeats a call that has an answer, and knows which
+calls have none.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+import structlog
+from pydantic import TypeAdapter
 
-from overnight.errors import NotFound
-from overnight.ports.model import AssistantMessage, Message, TextBlock, ToolMessage, UserMessage
+from overnight.agent.pairing import open_calls, paired, unknown
+from overnight.errors import NotFound, SessionBusy
+from overnight.ports.model import Message
 
 INTERRUPTED: Final = (
     "The agent was interrupted before this call had an answer. Whether it did anything is not known: look before you "
@@ -26,6 +30,8 @@ INTERRUPTED: Final = (
 )
 _ID: Final = re.compile(r"ses_[0-9a-f]{24}")
 _MESSAGE: Final[TypeAdapter[Message]] = TypeAdapter(Message)
+
+log = structlog.get_logger(__name__)
 
 
 class History:
@@ -40,6 +46,9 @@ class History:
         self.spent = 0.0
         """What its turns have cost so far, in dollars."""
         self._messages = list(messages)
+        self._held: int | None = None
+        self._torn = False
+        """The file ends in the middle of a line."""
 
     @classmethod
     def new(cls, folder: Path, cwd: str) -> History:
@@ -57,11 +66,28 @@ class History:
         if not _ID.fullmatch(id) or not path.is_file():
             raise NotFound(f"there is no session {id[:64]!r} here")
         history = cls(folder / id, id, "")
-        whole = history._mended(path)
-        for line in whole:
+        for line in history._whole(path):
             history._take(line)
-        history.settle(INTERRUPTED)
+        history._messages = list(paired(history._messages, INTERRUPTED))
         return history
+
+    def hold(self) -> None:
+        """Keep other processes from writing it, until `release` or the end of this one. Raises SessionBusy."""
+        if self._held is not None:
+            return
+        held = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            raise SessionBusy(f"another process works in the session {self.id}") from None
+        self._held = held
+
+    def release(self) -> None:
+        """Let others write it; idempotent."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -96,24 +122,13 @@ class History:
 
     def settle(self, text: str) -> None:
         """Give each call that has no answer this one: no model goes on without."""
-        answered = {message.call for message in self._messages if isinstance(message, ToolMessage)}
-        open_calls = [
-            call
-            for message in self._messages
-            if isinstance(message, AssistantMessage)
-            for call in message.tool_calls
-            if call.id not in answered
-        ]
-        if open_calls:
-            self.add(
-                *(
-                    ToolMessage(call=call.id, name=call.name, content=(TextBlock(text=text),), is_error=True)
-                    for call in open_calls
-                )
-            )
+        calls = open_calls(self._messages)
+        if calls:
+            self.add(*unknown(calls, text))
 
     def _write(self, *lines: object) -> None:
-        data = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        data = b"\n" * self._torn + b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        self._torn = False
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self.folder / "history.jsonl", flags, 0o600)
         try:
@@ -124,25 +139,29 @@ class History:
         finally:
             os.close(descriptor)
 
-    def _mended(self, path: Path) -> Iterator[Mapping[str, Any]]:
-        """The whole lines; what a crash has left half written is cut off, or the next line would be lost with it."""
+    def _whole(self, path: Path) -> Iterator[Mapping[str, Any]]:
+        """The lines that can be read."""
         data = path.read_bytes()
-        kept = 0
-        for line in data.splitlines(keepends=True):
+        self._torn = not data.endswith(b"\n")
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):
             try:
-                found = orjson.loads(line)
-                if "role" in found:
-                    _MESSAGE.validate_python(found)
-            except (orjson.JSONDecodeError, ValidationError, TypeError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            kept += len(line)
-            yield found
-        if kept < len(data):
-            os.truncate(path, kept)
+                yield _checked(line)
+            except (ValueError, TypeError) as error:
+                log.warning(
+                    "agent.history_line_unreadable", session=self.id, line=number, error=str(error)[:200]
+                )
 
 
-def said_by_user(message: UserMessage) -> str:
-    """The words of it."""
-    return "\n".join(block.text for block in message.content if isinstance(block, TextBlock))
+def _checked(line: bytes) -> Mapping[str, Any]:
+    """Raises ValueError or TypeError for what `_take` could not take."""
+    found = orjson.loads(line)
+    if not isinstance(found, dict):
+        raise TypeError("a line is one JSON object")
+    if "spent" in found:
+        float(found["spent"])
+    elif "compacted" in found:
+        for message in found["compacted"]:
+            _MESSAGE.validate_python(message)
+    elif "session" not in found:
+        _MESSAGE.validate_python(found)
+    return found

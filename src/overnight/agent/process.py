@@ -48,7 +48,10 @@ async def serve(
     settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     peer = Peer(Stdio(reader, writer, say))
     agent = AgentOfSessions(peer, settings.folder, workshop, version=version, mode=settings.mode)
-    await peer.serve(agent)
+    try:
+        await peer.serve(agent)
+    finally:
+        agent.close()
 
 
 async def _streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -31,13 +31,15 @@ def agent(
     shared tools are the server's: this process has no key. OVERNIGHT_AGENT_ENDPOINT and OVERNIGHT_AGENT_TOKEN say which
     server and as whom; without them it is the server that runs on this machine.
     """
+    from overnight.agent.secrecy import keep_to_itself
     from overnight.compose.builtin_agent import run_agent
     from overnight.config import logging
-    from overnight.config.agent_process import agent_settings
+    from overnight.config.agent_process import TOKEN, agent_settings
     from overnight.domain.redaction import Redactor
 
     given = {"model": model, "effort": effort, "mode": mode, "endpoint": endpoint}
     settings = agent_settings(os.environ, given)
+    keep_to_itself(TOKEN)
     # Standard output is the protocol's alone.
     logging.configure("warning", "json", redactor=Redactor([settings.token] if settings.token else []))
     with contextlib.suppress(KeyboardInterrupt):

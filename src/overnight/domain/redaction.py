@@ -36,6 +36,7 @@ _WHOLE: Final = (
     r"\bAIza[0-9A-Za-z_-]{30,}",
     r"\bxox[a-z]-[A-Za-z0-9-]{10,}",
     r"\bovn_[A-Za-z0-9_-]{20,}",
+    r"\bova_run_[0-9a-z]{20,32}(?:\.[0-9]{1,15}){1,2}\.[0-9a-f]{16,}",
     r"\beyJ[A-Za-z0-9_-]{8,1024}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
 )
 _KEPT_HEAD: Final = (

@@ -49,8 +49,16 @@ class Open:
         self.servers = servers
         self.mode = mode
         self.turns: Turns | None = None
+        self.always: set[str] = set()
+        """Tools that the person has allowed for good."""
         self.working: asyncio.Task[tuple[str, ModelUsage]] | None = None
         self.cancelled = False
+
+    def cancel(self) -> None:
+        """Stop what is being worked on, if anything is."""
+        if self.working is not None:
+            self.cancelled = True
+            self.working.cancel()
 
 
 class AgentOfSessions:
@@ -89,9 +97,13 @@ class AgentOfSessions:
     def notified(self, method: str, params: Mapping[str, Any]) -> None:
         """See `Served`. The one notification there is: stop working."""
         session = self._open.get(str(params.get("sessionId")))
-        if method == "session/cancel" and session is not None and session.working is not None:
-            session.cancelled = True
-            session.working.cancel()
+        if method == "session/cancel" and session is not None:
+            session.cancel()
+
+    def close(self) -> None:
+        """Let other processes take the sessions up."""
+        for session in self._open.values():
+            session.history.release()
 
     async def _initialize(self, params: Mapping[str, Any]) -> Mapping[str, object]:
         log.info("agent.greeted", client=params.get("clientInfo"), asked=params.get("protocolVersion"))
@@ -111,8 +123,8 @@ class AgentOfSessions:
         return {}
 
     async def _new(self, params: Mapping[str, Any]) -> Mapping[str, object]:
-        cwd = _folder(params)
-        history = History.new(self._folder, cwd)
+        history = History.new(self._folder, _folder(params))
+        history.hold()
         self._keep(history, params)
         return {"sessionId": history.id, "modes": self._modes(self._mode)}
 
@@ -127,8 +139,11 @@ class AgentOfSessions:
 
     async def _close(self, params: Mapping[str, Any]) -> Mapping[str, object]:
         session = self._open.pop(str(params.get("sessionId")), None)
-        if session is not None and session.working is not None:
-            session.working.cancel()
+        if session is not None:
+            session.cancel()
+            if session.working is not None:
+                await asyncio.wait({session.working})
+            session.history.release()
         return {}
 
     async def _set_mode(self, params: Mapping[str, Any]) -> Mapping[str, object]:
@@ -142,11 +157,11 @@ class AgentOfSessions:
         return {}
 
     async def _prompt(self, params: Mapping[str, Any]) -> Mapping[str, object]:
-        session, history = self._session(params), self._session(params).history
+        session = self._session(params)
+        history = session.history
         content = words.blocks(params.get("prompt"))
-        if session.working is not None:
-            raise Refusal(INVALID_PARAMS, "a prompt is being worked on; cancel it, or wait for its end")
-        telling = Telling(self._peer, history.id, Path(history.cwd), history.spent)
+        _idle(session)
+        telling = Telling(self._peer, history.id, Path(history.cwd), history.spent, session.always)
         session.cancelled = False
         session.working = asyncio.create_task(self._work(session, content, telling), name="work on a prompt")
         try:
@@ -154,14 +169,15 @@ class AgentOfSessions:
         except asyncio.CancelledError:
             if not session.cancelled:
                 raise
-            return {"stopReason": "cancelled"}
+            reason, usage = "cancelled", telling.used
         except OvernightError as error:
             data = {"code": error.code, "mend": error.mend, "message": error.detail}
             raise Refusal(words.code_of(error), error.detail, data) from None
         finally:
             session.working = None
-        if usage.cost_usd:
-            history.spend(usage.cost_usd)
+            # However it ended: what a client was told of the session's cost never becomes less.
+            if telling.used.cost_usd:
+                history.spend(telling.used.cost_usd)
         return {"stopReason": reason, "usage": words.usage(usage)}
 
     async def _work(
@@ -172,14 +188,22 @@ class AgentOfSessions:
         return await session.turns.run(content, telling, session.mode)
 
     def _taken_up(self, params: Mapping[str, Any]) -> Open:
-        cwd = _folder(params)
-        history = History.load(self._folder, str(params.get("sessionId")))
+        cwd, id = _folder(params), str(params.get("sessionId"))
+        known = self._open.get(id)
+        if known is not None:
+            _idle(known)
+        history = known.history if known is not None else History.load(self._folder, id)
         if history.cwd != cwd:
             raise Refusal(INVALID_PARAMS, f"the session works in {history.cwd}, and not in {cwd}")
+        if known is None:
+            history.hold()
         return self._keep(history, params)
 
     def _keep(self, history: History, params: Mapping[str, Any]) -> Open:
-        servers = [server for server in params.get("mcpServers") or () if isinstance(server, Mapping)]
+        given = params.get("mcpServers") or []
+        if not isinstance(given, list):
+            raise Refusal(INVALID_PARAMS, "mcpServers has to be a list")
+        servers = [server for server in given if isinstance(server, Mapping)]
         session = self._open[history.id] = Open(history, servers, self._mode)
         return session
 
@@ -192,6 +216,11 @@ class AgentOfSessions:
     def _modes(self, current: str) -> Mapping[str, object]:
         known = [{"id": id, "name": id.capitalize(), "description": said} for id, said in MODES.items()]
         return {"currentModeId": current, "availableModes": known}
+
+
+def _idle(session: Open) -> None:
+    if session.working is not None:
+        raise Refusal(INVALID_PARAMS, "a prompt is being worked on; cancel it, or wait for its end")
 
 
 def _folder(params: Mapping[str, Any]) -> str:

@@ -72,6 +72,8 @@ class Peer:
         try:
             while (message := await self._wire.receive()) is not None:
                 self._take(message, served)
+                # A request has begun before what was sent after it is heard: a cancel right behind a prompt meets it.
+                await asyncio.sleep(0)
         finally:
             await self._end()
 

@@ -23,7 +23,7 @@ _OPTIONS: Final = (
 class Telling:
     """The `Listener` of a session's turns."""
 
-    def __init__(self, peer: Peer, session: str, root: Path, spent: float) -> None:
+    def __init__(self, peer: Peer, session: str, root: Path, spent: float, always: set[str]) -> None:
         self._peer = peer
         self._session = session
         self._root = root
@@ -31,8 +31,9 @@ class Telling:
         """What the session had cost before this turn, in dollars."""
         self._numbers = itertools.count(1)
         self._message = ""
-        self._always: set[str] = set()
-        """Tools that the person has allowed for good."""
+        self._always = always
+        self.used = ModelUsage()
+        """What the turn has used, as far as it is known."""
 
     async def text(self, delta: str) -> None:
         """See `Listener`."""
@@ -73,9 +74,11 @@ class Telling:
     async def usage(self, turn: ModelUsage) -> None:
         """See `Listener`. The protocol has the session's cost; the turn's tokens are told with its end."""
         self._message = ""
+        latest, self.used = turn.total - self.used.total, turn
         if turn.cost_usd is not None:
             cost = {"amount": round(self._spent + turn.cost_usd, 9), "currency": "USD"}
-            size = {"used": turn.total, "size": turn.total}
+            # How much the model could take in is the server's to know: the conversation's own size stands for it.
+            size = {"used": latest, "size": latest}
             await self._update({"sessionUpdate": "usage_update", **size, "cost": cost})
 
     async def ask(self, call: Call) -> Leave:

@@ -7,11 +7,13 @@ word. What the person asked for first, and the summary, stand at the beginning f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from overnight.ports.model import (
     AssistantMessage,
     Context,
+    InputBlock,
     Message,
     TextBlock,
     ToolMessage,
@@ -32,6 +34,8 @@ ORDER: Final = (
 )
 HEADING: Final = "Summary of the conversation so far (its beginning was too long to be kept):"
 
+_LEFT_OUT: Final = "\n[… the rest was left out: the conversation had become too long]"
+
 
 def cut(messages: Sequence[Message]) -> int:
     """How many messages from the beginning are to be summarised; 0 when it cannot be made shorter this way."""
@@ -46,9 +50,14 @@ def cut(messages: Sequence[Message]) -> int:
 def shortened(messages: Sequence[Message], at: int, summary: str) -> tuple[Message, ...]:
     """The conversation with everything before `at` told by the summary."""
     first = next((message for message in messages[:at] if isinstance(message, UserMessage)), None)
+    asked = [block for block in (first.content if first else ()) if not _is_summary(block)]
     told = TextBlock(text=f"{HEADING}\n\n{summary}")
-    opening = UserMessage(content=(*(first.content if first else ()), told))
-    return (opening, *messages[at:])
+    return (UserMessage(content=(*asked, told)), *messages[at:])
+
+
+def clipped(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation with only the beginnings of long answers of tools: for where nothing else could go."""
+    return tuple(_clipped(message) if isinstance(message, ToolMessage) else message for message in messages)
 
 
 def question(messages: Sequence[Message]) -> Context:
@@ -69,8 +78,10 @@ def _told(messages: Sequence[Message]) -> Iterator[str]:
     for message in messages:
         match message:
             case UserMessage():
-                words = " ".join(block.text for block in message.content if isinstance(block, TextBlock))
-                yield f"Person: {words[:SHOWN]}"
+                texts = [block for block in message.content if isinstance(block, TextBlock)]
+                yield f"Person: {' '.join(b.text for b in texts if not _is_summary(b))[:SHOWN]}"
+                # An earlier summary is all that is left of what it tells.
+                yield from (block.text for block in texts if _is_summary(block))
             case AssistantMessage():
                 if message.text:
                     yield f"Agent: {message.text[:SHOWN]}"
@@ -79,3 +90,19 @@ def _told(messages: Sequence[Message]) -> Iterator[str]:
             case ToolMessage():
                 words = " ".join(block.text for block in message.content if isinstance(block, TextBlock))
                 yield f"{message.name} answers: {words[:SHOWN]}"
+
+
+def _is_summary(block: InputBlock) -> bool:
+    return isinstance(block, TextBlock) and block.text.startswith(HEADING)
+
+
+def _clipped(message: ToolMessage) -> ToolMessage:
+    return replace(message, content=tuple(map(_beginning, message.content)))
+
+
+def _beginning(block: InputBlock) -> InputBlock:
+    if not isinstance(block, TextBlock):
+        return TextBlock(text="[a picture was left out]")
+    if len(block.text) <= SHOWN + len(_LEFT_OUT):
+        return block
+    return replace(block, text=block.text[:SHOWN] + _LEFT_OUT)

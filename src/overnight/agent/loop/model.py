@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydantic_ai.messages import (
@@ -25,8 +25,10 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
 from overnight.agent.history import History
+from overnight.agent.loop.aloud import Aloud
 from overnight.agent.loop.retry import Patience
 from overnight.agent.loop.telling import Listener
+from overnight.agent.pairing import told_apart
 from overnight.errors import ModelError
 from overnight.ports.model import (
     AssistantMessage,
@@ -52,6 +54,9 @@ _REASONS: Final[dict[StopReason, FinishReason]] = {
     "tool_use": "tool_call",
     "content_filter": "content_filter",
 }
+
+_NOTHING: Final = "(nothing to add)"
+"""Stands for an answer without a word, which pydantic-ai would ask for again and again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,8 @@ class PortModel(Model):
         """Of all requests so far, those included that were broken off and said what they had used."""
         self.reason: StopReason = "stop"
         """Why the last answer has ended."""
+        self.answers = 0
+        """How many the history has got."""
 
     @property
     def model_name(self) -> str:
@@ -101,48 +108,58 @@ class PortModel(Model):
             Tool(name=tool.name, description=tool.description or "", parameters=tool.parameters_json_schema)
             for tool in model_request_parameters.function_tools
         )
-        done = await self.answer(Context(
-            system=self._asking.system, messages=self._history.messages, tools=tools
-        ))  # fmt: skip
-        self._history.add(done.message)
+        said = self._history.messages
+        done = await self.answer(Context(system=self._asking.system, messages=said, tools=tools))
+        ids = {
+            call.id for before in said if isinstance(before, AssistantMessage) for call in before.tool_calls
+        }
+        done = replace(done, message=told_apart(done.message, ids))
+        if done.message.text.strip() or done.message.tool_calls:
+            # An answer without a word is an end, but providers do not take it back.
+            self._history.add(done.message)
+        self.answers += 1
         self.reason = done.reason
         return _response(done, self.model_name)
 
     async def answer(self, context: Context, *, aloud: bool = True) -> Done:
         """One answer to `context`; it is in no history yet. `aloud`: the listener hears it grow."""
         request = ModelRequest(model=self._asking.name, context=context, options=self._asking.options)
+        telling = Aloud(self._listener) if aloud else None
         tries = 0
         while True:
             try:
-                return await self._once(request, aloud=aloud)
+                return await self._once(request, telling)
             except ModelError as error:
                 tries += 1
                 wait = self._asking.patience.wait(tries, error)
                 if wait is None:
                     raise
-                if aloud:
-                    await self._listener.broken_off(error.detail)
+                if telling is not None:
+                    await telling.broke_off(error.detail)
                 await self._asking.wait(wait)
 
-    async def _once(self, request: ModelRequest, *, aloud: bool) -> Done:
+    async def _once(self, request: ModelRequest, telling: Aloud | None) -> Done:
         async with self._asking.models.stream(request) as events:
             async for event in events:
                 if isinstance(event, Done):
+                    if telling is not None:
+                        await telling.end()
                     self.usage += event.usage
                     await self._listener.usage(self.usage)
                     return event
-                if aloud:
-                    await self._tell(event)
+                if telling is not None:
+                    await _tell(telling, event)
         raise ModelError("the model's stream ended before its answer did", retryable=True)
 
-    async def _tell(self, event: ModelEvent) -> None:
-        match event:
-            case TextDelta():
-                await self._listener.text(event.delta)
-            case ThinkingDelta():
-                await self._listener.thought(event.delta)
-            case _:
-                pass
+
+async def _tell(telling: Aloud, event: ModelEvent) -> None:
+    match event:
+        case TextDelta():
+            await telling.piece("text", event.delta)
+        case ThinkingDelta():
+            await telling.piece("thought", event.delta)
+        case _:
+            pass
 
 
 def _response(done: Done, name: str) -> ModelResponse:
@@ -173,4 +190,6 @@ def _parts(message: AssistantMessage) -> list[ModelResponsePart]:
                 parts.append(ToolCallPart(tool_name=block.name, args=block.arguments, tool_call_id=block.id))
             case _:
                 pass
+    if not message.tool_calls and not message.text.strip():
+        parts.append(TextPart(content=_NOTHING))
     return parts

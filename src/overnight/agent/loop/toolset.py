@@ -188,4 +188,5 @@ def _content(outcome: ToolOutcome) -> tuple[InputBlock, ...]:
         ImageBlock(data=base64.b64encode(image.data).decode("ascii"), media_type=image.media_type)
         for image in outcome.images
     )
-    return (TextBlock(text=outcome.text), *pictures)
+    # Some services refuse a blank text, and with it the whole conversation from then on.
+    return (TextBlock(text=outcome.text if outcome.text.strip() else "(no words)"), *pictures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,15 +16,16 @@ from overnight.agent.history import History
 from overnight.agent.loop import compaction
 from overnight.agent.loop.model import Asking, PortModel
 from overnight.agent.loop.telling import Listener
-from overnight.agent.loop.toolset import CANCELLED, AgentToolset
+from overnight.agent.loop.toolset import CANCELLED, MOST_TRIES, AgentToolset
+from overnight.agent.pairing import open_calls
 from overnight.agent.tools.tool import Tool, ToolContext, ToolSpec
 from overnight.errors import ContextOverflow, ModelError
-from overnight.ports.model import AssistantMessage, InputBlock, ModelUsage, ToolMessage, UserMessage
+from overnight.ports.model import InputBlock, ModelUsage, UserMessage
 
 StopReason = Literal["end_turn", "max_tokens", "max_turn_requests", "refusal"]
 """As the Agent Client Protocol has them."""
 COMPACTIONS: Final = 3
-"""So often one turn's conversation is made shorter; a model that cannot take it then never will."""
+"""So often a conversation is made shorter before the model answers again; one that cannot take it then never will."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +71,20 @@ class Turn:
             self.history.settle(CANCELLED)
 
     async def _until_done(self, model: PortModel) -> Ended:
-        for _ in range(COMPACTIONS):
+        tries, answers = 0, 0
+        while True:
             try:
                 return await self._drive(model)
-            except ContextOverflow as overflow:
-                if not await self._compact(model):
-                    raise overflow from None
-        return await self._drive(model)
+            except ContextOverflow:
+                tries, answers = tries + 1 if model.answers == answers else 1, model.answers
+                if tries > COMPACTIONS or not await self._compact(model):
+                    raise
 
     async def _drive(self, model: PortModel) -> Ended:
         toolset = AgentToolset(self.tools, self.context, self.history, self.listener, self.asks)
-        limits = UsageLimits(request_limit=self.limits.requests, tool_calls_limit=self.limits.tool_calls)
+        # Going on after the conversation was made shorter is the same turn.
+        most = max(self.limits.requests - model.answers, 0)
+        limits = UsageLimits(request_limit=most, tool_calls_limit=self.limits.tool_calls)
         agent = _agent()
         try:
             async with agent.iter("-", model=model, toolsets=[toolset], usage_limits=limits) as run:
@@ -101,23 +104,21 @@ class Turn:
 
     async def _answered_elsewhere(self, request: ModelRequest, toolset: AgentToolset) -> None:
         """pydantic-ai answers calls of tools that do not exist by itself: those answers belong to the history too."""
-        answered = {message.call for message in self.history.messages if isinstance(message, ToolMessage)}
+        waiting = {call.id: call for call in open_calls(self.history.messages)}
         for part in request.parts:
-            if not isinstance(part, RetryPromptPart | ToolReturnPart) or part.tool_call_id in answered:
-                continue
-            if part.tool_name is not None and self._is_open(part.tool_call_id):
-                await toolset.unknown(part.tool_call_id, part.tool_name, str(part.content))
-
-    def _is_open(self, call: str) -> bool:
-        last = next((m for m in reversed(self.history.messages) if isinstance(m, AssistantMessage)), None)
-        return last is not None and any(one.id == call for one in last.tool_calls)
+            if isinstance(part, RetryPromptPart | ToolReturnPart) and part.tool_call_id in waiting:
+                call = waiting.pop(part.tool_call_id)
+                await toolset.unknown(call.id, call.name, str(part.content))
 
     async def _compact(self, model: PortModel) -> bool:
         """Make the conversation shorter; False when there is nothing that could go."""
         messages = self.history.messages
         at = compaction.cut(messages)
         if at == 0:
-            return False
+            clipped = compaction.clipped(messages)
+            if clipped != messages:
+                self.history.compact(clipped)
+            return clipped != messages
         try:
             done = await model.answer(compaction.question(messages[:at]), aloud=False)
             summary = done.message.text or compaction.extract(messages[:at])
@@ -130,9 +131,4 @@ class Turn:
 @functools.cache
 def _agent() -> Agent[None, str]:
     """The graph is the same for every turn; all that differs is given with each."""
-    return Agent(output_type=str, retries=3)
-
-
-async def warm_up() -> None:
-    """Make the first turn quick."""
-    await asyncio.to_thread(_agent)
+    return Agent(output_type=str, retries=MOST_TRIES)
