@@ -33,6 +33,7 @@ NAMES = frozenset({
 OWN_PROCESS: dict[str, str] = {
     "keeper/": "a keeper, a spawner and an agent about to be started are processes with nothing else in them",
     "testing/agents/": "sample agents are programs of their own",
+    "agent/secrecy.py": "the command that is the built-in agent, before it begins",
     "cli/acp.py": "the command that is an editor's agent, before it begins",
     "cli/sourcing.py": "the command that is a host of tools, before it begins",
     "cli/staying.py": "the commands that are the server or a worker, before it begins",
