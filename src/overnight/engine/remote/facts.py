@@ -25,12 +25,17 @@ MOST_TYPES: Final = 100
 
 def granted(tx: Transaction, run: Run, secrets: Mapping[str, str], now_ms: int) -> Granted:
     """A run that was leased just now, with the values and the key that its agents get; `secrets` are the operator's."""
-    named = {name: secrets[name] for name in run.spec.secrets if name in secrets}
     return Granted(
         facts=facts_of(tx, run, now_ms),
-        environment={**tx.runs.secret_environment(run.pk), **named},
+        environment=environment_of(tx, run, secrets),
         agent_key=key_of_run(bytes.fromhex(key_in(tx)), run.id).hex(),
     )
+
+
+def environment_of(tx: Transaction, run: Run, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The values that its agents get: its own, and those that it names of the operator's."""
+    named = {name: secrets[name] for name in run.spec.secrets if name in secrets}
+    return {**tx.runs.secret_environment(run.pk), **named}
 
 
 def facts_of(tx: Transaction, run: Run, now_ms: int) -> Facts:

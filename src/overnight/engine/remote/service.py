@@ -26,7 +26,7 @@ from overnight.engine.local_source import OfferOf, broken, claimed
 from overnight.engine.policy import RunPolicy, Timing
 from overnight.engine.remote import live
 from overnight.engine.remote.apply import Application, PlaceDiffers
-from overnight.engine.remote.facts import answers_of, facts_of, granted
+from overnight.engine.remote.facts import answers_of, environment_of, facts_of, granted
 from overnight.engine.remote.seats import (
     Caller,
     beat,
@@ -294,7 +294,7 @@ class LeaseService:
             answers = answers_of(tx, run, asks)
             for ask in answers:
                 if ask.what == "environment":
-                    answers[ask] = self._environment(tx, run)
+                    answers[ask] = environment_of(tx, run, self._kept.policy.secrets)
             return facts_of(tx, run, self._clock.wall_ms()), answers
 
         return await self._uow.read(query)
@@ -339,7 +339,7 @@ class LeaseService:
 
     def redactor(self, tx: Transaction, run: Run) -> Redactor:
         """What hides the values that the run was given, and the operator's own."""
-        return self._kept.policy.redactor(self._environment(tx, run).values())
+        return self._kept.policy.redactor(environment_of(tx, run, self._kept.policy.secrets).values())
 
     def _facts_after(self, tx: Transaction, seat: Seat, run_id: RunId, token: int) -> Facts | None:
         try:
