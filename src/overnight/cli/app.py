@@ -60,6 +60,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "tools": Entry("tools", "app", "Offer tools to agents and programs, and call those that are on offer."),
     "backends": Entry("backends", "app", "The agent programs that are on offer, and whether they are ready."),
+    "models": Entry("models", "models", "List the models that the server has for agents, the default first."),
     "workers": Entry("workers", "app", "See the workers, drain them, and release them from quarantine."),
     "doctor": Entry(
         "doctor", "doctor", "Look for what is wrong with this installation, and say how to mend it."

@@ -166,8 +166,8 @@ async def called(url: str | None, name: str, arguments: Mapping[str, Any], timeo
 
 
 @asynccontextmanager
-async def calling(url: str | None) -> AsyncIterator[ToolCalls]:
-    """One connection to the server, for calls. Raises Unreachable, Unauthorized."""
+async def linked(url: str | None) -> AsyncIterator[Link]:
+    """One connection to the server. Raises Unreachable, Unauthorized."""
     where = await _where(url, probe=False)
     async with AsyncExitStack() as stack:
         transport = SocketTransport()
@@ -182,6 +182,13 @@ async def calling(url: str | None) -> AsyncIterator[ToolCalls]:
             raise Unreachable("the server does not greet") from None
         if running.done():
             raise Unreachable(f"the server has ended the connection: {running.result().reason}")
+        yield link
+
+
+@asynccontextmanager
+async def calling(url: str | None) -> AsyncIterator[ToolCalls]:
+    """The same, for calls of tools."""
+    async with linked(url) as link:
         yield ToolCalls(link)
 
 
