@@ -59,7 +59,10 @@ def _equip(settings: ProgramSettings, start: TurnStart, asking: bool) -> Equipme
         raise BackendFailure(_NO_SERVER.message, code=_NO_SERVER.code, retryable=False, mend=_NO_SERVER.mend)
     model = start.model or settings.model
     chosen = (("--model", model), ("--effort", start.effort))
-    env: Mapping[str, str] = {ENDPOINT: access.endpoint, TOKEN: access.token(start.run_id, start.turn, start.attempt)}
+    env: Mapping[str, str] = {
+        ENDPOINT: access.endpoint,
+        TOKEN: access.token(start.run_id, start.turn, start.attempt),
+    }
     return Equipment(
         args=("agent", *(word for name, value in chosen if value for word in (name, value))),
         env=env,

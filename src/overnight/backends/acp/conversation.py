@@ -15,6 +15,8 @@ from overnight.domain.values import Failure
 
 PROTOCOL: Final = 1
 _AUTH_REQUIRED: Final = -32000
+_OURS: Final = frozenset(kind.code for kind in tree())
+"""What the built-in agent names as it is; of any other program we only know the words."""
 _CLIENT: Final = {"name": "overnight", "title": "Overnight", "version": "1"}
 
 
@@ -177,6 +179,9 @@ def failure_of(error: Mapping[str, Any], *, otherwise: str = "turn_failed") -> F
     details = data if isinstance(data, Mapping) else {"message": data}
     said += [str(details[name]) for name in ("message", "details", "errorKind") if details.get(name)]
     message = shortened(": ".join(dict.fromkeys(filter(None, said))) or "the agent gave no reason")
+    ours = as_object(details.get("overnight"))
+    if ours.get("code") in _OURS:
+        return Failure(code=str(ours["code"]), message=message, retryable=ours.get("retryable") is True)
     if isinstance(code, int) and 400 <= code < 600:
         return by_status(code, message)
     if code == _AUTH_REQUIRED:
