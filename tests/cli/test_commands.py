@@ -63,7 +63,8 @@ def test_the_table_of_commands_says_what_each_command_says(name: str) -> None:
 
 
 BAD_USAGE = [
-    ["acp", "extra"], ["acp", "--nonsense"], ["agent", "extra"], ["models", "a", "b"], ["agent", "--mode", "yolo"], ["agent", "--effort", "x"],
+    ["acp", "extra"], ["acp", "--nonsense"], ["models", "a", "b"],
+    ["agent", "extra"], ["agent", "--mode", "yolo"], ["agent", "--effort", "x"],
     ["approvals", "--limit", "0"], ["approve"], ["approve", "x", "--limits", "tokens"], ["deny"], ["answer", "x"],
     ["up", "--slots", "0"], ["up", "--exit-when-idle", "soon"], ["up", "extra"], ["up", "--listen", "nowhere"],
     ["up", "--listen", "0.0.0.0:1"],
