@@ -172,6 +172,16 @@ async def test_what_no_model_takes_never_gets_into_a_history(tmp_path: Path, blo
     assert answer["stopReason"] == "end_turn"
 
 
+async def test_a_lost_workspace_is_told_in_words(tmp_path: Path) -> None:
+    def gone(_: object, __: object) -> str:
+        raise Fatal("the workspace is gone")
+
+    async with talking(tmp_path, [{"tool": "bell"}], Bell(do=gone)) as client:
+        session = await opened(client, tmp_path)
+        with pytest.raises(Refusal, match="the workspace is gone"):
+            await client.call("session/prompt", sessionId=session, prompt=words("Go."))
+
+
 # Models.
 
 

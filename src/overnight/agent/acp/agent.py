@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 import structlog
 
 from overnight.agent.acp import words
-from overnight.agent.acp.peer import INVALID_PARAMS, METHOD_NOT_FOUND, NOT_FOUND, Peer, Refusal
+from overnight.agent.acp.peer import FAILED, INVALID_PARAMS, METHOD_NOT_FOUND, NOT_FOUND, Peer, Refusal
 from overnight.agent.acp.replay import updates_of
 from overnight.agent.acp.telling import Telling
 from overnight.agent.history import History
+from overnight.agent.tools.tool import Fatal
 from overnight.errors import NotFound, OvernightError
 from overnight.ports.model import InputBlock, ModelUsage
 
@@ -34,6 +35,10 @@ class Turns(Protocol):
         self, content: tuple[InputBlock, ...], telling: Telling, mode: str
     ) -> tuple[str, ModelUsage]:
         """One turn; its stop reason and what it has used. Raises OvernightError."""
+        ...
+
+    async def close(self) -> None:
+        """The session is closed: end what was started for it."""
         ...
 
 
@@ -143,6 +148,8 @@ class AgentOfSessions:
             session.cancel()
             if session.working is not None:
                 await asyncio.wait({session.working})
+            if session.turns is not None:
+                await session.turns.close()
             session.history.release()
         return {}
 
@@ -171,8 +178,9 @@ class AgentOfSessions:
                 raise
             reason, usage = "cancelled", telling.used
         except OvernightError as error:
-            data = {"code": error.code, "mend": error.mend, "message": error.detail}
-            raise Refusal(words.code_of(error), error.detail, data) from None
+            raise Refusal(words.code_of(error), error.detail, words.told(error)) from None
+        except Fatal as fatal:
+            raise Refusal(FAILED, str(fatal)) from None
         finally:
             session.working = None
             # However it ended: what a client was told of the session's cost never becomes less.

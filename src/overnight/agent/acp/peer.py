@@ -14,7 +14,8 @@ from overnight.errors import OvernightError
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
-REFUSED: Final = -32000
+FAILED: Final = -32010
+"""Ours; -32000 would ask the client for a login."""
 NOT_FOUND: Final = -32002
 
 log = structlog.get_logger(__name__)
@@ -126,7 +127,7 @@ class Peer:
             said["error"] = {"code": refusal.code, "message": refusal.message, "data": refusal.data}
         except OvernightError as error:
             data = {"code": error.code, "mend": error.mend}
-            said["error"] = {"code": REFUSED, "message": error.detail, "data": data}
+            said["error"] = {"code": FAILED, "message": error.detail, "data": data}
         except Gone:
             return
         except Exception:

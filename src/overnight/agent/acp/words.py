@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from overnight.agent.acp.peer import INVALID_PARAMS, REFUSED, Refusal
+from overnight.agent.acp.peer import FAILED, INVALID_PARAMS, Refusal
 from overnight.errors import OvernightError
 from overnight.ports.model import ImageBlock, InputBlock, ModelUsage, TextBlock
 
@@ -40,7 +40,15 @@ def usage(spent: ModelUsage) -> Mapping[str, int]:
 
 def code_of(error: OvernightError) -> int:
     """The number for an error: that of HTTP where a model's service has one."""
-    return error.status if error.code in {"rate_limited", "provider_error", "model_timeout"} else REFUSED
+    if error.code == "auth_required":
+        return AUTH_REQUIRED
+    return error.status if error.code in {"rate_limited", "provider_error", "model_timeout"} else FAILED
+
+
+def told(error: OvernightError) -> Mapping[str, object]:
+    """What stands beside the number. A client that is Overnight itself reads code and `retryable` there."""
+    ours = {"code": error.code, "retryable": bool(getattr(error, "retryable", False))}
+    return {"code": error.code, "mend": error.mend, "message": error.detail, "overnight": ours}
 
 
 def _blocks(prompt: list[Any]) -> Iterator[InputBlock]:

@@ -12,6 +12,7 @@ from overnight.backends.acp.shapes import as_object, objects
 from overnight.backends.process.failures import by_status, by_words, shortened
 from overnight.domain.update import SessionKnown, TurnOutcome, Update, Warned
 from overnight.domain.values import Failure
+from overnight.errors import tree
 
 PROTOCOL: Final = 1
 _AUTH_REQUIRED: Final = -32000
