@@ -12,7 +12,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 
-WAY, FOLDER = sys.argv[1], Path(sys.argv[2])
+WAY, FOLDER = (sys.argv[1], Path(sys.argv[2])) if __name__ == "__main__" else ("", Path())
 PICTURE = base64.b64encode(b"\x89PNG tiny").decode()
 server = MCPServer("night-shop", log_level="ERROR")
 

@@ -19,6 +19,7 @@ from overnight.agent.process import AgentSettings
 from overnight.agent.prompt import Surroundings, system_prompt
 from overnight.agent.tools.apply_patch import JOURNALS, recover_patches
 from overnight.agent.tools.elsewhere import tools_elsewhere
+from overnight.agent.tools.servers import ServersOfSession
 from overnight.agent.tools.shell import OUTPUTS
 from overnight.agent.tools.threads import in_thread
 from overnight.agent.tools.tool import Permission, Tool, ToolContext, ToolSpec
@@ -41,6 +42,8 @@ class Equipped:
     tools: Mapping[str, Tool]
     elsewhere: ToolCalls | None = None
     """Where tools of others are called; looked at anew for each turn."""
+    servers: ServersOfSession | None = None
+    """The session's own MCP servers."""
     jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1)  # noqa: S311 - no secret
 
     async def run(
@@ -67,6 +70,11 @@ class Equipped:
             ended = await turn.run(content)
         return ended.reason, ended.usage
 
+    async def close(self) -> None:
+        """See `acp.agent.Turns`."""
+        if self.servers is not None:
+            await self.servers.close()
+
     def _asking(self, mode: str) -> Asking:
         settings = self.settings
         place = Surroundings(
@@ -90,6 +98,8 @@ class Equipped:
         found: dict[str, Tool] = dict(self.tools)
         if self.elsewhere is not None:
             found |= await tools_elsewhere(self.elsewhere, tuple(self.tools))
+        if self.servers is not None:
+            found |= await self.servers.tools(found.keys())
         if mode != "read":
             return found
         return {name: tool for name, tool in found.items() if not _asks(tool.spec)}

@@ -13,6 +13,7 @@ from overnight.version import VERSION
 if TYPE_CHECKING:
     from overnight.agent.connection import Server
     from overnight.agent.history import History
+    from overnight.agent.tools.servers import ServersOfSession
     from overnight.agent.workshop import Equipped
 
 
@@ -34,6 +35,7 @@ class _Workshop:
         self._settings = settings
         self._loaded = asyncio.Event()
         self._server: Server | None = None
+        self._servers: list[ServersOfSession] = []
 
     async def load(self) -> None:
         """In a thread: the client is answered meanwhile."""
@@ -45,21 +47,25 @@ class _Workshop:
     async def equip(self, history: History, servers: Sequence[Mapping[str, Any]]) -> Equipped:
         """See `acp.agent.Workshop`."""
         from overnight.agent.tools.registry import default_tools  # noqa: PLC0415 - loaded by then
+        from overnight.agent.tools.servers import ServersOfSession  # noqa: PLC0415
         from overnight.agent.workshop import Equipped  # noqa: PLC0415
 
         await self._loaded.wait()
-        del servers
         server = self._connect()
+        mine = ServersOfSession(servers, history.cwd)
+        self._servers.append(mine)
         return Equipped(
             settings=self._settings,
             history=history,
             models=server,
             tools=default_tools(),
             elsewhere=server.tools,
+            servers=mine,
         )
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the connection, and the MCP servers of sessions that are still open."""
+        await asyncio.gather(*(servers.close() for servers in self._servers))
         if self._server is not None:
             await self._server.close()
 

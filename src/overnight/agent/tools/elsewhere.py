@@ -18,7 +18,7 @@ from overnight.agent.tools.tool import (
     ToolSpec,
 )
 from overnight.client.socket.link import Nacked
-from overnight.client.socket.tools import Answer, Progress, ToolCalls
+from overnight.client.socket.tools import Answer, Hear, Progress, ToolCalls
 from overnight.errors import Disconnected, NoReply, ToolFailure
 
 _CODES: Final[Mapping[str, ErrorCode]] = {
@@ -34,7 +34,6 @@ class ToolElsewhere:
 
     def __init__(self, meta: Mapping[str, Any], calls: ToolCalls) -> None:
         asks = bool(meta.get("destructive") or meta.get("permissions"))
-        required: frozenset[Permission] = frozenset({"execute"} if asks else {"read"})
         self._calls = calls
         self._spec = ToolSpec(
             name=str(meta["name"]),
@@ -42,7 +41,7 @@ class ToolElsewhere:
             parameters=dict(meta["parameters"]),
             parallel_safe=not asks,
             is_destructive=bool(meta.get("destructive")),
-            required_permissions=required,
+            required_permissions=asked_of(asks=asks),
         )
 
     @property
@@ -56,15 +55,9 @@ class ToolElsewhere:
 
     async def run(self, arguments: Mapping[str, object], context: ToolContext) -> ToolOutcome:
         """See `Tool`."""
-
-        async def hear(progress: Progress) -> None:
-            said = progress.partial or (f"{progress.status}\n" if progress.status else "")
-            if said:
-                context.progress(said)
-
         try:
             answer = await self._calls.execute(
-                self._spec.name, dict(arguments), call=context.call_id, hear=hear
+                self._spec.name, dict(arguments), call=context.call_id, hear=heard_by(context)
             )
         except (ToolFailure, Nacked) as error:
             raise ForModel(
@@ -72,7 +65,7 @@ class ToolElsewhere:
             ) from None
         except (Disconnected, NoReply) as error:
             raise ForModel(f"tool_unavailable: {error.detail}", code="tool_unavailable") from None
-        return _outcome(answer)
+        return outcome_of(answer)
 
 
 async def tools_elsewhere(calls: ToolCalls, besides: Sequence[str]) -> dict[str, ToolElsewhere]:
@@ -85,7 +78,24 @@ async def tools_elsewhere(calls: ToolCalls, besides: Sequence[str]) -> dict[str,
     }
 
 
-def _outcome(answer: Answer) -> ToolOutcome:
+def asked_of(*, asks: bool) -> frozenset[Permission]:
+    """What a tool wants whose doings only others know."""
+    return frozenset({"execute"} if asks else {"read"})
+
+
+def heard_by(context: ToolContext) -> Hear:
+    """Tells the context what a tool says before it is done."""
+
+    async def hear(progress: Progress) -> None:
+        said = progress.partial or (f"{progress.status}\n" if progress.status else "")
+        if said:
+            context.progress(said)
+
+    return hear
+
+
+def outcome_of(answer: Answer) -> ToolOutcome:
+    """The answer, as the model reads it."""
     return ToolOutcome(
         text=answer.text or "(no words)",
         ok=not answer.is_error,
