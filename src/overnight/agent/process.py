@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Final, Literal
 from overnight.agent.acp.agent import AgentOfSessions, Workshop
 from overnight.agent.acp.peer import Peer
 from overnight.client.editor.stdio import MAX_LINE, Stdio
+from overnight.errors import InvalidInput
 
 Mode = Literal["work", "ask", "read"]
 FOLDER: Final = Path(".overnight") / "agent"
@@ -43,7 +46,7 @@ class AgentSettings:
 async def serve(
     settings: AgentSettings, workshop: Workshop, *, version: str, say: Callable[[str], None]
 ) -> None:
-    """Answer the client at standard input until it has closed it."""
+    """Answer the client at standard input until it has closed it. Raises InvalidInput where there can be none."""
     reader, writer = await _streams()
     settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     peer = Peer(Stdio(reader, writer, say))
@@ -57,8 +60,20 @@ async def serve(
 async def _streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     import sys  # noqa: PLC0415 - the streams of the process are looked up when it serves
 
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output")):
+        if not _is_talkative(stream.fileno()):
+            raise InvalidInput(
+                f"standard {name} is neither a pipe nor a terminal",
+                mend="a client of the Agent Client Protocol starts this program, such as an editor",
+            )
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=MAX_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
     return reader, asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def _is_talkative(descriptor: int) -> bool:
+    """Whether an event loop can wait for it."""
+    kind = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(descriptor)
