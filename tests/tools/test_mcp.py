@@ -64,9 +64,7 @@ async def back(server: McpServer) -> None:
         except ToolUnavailable:
             return False
 
-    async with asyncio.timeout(90):
-        while not await answers():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.01)
+    await eventually(answers, within=90, every=0.01, what="the server answers again")
 
 
 async def test_schemas_pass_through_and_hints_say_what_destroys(tmp_path: Path) -> None:
@@ -146,19 +144,20 @@ async def test_a_server_over_http_is_found_again_after_its_restart(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 
+    async def listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
     async def up() -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(FILE), str(port), str(tmp_path), stderr=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(90):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    await asyncio.sleep(0.01)
-                else:
-                    writer.close()
-                    return process
+        await eventually(listens, within=90, every=0.01, what="the server listens")
+        return process
 
     process = await up()
     try:
