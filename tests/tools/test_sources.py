@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from overnight.cli.sourcing import tools_of
+from overnight.client.socket.tools import Progress
 from overnight.errors import InvalidInput
+
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +57,17 @@ def test_files_see_what_lies_beside_them_and_a_prefix_renames(tmp_path: Path) ->
     found = tools_of([str(file)], "my_")
     assert list(found) == ["my_f"]
     assert (found["my_f"].meta["name"], found["my_f"].meta["description"]) == ("my_f", "Says.")
+
+
+async def test_the_example_of_the_manual_runs(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "howto" / "serve-tools.md"
+    file = tmp_path / "shop.py"
+    file.write_text(page.read_text().partition("```python\n")[2].partition("```")[0])
+    tools = tools_of([str(file)], "")
+
+    async def hear(_: Progress) -> None:
+        """Nobody listens."""
+
+    assert (await tools["add"].run({"a": 2}, hear)).text == "3"
+    assert (await tools["deploy"].run({"target": "north"}, hear)).text == "north is up"
+    assert tools["deploy"].meta["destructive"]

@@ -230,7 +230,11 @@ class _Hosted:
                         return envelope.type, _plain(envelope)
                     if envelope.type == "tool.stream":
                         execution.status = "streaming"
-                        await _told(caller, scope, dict(envelope.payload))
+                        try:
+                            await caller.send(scope, "tool.stream", dict(envelope.payload))
+                        except OvernightError as error:
+                            await self._stop("its caller is gone")  # while the host's scope is open
+                            raise _CallerGone(error.detail) from None
         except (ToolFailure, _CallerGone):
             raise
         except OvernightError as error:
@@ -263,13 +267,6 @@ class _Hosted:
 
 class _CallerGone(OvernightError):
     """The caller's scope is over, so there is nobody to tell."""
-
-
-async def _told(caller: Link, scope: str, payload: Mapping[str, Any]) -> None:
-    try:
-        await caller.send(scope, "tool.stream", payload)
-    except OvernightError as error:
-        raise _CallerGone(error.detail) from None
 
 
 def _plain(envelope: Envelope) -> dict[str, Any]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_OF_USER: Final = 1024
 """Tools that one user's hosts may offer at once."""
+MOST_BYTES_OF_USER: Final = 640 * 1024
+"""Bytes of all their schemas and descriptions: a list of them has to fit in one message."""
 MOST_SCHEMA: Final = 64 * 1024
 """Bytes of one tool's schema."""
 _SHOWN: Final = 3
@@ -39,6 +41,11 @@ class Offered:
     host: Socket
     id: str
     schema: bytes
+
+    @property
+    def weight(self) -> int:
+        """Bytes that it takes in a list, about."""
+        return len(self.schema) + len(self.meta.description.encode()) + 512
 
     @property
     def here(self) -> bool:
@@ -65,6 +72,11 @@ class Registry:
         names = {name for of, name in self._offered if of == owner} | fresh.keys()
         if len(names) > MOST_OF_USER:
             raise TooManyRequests(f"one user's hosts may offer {MOST_OF_USER} tools")
+        others = (one for (of, name), one in self._offered.items() if of == owner and name not in fresh)
+        if sum(one.weight for one in (*others, *fresh.values())) > MOST_BYTES_OF_USER:
+            raise TooManyRequests(
+                f"the tools of one user's hosts may have {MOST_BYTES_OF_USER // 1024} KiB of schemas and descriptions"
+            )
         self._offered |= {(owner, name): offered for name, offered in fresh.items()}
         return [Registered(name=name, id=offered.id) for name, offered in fresh.items()]
 
