@@ -54,3 +54,31 @@ def test_streams_on_which_nobody_can_talk_are_refused_at_once(tmp_path: Path, wh
     assert ended.returncode != 0
     assert "neither a pipe nor a terminal" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_endpoint_that_is_none_is_told_at_the_first_prompt(tmp_path: Path) -> None:
+    program = [*PROGRAM[:-1], "http://user:secret@nowhere/"]
+    with subprocess.Popen(
+        program, env=environment(tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as agent:
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+
+        def call(id: int, method: str, **params: Any) -> dict[str, Any]:
+            assert agent.stdin is not None
+            assert agent.stdout is not None
+            agent.stdin.write(
+                json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}) + "\n"
+            )
+            agent.stdin.flush()
+            found: dict[str, Any] = json.loads(agent.stdout.readline())
+            return found
+
+        session = call(1, "session/new", cwd=str(tmp_path), mcpServers=[])["result"]["sessionId"]
+        refused = call(2, "session/prompt", sessionId=session, prompt=[{"type": "text", "text": "Go."}])[
+            "error"
+        ]
+        agent.stdin.close()
+        assert agent.wait(60) == 0
+    assert refused["data"]["code"] == "url_refused"
+    assert "secret" not in json.dumps(refused)

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 async def run_agent(settings: AgentSettings, say: Callable[[str], None]) -> None:
     """Serve the client at standard input until it has gone."""
     workshop = _Workshop(settings)
-    loading = asyncio.create_task(workshop.load(), name="load the loop")
+    workshop.begin()
     try:
         await serve(settings, workshop.equip, version=VERSION, say=say)
     finally:
-        await asyncio.gather(loading, return_exceptions=True)
         await workshop.close()
 
 
@@ -33,24 +32,27 @@ class _Workshop:
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
-        self._loaded = asyncio.Event()
+        self._loading: asyncio.Task[None]
         self._server: Server | None = None
         self._servers: list[ServersOfSession] = []
 
-    async def load(self) -> None:
+    def begin(self) -> None:
+        """Begin to load; returns at once."""
+        self._loading = asyncio.create_task(self._load(), name="load the loop")
+
+    async def _load(self) -> None:
         """In a thread: the client is answered meanwhile."""
         await asyncio.to_thread(import_module, "overnight.agent.connection")
         self._connect()
         await asyncio.to_thread(import_module, "overnight.agent.workshop")
-        self._loaded.set()
 
     async def equip(self, history: History, servers: Sequence[Mapping[str, Any]]) -> Equipped:
-        """See `acp.agent.Workshop`."""
+        """See `acp.agent.Workshop`. Raises what has kept the libraries from being loaded."""
+        await asyncio.shield(self._loading)
         from overnight.agent.tools.registry import default_tools  # noqa: PLC0415 - loaded by then
         from overnight.agent.tools.servers import ServersOfSession  # noqa: PLC0415
         from overnight.agent.workshop import Equipped  # noqa: PLC0415
 
-        await self._loaded.wait()
         server = self._connect()
         mine = ServersOfSession(servers, history.cwd)
         self._servers.append(mine)
@@ -65,6 +67,7 @@ class _Workshop:
 
     async def close(self) -> None:
         """End the connection, and the MCP servers of sessions that are still open."""
+        await asyncio.gather(self._loading, return_exceptions=True)
         await asyncio.gather(*(servers.close() for servers in self._servers))
         if self._server is not None:
             await self._server.close()
