@@ -158,6 +158,33 @@ def test_a_real_endpoint_gives_the_same_and_its_key_goes_nowhere(serve: Start, f
     assert kept == []
 
 
+def test_a_tool_that_destroys_is_called_elsewhere_only_as_a_person_has_allowed(serve_scripted: Any) -> None:
+    calls = [{"tool": "ring", "arguments": {"times": times}} for times in (1, 2)]
+    server = serve_scripted([*calls, {"text": "Rung, or not."}])
+    bell = Elsewhere()
+    bell.meta = {**bell.meta, "destructive": True}
+    with bell.on(server):
+        run = server.submit(
+            "agent", workspace=str(server.workspace()), mode="oneshot", approval_policy="ask_all"
+        )
+        for option in ("allow_once", "reject_once"):
+            (approval,) = wait_until(lambda: _pending(server), within=90, what="somebody is asked")
+            answer = server.http.post(
+                f"/api/v1/approvals/{approval['id']}/resolve",
+                json={"option": option, "digest": approval["digest"]},
+            )
+            assert answer.status_code == 200, answer.text
+        server.until(run["id"], "completed")
+    assert bell.rung == [1]
+    ended = of(server, run, "tool.completed")
+    assert [tool["ok"] for tool in ended] == [True, False]
+
+
+def _pending(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.http.get("/api/v1/approvals").json()["items"]
+    return [one for one in found if one["state"] == "pending"]
+
+
 def test_a_cancel_goes_through_to_the_tool_elsewhere(serve_scripted: Any) -> None:
     server = serve_scripted([{"tool": "ring", "arguments": {"times": 1}}, {"text": "never said"}])
     bell = Elsewhere(hold=True)
