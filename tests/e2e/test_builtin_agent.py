@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -183,6 +184,23 @@ def test_a_tool_that_destroys_is_called_elsewhere_only_as_a_person_has_allowed(s
 def _pending(server: Server) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = server.http.get("/api/v1/approvals").json()["items"]
     return [one for one in found if one["state"] == "pending"]
+
+
+def test_it_works_in_a_sandbox_without_any_network(serve_scripted: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        look = f"(exec 3<>/dev/tcp/127.0.0.1/{there.getsockname()[1]}) && echo reach''ed; env"
+        server = serve_scripted(
+            [shell(look), patch(), {"text": "Done."}],
+            OVERNIGHT_SANDBOX_MODE="auto", OVERNIGHT_SANDBOX_NETWORK="off",
+        )  # fmt: skip
+        run = server.submit("agent", workspace=str(server.workspace()), mode="oneshot")
+        ended = server.until(run["id"], "completed")
+    if ended["sandbox_effective"] == "none":
+        pytest.skip("no agent can be confined on this machine")
+    assert (server.workspace() / "note.txt").read_text() == "Hello\n"
+    printed = json.dumps(of(server, run, "command.completed", "output.recorded"))
+    assert "reached" not in printed
+    assert "ova_" not in printed
 
 
 def test_a_cancel_goes_through_to_the_tool_elsewhere(serve_scripted: Any) -> None:
